@@ -1,0 +1,334 @@
+"""The Visual Concept Extractor (3.1): cluster the patches of a class, keep what is popular, rank by importance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from skimage.segmentation import find_boundaries
+from torch import Tensor
+from tqdm import tqdm
+
+from vrx.classifiers import Classifier
+from vrx.concepts.candidates import CandidateExtractor
+from vrx.concepts.importance import Method, above_random, area_matched, holm, margins, tcav
+from vrx.edits import Editor
+from vrx.structures import ConceptBank, Patches, VRXError
+
+THUMBNAIL = 96
+
+
+@dataclass(frozen=True)
+class DiscoveryPhoto:
+    """One photo to discover concepts on: its path, normalised pixels ``[3, H, W]`` and superpixels."""
+
+    path: str
+    x: Tensor
+    superpixels: Patches
+
+
+@dataclass(frozen=True)
+class _ClassPatches:
+    """All attended patches of a class' photos, flat: ``features[m]`` is patch ``patch[m]`` of photo ``photo[m]``."""
+
+    photos: Sequence[DiscoveryPhoto]
+    patches: list[Patches]
+    margin: NDArray[np.float64]
+    features: NDArray[np.float32]
+    photo: NDArray[np.int64]
+    patch: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Concept:
+    centroid: NDArray[np.float32]
+    radius: float
+    exemplars: NDArray[np.int64]
+    importance: float
+    p_value: float
+
+
+def is_popular(photo_of_member: NDArray[np.int64], num_photos: int, min_patches: int) -> bool:
+    """ACE's popularity rules for one cluster (Ghorbani et al. 2019).
+
+    Args:
+        photo_of_member: the photo of each patch of the cluster, ``[M]``.
+        num_photos: discovery photos of the class.
+        min_patches: a cluster needs more patches than this.
+    """
+    size, spread = len(photo_of_member), len(np.unique(photo_of_member))
+    if size <= min_patches:
+        return False
+    from_many = spread > 0.5 * size
+    from_some = spread > 0.25 * size and spread > 0.25 * num_photos
+    in_most_photos = spread > 0.1 * size and spread > 0.5 * num_photos
+    return from_many or from_some or in_most_photos
+
+
+class ConceptDiscovery:
+    """Finds the top-N concepts of every class of interest.
+
+    Args:
+        extractor: photos -> attended patches with features.
+        editor: how a concept is edited away.
+        num_concepts: N, concepts a class.
+        clusters: k of k-means, a class.
+        min_patches: smallest cluster that can be a concept (ACE: 20).
+        max_exemplars: most typical patches, at most one a photo, on which importance is measured.
+        shown_exemplars: of these, how many the bank keeps for galleries and reports.
+        radius_quantile: a patch is a detection when it is nearer than this quantile of the cluster's members.
+        importance: ``effect`` (finite effects on F) or ``tcav`` (on the matching layer).
+        batch_size: photos a pass.
+        seed: of k-means and of the random patches.
+    """
+
+    def __init__(
+        self,
+        extractor: CandidateExtractor,
+        editor: Editor,
+        num_concepts: int = 4,
+        clusters: int = 25,
+        min_patches: int = 20,
+        max_exemplars: int = 15,
+        shown_exemplars: int = 6,
+        radius_quantile: float = 0.75,
+        importance: Method = "effect",
+        batch_size: int = 16,
+        seed: int = 0,
+    ) -> None:
+        if importance not in ("effect", "tcav"):
+            raise VRXError(f"concepts.importance={importance!r}: use 'effect' or 'tcav'.")
+        if not 0 < radius_quantile <= 1:
+            raise VRXError(f"concepts.radius_quantile={radius_quantile} is out of range: use (0, 1].")
+        if clusters < num_concepts:
+            raise VRXError(f"concepts.clusters={clusters} cannot give {num_concepts} concepts: raise it.")
+        self.extractor, self.editor = extractor, editor
+        self.num_concepts, self.clusters, self.min_patches = num_concepts, clusters, min_patches
+        self.max_exemplars, self.shown_exemplars = max_exemplars, shown_exemplars
+        self.radius_quantile, self.importance = radius_quantile, importance
+        self.batch_size, self.seed = batch_size, seed
+
+    def settings(self) -> dict[str, object]:
+        """What determines the concepts, for cache keys."""
+        plain = {k: v for k, v in vars(self).items() if isinstance(v, (int, float, str))}
+        return {**plain, "extractor": self.extractor.settings(), "editor": self.editor.settings()}
+
+    def __call__(self, classifier: Classifier, photos: Mapping[str, Sequence[DiscoveryPhoto]]) -> ConceptBank:
+        """Discover the concepts of every class.
+
+        Args:
+            classifier: F.
+            photos: the discovery photos of each class of interest.
+
+        Raises:
+            VRXError: a class has too few patches, or none of its clusters survives.
+        """
+        concepts, sources = [], []
+        bar = tqdm(classifier.class_names, desc="discovering concepts", unit="class")
+        for index, name in enumerate(bar):
+            bar.set_postfix_str(name)
+            patches = self._collect(classifier, photos[name], index)
+            concepts.append(self._discover(classifier, patches, name, index))
+            sources.append(patches)
+        return self._bank(classifier, concepts, sources)
+
+    def _collect(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], index: int) -> _ClassPatches:
+        features, patches, margin = [], [], []
+        for start in range(0, len(photos), self.batch_size):
+            part = photos[start : start + self.batch_size]
+            batch = torch.stack([p.x for p in part]).to(classifier.device)
+            found = self.extractor(classifier, batch, [p.superpixels for p in part])
+            features.append(found.features.cpu().numpy())
+            patches += found.patches
+            margin.append(margins(found.activations.logits.double())[:, index].cpu().numpy())
+        counts = [len(p) for p in patches]
+        return _ClassPatches(
+            photos,
+            patches,
+            np.concatenate(margin),
+            np.concatenate(features),
+            np.repeat(np.arange(len(patches)), counts),
+            np.concatenate([np.arange(c) for c in counts]),
+        )
+
+    def _discover(self, classifier: Classifier, pool: _ClassPatches, name: str, index: int) -> list[_Concept]:
+        if len(pool.features) < self.clusters:
+            raise VRXError(
+                f"Class {name!r} has {len(pool.features)} patches for {self.clusters} clusters: lower "
+                f"concepts.clusters or concepts.tau, or give more discovery photos (now {len(pool.photos)})."
+            )
+        centroids, member_of, distance = self._cluster(pool.features)
+        popular = [
+            k for k in range(self.clusters) if is_popular(pool.photo[member_of == k], len(pool.photos), self.min_patches)
+        ]
+        if not popular:
+            raise VRXError(
+                f"No concept of class {name!r} survives: none of its {self.clusters} clusters has more than "
+                f"{self.min_patches} patches from enough photos. Lower concepts.min_patches or concepts.clusters, "
+                f"use another concepts.encoder, or give more discovery photos (now {len(pool.photos)})."
+            )
+        exemplars = {k: self._exemplars(pool, np.flatnonzero(member_of == k), distance) for k in popular}
+        measure = self._effects if self.importance == "effect" else self._tcav
+        values, p_values = measure(classifier, pool, member_of, exemplars, index)
+        corrected = holm(np.asarray(p_values))
+        ranked = sorted(range(len(popular)), key=lambda i: -values[i])[: self.num_concepts]
+        return [
+            _Concept(
+                centroids[popular[i]],
+                float(np.quantile(distance[member_of == popular[i]], self.radius_quantile)),
+                exemplars[popular[i]],
+                values[i],
+                float(corrected[i]),
+            )
+            for i in ranked
+        ]
+
+    def _cluster(
+        self, features: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """k-means: centroids ``[k, Dm]``, cluster of each patch ``[M]``, distance to its centroid ``[M]``."""
+        gpu = getattr(faiss, "get_num_gpus", lambda: 0)() > 0
+        means = faiss.Kmeans(
+            features.shape[1], self.clusters, niter=30, nredo=3, seed=self.seed + 1, min_points_per_centroid=1, gpu=gpu
+        )
+        means.train(np.ascontiguousarray(features))
+        squared, nearest = means.index.search(np.ascontiguousarray(features), 1)
+        return means.centroids, nearest[:, 0], np.sqrt(np.maximum(squared[:, 0], 0))
+
+    def _exemplars(
+        self, pool: _ClassPatches, members: NDArray[np.int64], distance: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """The most typical members, nearest first, at most one a photo."""
+        nearest = members[np.argsort(distance[members], kind="stable")]
+        _, first = np.unique(pool.photo[nearest], return_index=True)
+        return nearest[np.sort(first)][: self.max_exemplars]
+
+    def _effects(
+        self,
+        classifier: Classifier,
+        pool: _ClassPatches,
+        member_of: NDArray[np.int64],
+        exemplars: Mapping[int, NDArray[np.int64]],
+        index: int,
+    ) -> tuple[list[float], list[float]]:
+        """Mean fall of the class' margin, and p-value against area-matched random patches of the same photos."""
+        rng = np.random.default_rng([self.seed, index])
+        pairs = {k: _with_controls(pool, member_of, k, chosen, rng) for k, chosen in exemplars.items()}
+        wanted = np.unique(np.concatenate([np.ravel(p) for p in pairs.values()]).astype(np.int64))
+        fall = dict(zip(wanted.tolist(), self._falls(classifier, pool, wanted, index), strict=True))
+        values = [float(np.mean([fall[int(m)] for m in exemplars[k]])) if len(pairs[k]) == 0 else
+                  float(np.mean([fall[int(m)] for m, _ in pairs[k]])) for k in exemplars]
+        p_values = [
+            above_random(np.array([fall[int(m)] for m, _ in pair]), np.array([fall[int(c)] for _, c in pair]))
+            for pair in pairs.values()
+        ]
+        return values, p_values
+
+    def _falls(
+        self, classifier: Classifier, pool: _ClassPatches, wanted: NDArray[np.int64], index: int
+    ) -> NDArray[np.float64]:
+        falls = np.zeros(len(wanted))
+        step = 4 * self.batch_size
+        for start in range(0, len(wanted), step):
+            part = wanted[start : start + step]
+            photos = torch.stack([pool.photos[pool.photo[m]].x for m in part]).to(classifier.device)
+            masks = np.concatenate([pool.patches[pool.photo[m]].select(pool.patch[m : m + 1]).masks for m in part])
+            with torch.inference_mode():
+                logits = classifier(self.editor.delete(photos, torch.from_numpy(masks)))
+            after = margins(logits.double())[:, index].cpu().numpy()
+            falls[start : start + step] = pool.margin[pool.photo[part]] - after
+        return falls
+
+    def _tcav(
+        self,
+        classifier: Classifier,
+        pool: _ClassPatches,
+        member_of: NDArray[np.int64],
+        exemplars: Mapping[int, NDArray[np.int64]],
+        index: int,
+    ) -> tuple[list[float], list[float]]:
+        """TCAV on the matching layer, random concepts drawn from all patches of the class."""
+        layer = classifier.match_layer
+        gradients = np.concatenate(
+            [
+                classifier.layer_gradient(torch.stack([p.x for p in part]).to(classifier.device), layer, index).cpu()
+                for part in (
+                    pool.photos[i : i + self.batch_size] for i in range(0, len(pool.photos), self.batch_size)
+                )
+            ]
+        )
+        results = []
+        for k in exemplars:
+            inside = member_of == k
+            results.append(tcav(pool.features[inside], pool.features[~inside], gradients, seed=self.seed))
+        return [score for score, _ in results], [p for _, p in results]
+
+    def _bank(
+        self, classifier: Classifier, concepts: list[list[_Concept]], sources: list[_ClassPatches]
+    ) -> ConceptBank:
+        n, num, shown = len(concepts), self.num_concepts, self.shown_exemplars
+        height, width = classifier.input_size
+        centroids = np.zeros((n, num, sources[0].features.shape[1]), np.float32)
+        radius = np.full((n, num), -1, np.float32)
+        importance = np.zeros((n, num), np.float32)
+        p_value = np.ones((n, num), np.float32)
+        thumbnails = np.full((n, num, shown, THUMBNAIL, THUMBNAIL, 3), 255, np.uint8)
+        masks = np.zeros((n, num, shown, -(-height * width // 8)), np.uint8)
+        paths = [[[""] * shown for _ in range(num)] for _ in range(n)]
+        for c, (found, pool) in enumerate(zip(concepts, sources, strict=True)):
+            for k, concept in enumerate(found):
+                centroids[c, k], radius[c, k] = concept.centroid, concept.radius
+                importance[c, k], p_value[c, k] = concept.importance, concept.p_value
+                for e, member in enumerate(concept.exemplars[:shown]):
+                    photo = pool.photos[pool.photo[member]]
+                    mask = pool.patches[pool.photo[member]].select(pool.patch[member : member + 1]).masks[0]
+                    thumbnails[c, k, e] = thumbnail(classifier.pixels(photo.x[None])[0], mask)
+                    masks[c, k, e] = np.packbits(mask)
+                    paths[c][k][e] = photo.path
+        settings = {"classifier": classifier.fingerprint, "discovery": self.settings()}
+        return ConceptBank(
+            tuple(classifier.class_names), centroids, radius, importance, p_value, thumbnails, masks, paths, settings
+        )
+
+
+def _with_controls(
+    pool: _ClassPatches, member_of: NDArray[np.int64], cluster: int, exemplars: NDArray[np.int64], rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Each exemplar with a random, area-matched patch of its own photo that is not of its cluster."""
+    pairs = []
+    for member in exemplars:
+        photo = pool.photo[member]
+        here = np.flatnonzero(pool.photo == photo)
+        control = area_matched(
+            pool.patches[photo].areas, int(pool.patch[member]), member_of[here] == cluster, rng
+        )
+        if control >= 0:
+            pairs.append((int(member), int(here[control])))
+    return pairs
+
+
+def thumbnail(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int = THUMBNAIL) -> NDArray[np.uint8]:
+    """A patch in its surroundings, outlined, as a square.
+
+    Args:
+        image: the photo, uint8 ``[H, W, 3]``.
+        mask: the patch, bool ``[H, W]``.
+        size: side of the square in pixels.
+    """
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    side = min(int(1.6 * max(np.ptp(rows) + 1, np.ptp(columns) + 1, 0.15 * height)), height, width)
+    top = int(np.clip((rows[0] + rows[-1] - side) // 2 + 1, 0, height - side))
+    left = int(np.clip((columns[0] + columns[-1] - side) // 2 + 1, 0, width - side))
+    box = (slice(top, top + side), slice(left, left + side))
+    picture = Image.fromarray(image[box]).resize((size, size), Image.Resampling.BILINEAR)
+    inside = np.asarray(Image.fromarray(mask[box]).resize((size, size), Image.Resampling.NEAREST))
+    pixels = np.asarray(picture).astype(np.float32)
+    pixels[~inside] = 0.55 * pixels[~inside] + 0.45 * 255  # the surroundings stay readable, but step back
+    pixels[find_boundaries(np.pad(inside, 1), mode="inner")[1:-1, 1:-1]] = (0, 90, 180)
+    return pixels.astype(np.uint8)

@@ -1,0 +1,113 @@
+"""How much F needs a concept, and whether that is more than it needs a random patch (3.1).
+
+With global average pooling and a linear head the directional derivative at the last layer is the same for every
+photo, so TCAV there is 0 or 1. The default is therefore a finite effect: the measured fall of F's margin when the
+concept's pixels are edited away. TCAV on an earlier layer is offered beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.linear_model import SGDClassifier
+from torch import Tensor
+
+Method = Literal["effect", "tcav"]
+
+
+def margins(logits: Tensor) -> Tensor:
+    """Log-odds of each class of interest against the others: logit minus the log-sum-exp of the rest.
+
+    Args:
+        logits: ``[..., n]``, n >= 2.
+
+    Returns:
+        ``[..., n]``.
+    """
+    n = logits.shape[-1]
+    others = logits.unsqueeze(-2).expand(*logits.shape[:-1], n, n).masked_fill(
+        torch.eye(n, dtype=torch.bool, device=logits.device), -torch.inf
+    )
+    return logits - others.logsumexp(-1)
+
+
+def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Holm's step-down correction of a family of p-values, ``[m]``."""
+    order = np.argsort(p_values)
+    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty_like(p_values)
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected
+
+
+def above_random(effects: NDArray[np.float64], controls: NDArray[np.float64]) -> float:
+    """One-sided paired p-value (Wilcoxon signed-rank) that ``effects`` exceed ``controls``; 1 when all are equal."""
+    difference = effects - controls
+    if len(difference) < 2 or np.allclose(difference, 0):
+        return 1.0
+    return float(stats.wilcoxon(difference, alternative="greater").pvalue)
+
+
+def area_matched(
+    areas: NDArray[np.float32], patch: int, forbidden: NDArray[np.bool_], rng: np.random.Generator, among: int = 5
+) -> int:
+    """A random patch of the same photo with about the same area: one of the ``among`` nearest, -1 if there is none.
+
+    Args:
+        areas: of the photo's patches, ``[K]``.
+        patch: the one to match.
+        forbidden: patches that may not serve, e.g. those of the same concept, ``[K]``.
+    """
+    gap = np.abs(np.log(areas / areas[patch]))
+    gap[forbidden] = np.inf
+    gap[patch] = np.inf
+    nearest = np.argsort(gap)[:among]
+    nearest = nearest[np.isfinite(gap[nearest])]
+    return int(rng.choice(nearest)) if len(nearest) else -1
+
+
+def tcav(
+    concept: NDArray[np.float32],
+    random: NDArray[np.float32],
+    gradients: NDArray[np.float32],
+    runs: int = 10,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """TCAV score of a concept and its p-value against random concepts (Kim et al. 2018).
+
+    Args:
+        concept: features of the concept's patches at a layer before the last, ``[P, D]``.
+        random: features of random patches at the same layer, ``[R, D]``, R >= 2 P for proper random concepts.
+        gradients: of the class logit at that layer, summed over space, one row a photo, ``[M, D]``.
+        runs: concept activation vectors fitted to different random counterparts.
+
+    Returns:
+        The mean share of photos whose logit rises along the concept's direction, in [0, 1], and the two-sided
+        p-value of a paired t-test against the scores of random directions. Identical scores give p = 1.
+    """
+    rng = np.random.default_rng(seed)
+
+    def score(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> float:
+        x = np.concatenate([positive, negative])
+        y = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
+        fitted = SGDClassifier(alpha=0.01, random_state=int(rng.integers(2**31))).fit(x, y)
+        return float((gradients @ fitted.coef_[0] > 0).mean())
+
+    size = min(len(concept), len(random) // 2)
+    scores, controls = [], []
+    for _ in range(runs):
+        order = rng.permutation(len(random))
+        first, second = random[order[:size]], random[order[size : 2 * size]]
+        scores.append(score(concept[:size], second))
+        controls.append(score(first, second))
+    p_value = 1.0 if np.allclose(scores, controls) else float(stats.ttest_rel(scores, controls).pvalue)
+    return float(np.mean(scores)), 1.0 if np.isnan(p_value) else p_value
+
+
+Effect = Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
+"""(photo, patches) -> fall of F's margin when each of these patches is edited away."""

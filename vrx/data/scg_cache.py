@@ -1,0 +1,160 @@
+"""The on-disk cache of graphs: content-keyed, atomic, resumable, safe under several processes.
+
+A folder is named by a hash of everything that determines its content, so any change misses and nothing stale is ever
+read. Shards are written under a temporary name and renamed; each carries its key, its range and a checksum.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vrx.structures import VRXError
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """Hash of plain settings; equal settings give equal hashes in any key order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Call ``write(temporary path)``, then rename; on any failure nothing is left behind.
+
+    Raises:
+        VRXError: no space is left on the device.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if full or (isinstance(error, SafetensorError) and "No space left" in str(error)):
+            raise VRXError(
+                f"No space left while writing {path}: free some, or set paths.cache_dir to another disk. "
+                "What was finished before is kept; the same command goes on from there."
+            ) from error
+        raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Only one process at a time gets past this for a given path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(path) + ".lock"):
+        yield
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    state = hashlib.sha256()
+    for name in sorted(tensors):
+        state.update(name.encode())
+        state.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes() if tensors[name].numel() else b"")
+    return state.hexdigest()
+
+
+class SCGCache:
+    """One split's graphs, in shards of consecutive photos.
+
+    Args:
+        root: where all caches live.
+        settings: everything that determines the content, JSON-able.
+        num_photos: how many photos the split has.
+        shard_size: photos a shard.
+    """
+
+    def __init__(self, root: Path, settings: Mapping[str, Any], num_photos: int, shard_size: int = 32) -> None:
+        self.key = digest({**settings, "num_photos": num_photos, "shard_size": shard_size})
+        self.folder = Path(root) / self.key[:20]
+        self.settings = dict(settings)
+        self.num_photos = num_photos
+        self.shard_size = shard_size
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of a finished cache."""
+        return -(-self.num_photos // self.shard_size)
+
+    def span(self, shard: int) -> range:
+        """Indices of the photos of a shard."""
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_photos))
+
+    def path(self, shard: int) -> Path:
+        """Where a shard is kept."""
+        return self.folder / f"shard-{shard:05d}.safetensors"
+
+    def write(self, shard: int, tensors: Mapping[str, Tensor], skipped: list[str]) -> None:
+        """Store a shard.
+
+        Args:
+            tensors: whatever belongs to its photos, each with the photos that could be read as dimension 0.
+            skipped: names of those that could not.
+        """
+        plain = {name: value.contiguous() for name, value in tensors.items()}
+        header = {
+            "key": self.key,
+            "shard": str(shard),
+            "checksum": _checksum(plain),
+            "skipped": json.dumps(skipped),
+        }
+        write_atomically(self.path(shard), lambda path: save_file(plain, path, metadata=header))
+
+    def read(self, shard: int) -> tuple[dict[str, Tensor], list[str]] | None:
+        """A shard's tensors and the names of its skipped photos; None when missing, damaged or foreign."""
+        try:
+            with safe_open(self.path(shard), framework="pt") as file:
+                header = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (FileNotFoundError, SafetensorError, OSError):
+            return None
+        if (header.get("key"), header.get("shard")) != (self.key, str(shard)):
+            return None
+        if header.get("checksum") != _checksum(tensors):
+            return None
+        return tensors, json.loads(header["skipped"])
+
+    def missing(self, rank: int = 0, world_size: int = 1) -> list[int]:
+        """Shards that this process must build: those of its share that are absent, damaged or foreign."""
+        return [s for s in range(self.num_shards) if s % world_size == rank and self.read(s) is None]
+
+    def finish(self) -> None:
+        """Write the manifest: what this folder holds, for people and for later runs."""
+        text = json.dumps(
+            {"key": self.key, "num_photos": self.num_photos, "shards": self.num_shards, "settings": self.settings},
+            indent=1,
+            default=str,
+        )
+        write_atomically(self.folder / "manifest.json", lambda path: path.write_text(text))
+
+    def load(self) -> tuple[dict[str, Tensor], list[str]]:
+        """All shards joined, and the names of all skipped photos.
+
+        Raises:
+            VRXError: a shard is missing or damaged, or no photo could be read.
+        """
+        parts, skipped = [], []
+        for shard in range(self.num_shards):
+            found = self.read(shard)
+            if found is None:
+                raise VRXError(f"Shard {self.path(shard)} is missing or damaged: run the same command again.")
+            if found[0]["label"].numel():
+                parts.append(found[0])
+            skipped += found[1]
+        if not parts:
+            raise VRXError(f"None of the {self.num_photos} photos of {self.settings.get('split')!r} could be read.")
+        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, skipped

@@ -1,0 +1,319 @@
+"""Graphs of all photos, made once, cached on disk, served to the distillation (3.2)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from vrx.classifiers import Classifier
+from vrx.concepts.patches import Segmenter
+from vrx.data.images import Photo
+from vrx.data.scg_cache import SCGCache
+from vrx.edits import Editor
+from vrx.graphs.masking import Variants, ask_edited, concept_variants
+from vrx.graphs.matching import UNMATCHED
+from vrx.graphs.scg import PhotoGraphs, SCGBuilder
+from vrx.structures import SCG, Patches, VRXError
+
+log = logging.getLogger(__name__)
+
+Masking = Literal["graph", "photo"]
+SPLITS = ("train", "val", "test")
+
+
+class PhotoSource(Protocol):
+    """Where photos come from: a folder tree, a renderer, ..."""
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+    def photos(self, split: str) -> list[Photo]: ...
+    def read(self, photo: Photo) -> Image: ...
+    def settings(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class PreparedPhoto:
+    """A photo as F sees it, and its superpixels. ``x`` is None when it could not be read: then ``error`` says why."""
+
+    index: int
+    x: Tensor | None
+    superpixels: Patches | None
+    error: str = ""
+
+
+class PreparedPhotos(Dataset[PreparedPhoto]):
+    """Reads, transforms and segments photos; made for worker processes."""
+
+    def __init__(self, source: PhotoSource, photos: Sequence[Photo], classifier: Classifier, segmenter: Segmenter):
+        self.source, self.photos, self.segmenter = source, photos, segmenter
+        self.transform, self.mean, self.std = classifier.transform, classifier.mean.cpu(), classifier.std.cpu()
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> PreparedPhoto:
+        try:
+            x = self.transform(self.source.read(self.photos[index]))
+        except (VRXError, OSError) as error:
+            return PreparedPhoto(index, None, None, str(error))
+        pixels = ((x * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        return PreparedPhoto(index, x, self.segmenter(pixels.permute(1, 2, 0).numpy()))
+
+
+def prepared(
+    source: PhotoSource,
+    photos: Sequence[Photo],
+    classifier: Classifier,
+    segmenter: Segmenter,
+    batch_size: int,
+    workers: int,
+) -> DataLoader[list[PreparedPhoto]]:
+    """Loader of lists of prepared photos, in order."""
+    return DataLoader(
+        PreparedPhotos(source, photos, classifier, segmenter), batch_size, num_workers=workers, collate_fn=list
+    )
+
+
+def stamps(photos: Sequence[Photo]) -> list[tuple[str, int, int, int]]:
+    """Path, label, size and time of change of every photo: a file that changes misses the cache."""
+    found = []
+    for photo in photos:
+        file = Path(photo.path.split("#")[0])
+        stat = file.stat() if file.exists() else None
+        found.append((photo.path, photo.label, stat.st_size if stat else 0, stat.st_mtime_ns if stat else 0))
+    return found
+
+
+class SCGDataModule(LightningDataModule):
+    """Precomputes and caches the graphs and masked variants of every photo; a finished cache never calls F.
+
+    Args:
+        source: the photos, by split.
+        builder: photos -> graphs.
+        editor: how concepts are masked.
+        cache_dir: root of the caches.
+        second_editor: another fill, asked on the test photos only: how far two fills agree is the ceiling of
+            faithfulness. None: not measured.
+        masking: ``graph``: a variant is the photo's own graphs with the nodes of the edited patch set to the dummy.
+            ``photo``: the edited photo goes through the whole pipeline, superpixels reused.
+        photo_variants: variants a photo in ``photo`` mode, drawn at random.
+        batch_size: of the distillation.
+        build_batch_size: photos a pass of F while the graphs are made.
+        workers: processes that read and segment photos.
+        shard_size: photos a shard.
+        seed: of the variants drawn in ``photo`` mode.
+    """
+
+    def __init__(
+        self,
+        source: PhotoSource,
+        builder: SCGBuilder | Callable[[], SCGBuilder],
+        editor: Editor,
+        cache_dir: str | Path,
+        second_editor: Editor | None = None,
+        masking: Masking = "graph",
+        photo_variants: int = 4,
+        batch_size: int = 128,
+        build_batch_size: int = 16,
+        workers: int = 2,
+        shard_size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if masking not in ("graph", "photo"):
+            raise VRXError(f"graph.masking={masking!r}: use 'graph' or 'photo'.")
+        self.source, self.builder = source, builder
+        self.editor, self.second_editor = editor, second_editor
+        self.cache_dir = Path(cache_dir)
+        self.masking, self.photo_variants, self.seed = masking, photo_variants, seed
+        self.batch_size, self.build_batch_size = batch_size, build_batch_size
+        self.workers, self.shard_size = workers, shard_size
+        self.tables: dict[str, dict[str, Tensor]] = {}
+        self.skipped: dict[str, list[str]] = {}
+        self.images_per_s = float("nan")
+
+    def cache(self, split: str) -> SCGCache:
+        """The cache of one split."""
+        settings = {
+            "version": 1,
+            "split": split,
+            "data": self.source.settings(),
+            "photos": stamps(self.source.photos(split)),
+            "classifier": self.builder.classifier.fingerprint,
+            "bank": self.builder.bank.digest,
+            "graph": self.builder.settings(),
+            "editor": self.editor.settings(),
+            "second_editor": self.second_editor.settings() if self.second_editor and split == "test" else None,
+            "masking": [self.masking, self.photo_variants, self.seed] if self.masking == "photo" else "graph",
+        }
+        return SCGCache(self.cache_dir / "scgs", settings, len(self.source.photos(split)), self.shard_size)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Build what is missing of every split and load it; under DDP every rank builds its own shards."""
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        for split in SPLITS:
+            if split in self.tables:
+                continue
+            cache = self.cache(split)
+            self._build(cache, split, cache.missing(rank, world))
+            if trainer:
+                trainer.strategy.barrier(f"scgs-{split}")
+            if rank == 0:
+                cache.finish()
+            self.tables[split], self.skipped[split] = cache.load()
+            if self.skipped[split] and rank == 0:
+                names = ", ".join(self.skipped[split][:3])
+                log.warning("Skipped %d unreadable photos of %s: %s", len(self.skipped[split]), split, names)
+
+    def _build(self, cache: SCGCache, split: str, shards: list[int]) -> None:
+        if not shards:
+            return
+        photos = self.source.photos(split)
+        wanted = [index for shard in shards for index in cache.span(shard)]
+        loader = prepared(
+            self.source,
+            [photos[i] for i in wanted],
+            self.builder.classifier,
+            self.builder.extractor.segmenter,
+            self.build_batch_size,
+            self.workers,
+        )
+        start = time.perf_counter()
+        pending: list[tuple[int, dict[str, Tensor] | None, str]] = []
+        queue = list(shards)
+        with tqdm(total=len(wanted), desc=f"graphs of {split}", unit="image") as bar:
+            for batch in loader:
+                pending += self._records(batch, [wanted[p.index] for p in batch], photos, split)
+                bar.update(len(batch))
+                while queue and len(pending) >= len(cache.span(queue[0])):
+                    count = len(cache.span(queue[0]))
+                    self._flush(cache, queue.pop(0), pending[:count])
+                    pending = pending[count:]
+        self.images_per_s = len(wanted) / (time.perf_counter() - start)
+
+    def _flush(self, cache: SCGCache, shard: int, records: list[tuple[int, dict[str, Tensor] | None, str]]) -> None:
+        good = [record for _, record, _ in records if record is not None]
+        skipped = [error for _, record, error in records if record is None]
+        tensors = {k: torch.stack([r[k] for r in good]) for k in good[0]} if good else {"label": torch.zeros(0)}
+        cache.write(shard, tensors, skipped)
+
+    @torch.no_grad()
+    def _records(
+        self, batch: list[PreparedPhoto], indices: list[int], photos: Sequence[Photo], split: str
+    ) -> list[tuple[int, dict[str, Tensor] | None, str]]:
+        """What is cached of each photo of a batch; None for those that could not be read."""
+        readable = [p for p in batch if p.x is not None]
+        rows: dict[int, dict[str, Tensor]] = {}
+        if readable:
+            x = torch.stack([p.x for p in readable if p.x is not None]).to(self.builder.classifier.device)
+            superpixels = [p.superpixels for p in readable if p.superpixels is not None]
+            graphs = self.builder(x, superpixels)
+            variants = concept_variants(self.builder.classifier, self.editor, x, graphs)
+            tensors = _tensors(graphs, variants)
+            if self.masking == "photo":
+                tensors |= self._masked_photos(x, superpixels, graphs, variants)
+            if self.second_editor is not None and split == "test":
+                tensors["second_logits"] = _second_logits(self.builder.classifier, self.second_editor, x, graphs)
+            for row, photo in enumerate(readable):
+                rows[photo.index] = {name: value[row].clone() for name, value in tensors.items()}
+        records = []
+        for photo, index in zip(batch, indices, strict=True):
+            record = rows.get(photo.index)
+            if record is not None:
+                record |= {"label": torch.tensor(photos[index].label), "index": torch.tensor(index)}
+            records.append((index, record, photo.error))
+        return records
+
+    def _masked_photos(
+        self, x: Tensor, superpixels: list[Patches], graphs: PhotoGraphs, variants: Variants
+    ) -> dict[str, Tensor]:
+        """Graphs of the edited photos themselves (``photo`` mode), and F's logits on them."""
+        rng = np.random.default_rng(self.seed)
+        built, valid = [], []
+        for b in range(len(x)):
+            used = np.unique(graphs.matched[b][graphs.matched[b] != UNMATCHED])
+            drawn = rng.permutation(used)[: self.photo_variants]
+            padded = np.resize(drawn, self.photo_variants) if len(drawn) else np.zeros(self.photo_variants, int)
+            masks = torch.from_numpy(graphs.patches[b].select(padded).masks if len(drawn) else
+                                     np.zeros((self.photo_variants, *x.shape[2:]), bool))
+            edited = self.editor.delete(x[b].expand(self.photo_variants, -1, -1, -1), masks)
+            built.append(self.builder(edited, [superpixels[b]] * self.photo_variants))
+            valid.append(torch.arange(self.photo_variants) < len(drawn))
+        scg = SCG.stack([g.scg for g in built])
+        return {
+            "masked_nodes": scg.nodes,
+            "masked_centroids": scg.centroids,
+            "masked_detected": scg.detected,
+            "masked_photo_logits": torch.stack([g.logits for g in built]),
+            "masked_photo_valid": torch.stack(valid),
+        }
+
+    def _loader(self, split: str, shuffle: bool) -> DataLoader[dict[str, Any]]:
+        table = self.tables[split]
+
+        def collate(rows: list[int]) -> dict[str, Any]:
+            return batch_of({name: value[rows] for name, value in table.items()})
+
+        rows: Any = range(len(table["label"]))
+        drop_last = shuffle and len(rows) > self.batch_size
+        return DataLoader(rows, self.batch_size, shuffle=shuffle, collate_fn=collate, drop_last=drop_last)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._loader("val", shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._loader("test", shuffle=False)
+
+
+def batch_of(rows: dict[str, Tensor]) -> dict[str, Any]:
+    """Rows of a cache table -> what the distillation reads: graphs, F's logits, masked variants."""
+    batch: dict[str, Any] = {
+        "scg": SCG(rows["nodes"], rows["centroids"], rows["detected"]),
+        "logits": rows["logits"],
+        "label": rows["label"],
+        "index": rows["index"],
+    }
+    if "masked_nodes" in rows:
+        batch["masked_scg"] = SCG(rows["masked_nodes"], rows["masked_centroids"], rows["masked_detected"])
+        return batch | {"masked_logits": rows["masked_photo_logits"], "valid": rows["masked_photo_valid"]}
+    return batch | {"drop": rows["drop"], "masked_logits": rows["masked_logits"], "valid": rows["valid"]}
+
+
+def _tensors(graphs: PhotoGraphs, variants: Variants) -> dict[str, Tensor]:
+    return {
+        "nodes": graphs.scg.nodes,
+        "centroids": graphs.scg.centroids,
+        "detected": graphs.scg.detected,
+        "logits": graphs.logits,
+        "baselines": graphs.baselines,
+        "drop": variants.drop,
+        "masked_logits": variants.logits,
+        "valid": variants.valid,
+        "of_node": variants.of_node,
+    }
+
+
+def _second_logits(classifier: Classifier, editor: Editor, x: Tensor, graphs: PhotoGraphs) -> Tensor:
+    """F on the same edits with another fill, ``[B, V, n]``."""
+    size, n, num = graphs.matched.shape
+    out = torch.zeros(size, n * num, n)
+    for b, patches in enumerate(graphs.patches):
+        used = np.unique(graphs.matched[b][graphs.matched[b] != UNMATCHED])
+        out[b, : len(used)] = ask_edited(classifier, editor, x[b], torch.from_numpy(patches.select(used).masks))
+    return out

@@ -1,0 +1,323 @@
+"""What the parts of VRX hand to each other: frozen dataclasses that validate themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+EPSILON = 1e-3  # every value of a dummy node (3.2.1: "a small constant")
+NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
+
+
+class VRXError(Exception):
+    """An error that a user can mend: the message names the bad value and the remedy."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The concept candidates of one photo (3.2.1), stored as label maps: K masks in 2 bytes a pixel and resolution.
+
+    Args:
+        labels: superpixel of every pixel at each of R resolutions, int16 ``[R, H, W]``, H x W the input size of F;
+            no label occurs at two resolutions.
+        ids: the labels that are patches, int ``[K]``.
+    """
+
+    labels: NDArray[np.int16]
+    ids: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        _require(self.labels.ndim == 3, f"Patches.labels must be [R, H, W], got {self.labels.shape}")
+        _require(self.ids.ndim == 1, f"Patches.ids must be [K], got {self.ids.shape}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the photo in pixels."""
+        return self.labels.shape[1], self.labels.shape[2]
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Which pixels belong to each patch, bool ``[K, H, W]``."""
+        return np.stack([(self.labels == i).any(0) for i in self.ids]) if len(self) else np.zeros((0, *self.shape), bool)
+
+    @property
+    def areas(self) -> NDArray[np.float32]:
+        """Share of the photo that each patch covers, float32 ``[K]`` in (0, 1]."""
+        return (self.cell_counts(1, 1)[:, 0] / (self.shape[0] * self.shape[1])).astype(np.float32)
+
+    @property
+    def centroids(self) -> NDArray[np.float32]:
+        """Centre of mass (x, y) of each patch, float32 ``[K, 2]`` in [0, 1]."""
+        height, width = self.shape
+        y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
+        return np.stack([self.mean_of(x), self.mean_of(y)], axis=1).astype(np.float32)
+
+    def _bincount(self, index: NDArray[np.int64], size: int, weights: NDArray[Any] | None = None) -> NDArray[np.float64]:
+        """Sum ``weights`` over the pixels of each patch and ``index`` (``[H, W]``, in [0, size)): ``[K, size]``."""
+        top = int(self.labels.max()) + 1
+        joint = (self.labels.astype(np.int64) * size + index).ravel()
+        every = None if weights is None else np.broadcast_to(weights, self.labels.shape).ravel()
+        return np.bincount(joint, every, minlength=top * size).reshape(top, size)[self.ids].astype(np.float64)
+
+    def cell_counts(self, rows: int, columns: int) -> NDArray[np.float32]:
+        """How many pixels of each patch lie in each cell of a grid over the photo, ``[K, rows * columns]``."""
+        height, width = self.shape
+        cell = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
+        return self._bincount(cell, rows * columns).astype(np.float32)
+
+    def mean_of(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Mean of a map ``[H, W]`` over the pixels of each patch, ``[K]``."""
+        one_cell = np.zeros(self.shape, np.int64)
+        sums = self._bincount(one_cell, 1, values)[:, 0]
+        return np.asarray(sums / np.maximum(self._bincount(one_cell, 1)[:, 0], 1))
+
+    def select(self, index: NDArray[Any]) -> Patches:
+        """The patches at ``index`` (integers or a bool mask)."""
+        return Patches(self.labels, self.ids[index])
+
+
+@dataclass(frozen=True)
+class SCG:
+    """Structural Concept Graphs: for each photo one complete directed graph a class of interest (3.2.1).
+
+    Leading dimensions ``...`` (usually a batch of photos) are shared by all three tensors.
+
+    Args:
+        nodes: float32 ``[..., n, N, D]``; an undetected concept is a dummy, all values ``EPSILON``.
+        centroids: (x, y) in [0, 1], float32 ``[..., n, N, 2]``; ``NEUTRAL`` where undetected.
+        detected: bool ``[..., n, N]``.
+    """
+
+    nodes: Tensor
+    centroids: Tensor
+    detected: Tensor
+
+    def __post_init__(self) -> None:
+        lead = self.nodes.shape[:-1]
+        _require(self.nodes.ndim >= 3, f"SCG.nodes must be [..., n, N, D], got {tuple(self.nodes.shape)}")
+        _require(
+            self.centroids.shape == (*lead, 2) and self.detected.shape == lead,
+            f"SCG shapes differ: nodes {tuple(self.nodes.shape)}, centroids {tuple(self.centroids.shape)}, "
+            f"detected {tuple(self.detected.shape)}",
+        )
+
+    def drop(self, nodes: Tensor) -> SCG:
+        """The same graphs with some nodes set to the dummy.
+
+        Args:
+            nodes: which, bool, broadcastable to ``[..., n, N]``.
+        """
+        gone = nodes.unsqueeze(-1)
+        return SCG(
+            self.nodes.masked_fill(gone, EPSILON), self.centroids.masked_fill(gone, NEUTRAL), self.detected & ~nodes
+        )
+
+    def to(self, device: torch.device | str) -> SCG:
+        return SCG(self.nodes.to(device), self.centroids.to(device), self.detected.to(device))
+
+    @staticmethod
+    def stack(graphs: list[SCG]) -> SCG:
+        return SCG(
+            torch.stack([g.nodes for g in graphs]),
+            torch.stack([g.centroids for g in graphs]),
+            torch.stack([g.detected for g in graphs]),
+        )
+
+
+def edges(num_concepts: int) -> Tensor:
+    """Directed edges j -> i of the complete graph, int64 ``[2, N(N-1)]``: row 0 is j (from), row 1 is i (to).
+
+    Sorted by j, then by i. Every array over edges in VRX is in this order.
+    """
+    pairs = [(j, i) for j in range(num_concepts) for i in range(num_concepts) if i != j]
+    return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T.contiguous()
+
+
+@dataclass(frozen=True)
+class ConceptBank:
+    """The top-N visual concepts of every class of interest (3.1).
+
+    A class in which fewer than N concepts survive has ``radius`` -1 at the missing places: never detected.
+
+    Args:
+        class_names: the n classes of interest, in the order of F's logits of interest.
+        centroids: mean matching feature of each concept, float32 ``[n, N, Dm]``.
+        radius: a patch nearer than this is a detection, float32 ``[n, N]``; -1: no such concept.
+        importance: mean fall of F's log-odds for the class when the concept's pixels are edited away, ``[n, N]``.
+        p_value: Holm-corrected, against random patches of the same photos, ``[n, N]`` in [0, 1].
+        exemplars: thumbnails of the most typical patches in their surroundings, outlined,
+            uint8 ``[n, N, E, S, S, 3]``.
+        exemplar_masks: packed bits (``np.packbits``) of the exemplars' masks at F's input size,
+            uint8 ``[n, N, E, ceil(H * W / 8)]``.
+        exemplar_paths: the photo of each exemplar, ``[n][N][E]``; "" where there is none.
+        settings: everything that the bank was made with (data, classifier fingerprint, patches, ...).
+    """
+
+    class_names: tuple[str, ...]
+    centroids: NDArray[np.float32]
+    radius: NDArray[np.float32]
+    importance: NDArray[np.float32]
+    p_value: NDArray[np.float32]
+    exemplars: NDArray[np.uint8]
+    exemplar_masks: NDArray[np.uint8]
+    exemplar_paths: list[list[list[str]]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lead = (len(self.class_names), self.centroids.shape[1])
+        _require(self.centroids.ndim == 3, f"centroids must be [n, N, Dm], got {self.centroids.shape}")
+        for name in ("centroids", "radius", "importance", "p_value", "exemplars", "exemplar_masks"):
+            shape = getattr(self, name).shape
+            _require(shape[:2] == lead, f"ConceptBank.{name} must start with [n, N] = {lead}, got {shape}")
+
+    @property
+    def num_concepts(self) -> int:
+        """N, concepts a class."""
+        return int(self.centroids.shape[1])
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which places hold a concept, bool ``[n, N]``."""
+        return np.asarray(self.radius >= 0)
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that decides which patches are detected as which concepts."""
+        state = hashlib.sha256("\n".join(self.class_names).encode())
+        state.update(self.centroids.tobytes())
+        state.update(self.radius.tobytes())
+        return state.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write ``bank.safetensors`` and, last, ``bank.json`` into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)}
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "bank.safetensors.part")
+        (folder / "bank.safetensors.part").replace(folder / "bank.safetensors")
+        text = {
+            "class_names": list(self.class_names),
+            "exemplar_paths": self.exemplar_paths,
+            "settings": self.settings,
+        }
+        (folder / "bank.json.part").write_text(json.dumps(text, indent=1))
+        (folder / "bank.json.part").replace(folder / "bank.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> ConceptBank:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            VRXError: the folder holds no bank, or a damaged one.
+        """
+        try:
+            text = json.loads((folder / "bank.json").read_text())
+            arrays = load_file(folder / "bank.safetensors")
+            return cls(
+                tuple(text["class_names"]),
+                exemplar_paths=text["exemplar_paths"],
+                settings=text["settings"],
+                **arrays,
+            )
+        except FileNotFoundError as error:
+            raise VRXError(f"No concept bank in {folder}: run train.py first, or give another run folder.") from error
+        except Exception as error:
+            raise VRXError(f"The concept bank in {folder} is damaged ({error}): delete that folder and rerun.") from error
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why F chose a class for one photo, and why not the others (3.3).
+
+    n classes of interest are scored (axis 0) and have a graph each (axis 1); N concepts a class.
+
+    Args:
+        image: the photo as F saw it, before normalisation, uint8 ``[H, W, 3]``.
+        name: where the photo came from (a path, usually).
+        class_names: the n classes of interest.
+        f_probabilities: softmax of F over the classes of interest, ``[n]``.
+        grn_probabilities: the same of the GRN, ``[n]``.
+        node_scores: contribution of node k of graph g to the score of class c, in logits,
+            float32 ``[n (score), n (graph), N]``; 0 where undetected.
+        edge_scores: the same of edge e (order of :func:`edges`), float32 ``[n, n, N(N-1)]``.
+        detected: bool ``[n, N]``.
+        centroids: (x, y) in [0, 1], ``[n, N, 2]``.
+        masks: the patch of each node, bool ``[n, N, H, W]``; empty where undetected.
+        measured: fall of F's margin of class c (its logit minus the log-sum-exp of the others) when the
+            concept k of graph c is edited away, ``[n, N]``; NaN where it was not measured.
+        true_class: index of the label, if known.
+        trust: Spearman between ``node_scores`` of the predicted class and ``measured`` for this photo;
+            NaN with fewer than three detected concepts.
+        provenance: run folder, fingerprint of F, settings of the contributions.
+    """
+
+    image: NDArray[np.uint8]
+    name: str
+    class_names: tuple[str, ...]
+    f_probabilities: NDArray[np.float32]
+    grn_probabilities: NDArray[np.float32]
+    node_scores: NDArray[np.float32]
+    edge_scores: NDArray[np.float32]
+    detected: NDArray[np.bool_]
+    centroids: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+    measured: NDArray[np.float32]
+    true_class: int | None = None
+    trust: float = float("nan")
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n, num = self.detected.shape
+        _require(len(self.class_names) == n, f"{len(self.class_names)} class names for {n} graphs")
+        expected = {
+            "f_probabilities": (n,),
+            "grn_probabilities": (n,),
+            "node_scores": (n, n, num),
+            "edge_scores": (n, n, num * (num - 1)),
+            "centroids": (n, num, 2),
+            "masks": (n, num, *self.image.shape[:2]),
+            "measured": (n, num),
+        }
+        for name, shape in expected.items():
+            got = getattr(self, name).shape
+            _require(got == shape, f"Explanation.{name} must be {shape}, got {got}")
+
+    @property
+    def predicted(self) -> int:
+        """Index of the class that F predicts among the classes of interest."""
+        return int(self.f_probabilities.argmax())
+
+    def to_json(self) -> str:
+        """Everything but the pixels and masks, as JSON (NaN becomes null)."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, np.ndarray):
+                return plain(value.tolist())
+            if isinstance(value, (list, tuple)):
+                return [plain(v) for v in value]
+            if isinstance(value, dict):
+                return {k: plain(v) for k, v in value.items()}
+            if isinstance(value, float) and not np.isfinite(value):
+                return None
+            return value
+
+        content = {k: plain(v) for k, v in asdict(self).items() if k not in ("image", "masks")}
+        content["predicted"] = self.class_names[self.predicted]
+        content["edges"] = edges(self.detected.shape[1]).T.tolist()
+        return json.dumps(content, indent=1)
