@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +302,10 @@ class Explanation:
     def predicted(self) -> int:
         """Index of the class that F predicts among the classes of interest."""
         return int(self.f_probabilities.argmax())
+
+    def renamed(self, name: str) -> Explanation:
+        """The same explanation under another name."""
+        return replace(self, name=name)
 
     def to_json(self) -> str:
         """Everything but the pixels and masks, as JSON (NaN becomes null)."""

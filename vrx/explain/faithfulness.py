@@ -1,0 +1,127 @@
+"""Does a contribution say what F leans on? Rank agreement with the measured effect of editing each concept away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from vrx.explain.contributions import contributions
+from vrx.explain.explainer import measured_effects, rank_agreement, shared_nodes
+from vrx.graphs.masking import Variants
+from vrx.graphs.scg import BASELINES
+from vrx.models.grn import GRN
+from vrx.structures import SCG
+
+Table = Mapping[str, Tensor]
+"""All graphs of a split, as the cache holds them."""
+
+
+def own_scores(grn: GRN, table: Table, method: str, batch_size: int = 64) -> Tensor:
+    """Contribution of each node to the class of its own graph, ``[P, n, N]``, for all P photos of a split."""
+    parts = []
+    n = table["logits"].shape[1]
+    own = torch.arange(n)
+    for rows in torch.arange(len(table["label"])).split(batch_size):
+        scg = SCG(table["nodes"][rows], table["centroids"][rows], table["detected"][rows])
+        shared = shared_nodes(table["drop"][rows], table["of_node"][rows])
+        nodes, _ = contributions(grn, scg, method, shared=shared, edges=False)
+        parts.append(nodes[:, own, own].detach().float())
+    return torch.cat(parts)
+
+
+def per_photo(scores: Tensor, measured: Tensor, table: Table) -> NDArray[np.float64]:
+    """Spearman of each photo over the detected concepts of F's predicted class; NaN with fewer than three.
+
+    Args:
+        scores: ``[P, n, N]``, of each node for the class of its own graph.
+        measured: the same of the measured falls.
+        table: the split.
+    """
+    predicted = table["logits"].argmax(1)
+    rows = torch.arange(len(predicted))
+    found = table["detected"][rows, predicted].numpy()
+    ours, truth = scores[rows, predicted].numpy(), measured[rows, predicted].numpy()
+    return np.array([rank_agreement(s[d], m[d]) for s, m, d in zip(ours, truth, found, strict=True)])
+
+
+def measured_falls(table: Table, logits: str = "masked_logits") -> Tensor:
+    """Measured fall of the margin of each node's own class, ``[P, n, N]``; ``logits`` names the edits' answers."""
+    variants = Variants(table["drop"], table[logits], table["valid"], table["of_node"])
+    return measured_effects(table["logits"], variants)
+
+
+def faithfulness(grn: GRN, table: Table, method: str, seed: int = 0) -> dict[str, float]:
+    """The ``faithfulness/*`` metrics of one split.
+
+    Args:
+        grn: the distilled network.
+        table: the split, with F's answers on the edits; ``second_logits`` (another fill) gives the ceiling.
+        method: the default contributions.
+        seed: of the random baseline.
+
+    Returns:
+        Mean Spearman of the contributions (``spearman``), of both methods and of every baseline on the same
+        patches, one-sided paired p-values against each baseline (``p_above_*``, Wilcoxon), photos counted.
+    """
+    measured = measured_falls(table)
+    generator = torch.Generator().manual_seed(seed)
+    scores = {"random": torch.rand(measured.shape, generator=generator)}
+    scores |= {name: table["baselines"][..., i] for i, name in enumerate(BASELINES)}
+    scores |= {f"method_{name}": own_scores(grn, table, name) for name in ("gradient", "knockout")}
+    if "second_logits" in table:
+        second = measured_falls(table, "second_logits")
+    ours = per_photo(scores[f"method_{method}"], measured, table)
+    counted = ~np.isnan(ours)
+    result = {"faithfulness/spearman": _mean(ours[counted]), "faithfulness/photos": float(counted.sum())}
+    for name, values in scores.items():
+        baseline = per_photo(values, measured, table)
+        result[f"faithfulness/spearman_{name}"] = _mean(baseline[counted])
+        if not name.startswith("method_"):
+            result[f"faithfulness/p_above_{name}"] = _paired(ours[counted], baseline[counted])
+    if "second_logits" in table:
+        result["faithfulness/ceiling"] = _mean(per_photo(second, measured, table)[counted])
+    return result
+
+
+def fidelity(grn: GRN, table: Table, batch_size: int = 256) -> dict[str, float]:
+    """The ``fidelity/*`` metrics of one split: agreement and L1 with F, clean and concept-masked."""
+    grn.eval()
+    clean, masked = [], []
+    with torch.inference_mode():
+        for rows in torch.arange(len(table["label"])).split(batch_size):
+            scg = SCG(table["nodes"][rows], table["centroids"][rows], table["detected"][rows])
+            clean.append(grn(scg))
+            photo, variant = table["valid"][rows].nonzero(as_tuple=True)
+            for part in torch.arange(len(photo)).split(batch_size):
+                p = photo[part]
+                dropped = SCG(scg.nodes[p], scg.centroids[p], scg.detected[p]).drop(
+                    table["drop"][rows][p, variant[part]]
+                )
+                masked.append(grn(dropped))
+    pairs = {"": (torch.cat(clean), table["logits"])}
+    if masked:
+        pairs["_masked"] = (torch.cat(masked), table["masked_logits"][table["valid"]])
+    result = {}
+    for suffix, (ours, truth) in pairs.items():
+        result[f"fidelity/agreement{suffix}"] = float((ours.argmax(1) == truth.argmax(1)).double().mean())
+        result[f"fidelity/l1{suffix}"] = float((ours.softmax(1) - truth.softmax(1)).abs().sum(1).mean())
+    return result
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _paired(ours: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """One-sided Wilcoxon p-value that ours is higher, photo by photo."""
+    difference = ours - other
+    if len(difference) < 2 or np.allclose(difference, 0):
+        return 1.0
+    return float(stats.wilcoxon(difference, alternative="greater").pvalue)
+
+
