@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> float:
         runtime.save_galleries(run, bank)
     with run.stage("graphs"):
         editor = Editor(cfg.concepts.fill, cfg.concepts.margin)
-        builder = SCGBuilder(classifier, bank, extractor, cfg.graph.sources, cfg.graph.layers)
+        builder = SCGBuilder(classifier, bank, extractor, editor, cfg.graph.sources, cfg.graph.layers)
         data = SCGDataModule(
             source,
             builder,

@@ -1,114 +1,101 @@
-"""F, the classifier to be explained: frozen, in eval mode, with its own preprocessing and its inner maps."""
+"""F, the classifier to be explained: frozen, in eval mode, with its own preprocessing."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import timm
 import torch
-import torchvision
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
+from vrx.activations import Activations, Target, class_targets, gradcam_of, gradient_x_activation, recording
+from vrx.architectures import Preprocessing, Resize, Source, build_network, preprocessing_of, resolve_name
+from vrx.layers import Hook, Layer, find_layers, hooked, layer_to_match, named_layers
 from vrx.structures import VRXError
 
+log = logging.getLogger("vrx")
+
 Precision = Literal["fp32", "bf16"]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A place where F's maps are read: module name, stride with respect to the photo, channels."""
-
-    name: str
-    reduction: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class Activations:
-    """What F's pass over B photos leaves.
-
-    Args:
-        logits: of the classes of interest, ``[B, n]``.
-        maps: feature map of every layer, ``[B, D, h, w]``.
-        gradcam: Grad-CAM of every class of interest, ``[B, n, h, w]``, >= 0 (Selvaraju et al. 2017).
-        grad_act: gradient x activation of each centred logit, summed over channels, ``[B, n, h, w]`` a layer.
-        grad_act_positive: the same with the negative products left out before the sum.
-    """
-
-    logits: Tensor
-    maps: dict[str, Tensor]
-    gradcam: Tensor
-    grad_act: dict[str, Tensor] = field(default_factory=dict)
-    grad_act_positive: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Classifier(nn.Module):
-    """The frozen F.
+    """A frozen image classifier, seen through n classes of interest.
 
     Args:
-        network: any image classifier, photos ``[B, 3, H, W]`` -> logits ``[B, C]``.
+        network: photo batch ``[B, 3, H, W]`` -> logits ``[B, C]``.
         class_names: the n classes of interest.
-        class_indices: their places among the C outputs; None: all outputs, in order.
-        input_size: (H, W).
-        mean: of F's normalisation, RGB in [0, 1].
-        std: the same.
-        resize: shorter side before the centre crop; None: the photo is resized to ``input_size`` as it is.
-        layers: module names to read maps from, shallow to deep; None: found by a probe.
-        precision: ``bf16`` computes under autocast.
-        architecture: a name for the fingerprint.
+        class_indices: which of the C logits they are; None: C = n, and they are all.
+        preprocessing: the network's own.
+        name: of the architecture, for the fingerprint.
+        layers: modules whose feature maps are read, the last one for Grad-CAM; None: found by a probe.
+        precision: of the forward and backward passes; results are float32 in any case.
+
+    Raises:
+        VRXError: classes and logits do not fit, or the layers do not exist.
     """
+
+    mean: Tensor
+    std: Tensor
+    class_indices: Tensor
 
     def __init__(
         self,
         network: nn.Module,
         class_names: Sequence[str],
-        class_indices: Sequence[int] | None = None,
-        input_size: tuple[int, int] = (224, 224),
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        resize: int | None = None,
-        interpolation: str = "bicubic",
+        class_indices: Sequence[int] | None,
+        preprocessing: Preprocessing,
+        *,
+        name: str = "",
         layers: Sequence[str] | None = None,
         precision: Precision = "fp32",
-        architecture: str = "",
     ) -> None:
         super().__init__()
         if precision not in get_args(Precision):
             raise VRXError(f"classifier.precision={precision!r}: use fp32 or bf16.")
-        self.network = network.eval().requires_grad_(False)
+        # channels last: three times faster for depthwise convolutions on a CPU, and what tensor cores want
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.name, self.precision = name, precision
         self.class_names = tuple(class_names)
-        self.input_size, self.resize, self.interpolation = input_size, resize, interpolation
-        self.precision, self.architecture = precision, architecture
-        self.register_buffer("mean", torch.tensor(list(mean)).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(list(std)).view(3, 1, 1))
-        self.mean: Tensor
-        self.std: Tensor
-        with torch.inference_mode():
-            outputs = self.network(torch.zeros(1, 3, *input_size)).shape[1]
-        indices = list(range(outputs)) if class_indices is None else list(class_indices)
-        _check_classes(self.class_names, indices, outputs)
-        self.register_buffer("indices", torch.tensor(indices))
-        self.indices: Tensor
-        self.layers = probe_layers(self.network, input_size, layers)
-        self._fingerprint = ""
-        self.eval()
+        self.transform = preprocessing
+        size = preprocessing.input_size
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1), persistent=False)
+        indices = _checked_indices(class_indices, self.class_names, self._count_outputs())
+        self.register_buffer("class_indices", torch.tensor(indices), persistent=False)
+        self.layers: list[Layer] = (
+            find_layers(self.network, size) if layers is None else named_layers(self.network, layers, size)
+        )
 
-    def train(self, mode: bool = True) -> Classifier:
-        """F never trains while it is explained: it stays in eval mode."""
-        return super().train(False)
+    def _count_outputs(self) -> int:
+        height, width = self.input_size
+        try:
+            with torch.no_grad():
+                output = self.network(torch.zeros(1, 3, height, width))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise VRXError(
+                f"{self.name or 'The network'} cannot read a photo of {height} x {width} pixels ({error}): "
+                "change classifier.input_size."
+            ) from error
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            raise VRXError(f"{self.name or 'The network'} gives no logits [B, C] but {type(output).__name__}.")
+        return output.shape[1]
+
+    # --- what F is
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.transform.input_size
 
     @property
     def device(self) -> torch.device:
@@ -117,437 +104,324 @@ class Classifier(nn.Module):
 
     @property
     def match_layer(self) -> str:
-        """The layer of the matching features: the last at stride 16 or the nearest to it, but never the last."""
-        inner = self.layers[:-1] or self.layers
-        best = min(abs(layer.reduction - 16) for layer in inner)
-        return [layer.name for layer in inner if abs(layer.reduction - 16) == best][-1]
+        """Name of the layer at stride 16 (transformers: at 3/4 of the depth), whose features match patches."""
+        return layer_to_match(self.layers)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights, the architecture, the preprocessing and the classes of interest."""
-        if not self._fingerprint:
-            state = hashlib.sha256()
-            for name, value in sorted(self.state_dict().items()):
-                state.update(name.encode())
-                state.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-            plain = (self.class_names, self.input_size, self.resize, self.interpolation, self.layers)
-            state.update(repr((plain, self.precision, self.architecture, str(self.network))).encode())
-            self._fingerprint = state.hexdigest()
-        return self._fingerprint
+        """Hash of all that decides what F says: weights, architecture, preprocessing, classes, layers, precision."""
+        what = {
+            "name": self.name,
+            "network": type(self.network).__name__,
+            "preprocessing": self.transform.settings(),
+            "class_indices": self.class_indices.tolist(),
+            "layers": [asdict(layer) for layer in self.layers],
+            "precision": self.precision,
+        }
+        state = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+        for key, value in sorted(self.network.state_dict().items()):
+            state.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return state.hexdigest()
 
-    def transform(self, image: Image.Image) -> Tensor:
-        """F's own preprocessing: an RGB image -> float32 ``[3, H, W]``, normalised."""
-        mode = v2.InterpolationMode(self.interpolation)
-        if self.resize is not None and image.size[::-1] != self.input_size:
-            image = v2.functional.center_crop(v2.functional.resize(image, [self.resize], mode), list(self.input_size))
-        elif image.size[::-1] != self.input_size:
-            image = v2.functional.resize(image, list(self.input_size), mode)
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
-        return (pixels - self.mean.cpu()) / self.std.cpu()
+    def train(self, mode: bool = True) -> Classifier:
+        """F never trains: eval mode whatever is asked."""
+        return super().train(False)
+
+    def save_weights(self, path: Path) -> None:
+        """Write the network's weights as safetensors: what ``classifier.checkpoint`` reads."""
+        state = {k: v.detach().cpu().clone().contiguous() for k, v in self.network.state_dict().items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        save_file(state, part)
+        part.replace(path)
 
     def pixels(self, x: Tensor) -> NDArray[np.uint8]:
-        """The inverse of the normalisation: ``[B, 3, H, W]`` -> uint8 ``[B, H, W, 3]``."""
-        shown = ((x * self.std.to(x.device) + self.mean.to(x.device)) * 255).round().clamp(0, 255)
-        return shown.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        """Undo the normalisation: ``[B, 3, H, W]`` -> uint8 ``[B, H, W, 3]``."""
+        values = (x.detach().float() * self.std.to(x.device) + self.mean.to(x.device)) * 255
+        pictures: NDArray[np.uint8] = values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return pictures
 
-    def _run(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self.network(x)
-        return logits.float()[:, self.indices]
+    def normalize(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """Inverse of :meth:`pixels`, on F's device."""
+        x = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        return (x - self.mean) / self.std
+
+    # --- what F says
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the classes of interest, ``[B, n]``."""
-        return self._run(x)
+        """Logits of interest, float32 ``[B, n]``, of normalised photos ``[B, 3, H, W]``."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
+        return logits[:, self.class_indices].float()
 
-    def head_values(self, features: Tensor) -> Tensor:
-        """F's own head on pooled last-layer features.
+    def inspect(
+        self,
+        x: Tensor,
+        gradients: bool | Sequence[str] = False,
+        layers: Sequence[str] | None = None,
+        target: Target = "centred",
+        gradcam: bool = True,
+        reference: Mapping[str, Tensor] | None = None,
+    ) -> Activations:
+        """Logits, feature maps and gradient evidence in one forward pass and at most one backward pass a class.
 
-        Where the head is not a linear layer on the pooled map (a class token, say), it is applied to the mean token.
-
-        Args:
-            features: ``[K, D]``.
-
-        Returns:
-            ``[K, n]``.
-        """
-        values = features
-        norm = getattr(self.network, "fc_norm", None)
-        if norm is not None:
-            values = norm(values)
-        return _linear_head(self.network)(values)[:, self.indices]
-
-    @contextmanager
-    def _tapped(self, start: str | None) -> Iterator[dict[str, Tensor]]:
-        """Record the maps of all layers; from ``start`` on they carry gradients. Hooks are removed even on error."""
-        taken: dict[str, Tensor] = {}
-        modules = dict(self.network.named_modules())
-        reached = [False]
-
-        def hook(name: str) -> Callable[..., Tensor]:
-            def take(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-                if name == start:
-                    output = output.detach().requires_grad_()
-                    reached[0] = True
-                taken[name] = output
-                # a copy goes on, so that an in-place ReLU further down cannot change what was recorded
-                return output.clone()
-
-            return take
-
-        handles = [modules[layer.name].register_forward_hook(hook(layer.name)) for layer in self.layers]
-        try:
-            yield taken
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _as_map(self, value: Tensor) -> Tensor:
-        """Tokens ``[B, T, D]`` -> ``[B, D, h, w]`` without class and register tokens; maps stay."""
-        if value.ndim == 4:
-            return value
-        height, width = token_grid(self.network, value.shape[1], self.input_size)
-        patches = value[:, value.shape[1] - height * width :]
-        return patches.transpose(1, 2).reshape(len(value), -1, height, width)
-
-    def inspect(self, x: Tensor, gradients: Sequence[str] = ()) -> Activations:
-        """One pass of F and, for every class of interest, one backward pass down to the shallowest asked layer.
-
-        Without ``gradients`` only the part from the last map to the logits is differentiated: Grad-CAM costs next to
-        nothing then.
+        The graph starts at the earliest layer whose gradient is asked for: nothing before it is kept or
+        differentiated. Works inside ``no_grad`` and ``inference_mode`` too.
 
         Args:
             x: normalised photos ``[B, 3, H, W]``.
-            gradients: names of layers whose gradient x activation is wanted.
+            gradients: layers whose gradient x activation is wanted; True: all of ``layers``.
+            layers: names of the layers whose maps are wanted; None: all. Those of ``gradients`` come on top.
+            target: what is attributed by ``grad_act``, see :func:`class_targets`.
+            gradcam: whether to make Grad-CAM (a backward pass through the head alone).
+            reference: maps of a reference photo (``maps`` of another call) for ``grad_diff``.
 
         Raises:
-            VRXError: an unknown layer.
+            VRXError: no such layer or target.
         """
-        names = [layer.name for layer in self.layers]
-        unknown = set(gradients) - set(names)
-        if unknown:
-            raise VRXError(f"No layer {sorted(unknown)} among those that F is read at: {', '.join(names)}.")
-        last = names[-1]
-        asked = [name for name in names if name in gradients]
-        with torch.inference_mode(False), torch.enable_grad(), self._tapped(asked[0] if asked else last) as taken:
-            logits = self._run(x.clone() if x.is_inference() else x)
-            targets = [*asked, *([] if last in asked else [last])]
-            per_class = self._backward(logits, [taken[name] for name in targets])
-        maps = {name: self._as_map(value.detach()) for name, value in taken.items()}
-        grads = {name: [self._as_map(g[i]).float() for g in per_class] for i, name in enumerate(targets)}
-        weights = torch.stack([g.mean((2, 3)) for g in grads[last]], 1)
-        gradcam = torch.einsum("bnd,bdhw->bnhw", weights, maps[last].float()).relu()
-        signed, positive = {}, {}
-        for name in asked:
-            signed[name], positive[name] = _gradient_times_activation(grads[name], maps[name].float())
-        return Activations(logits.detach(), maps, gradcam, signed, positive)
+        wanted = [layer.name for layer in self.layers] if layers is None else list(layers)
+        attributed = (wanted if gradients else []) if isinstance(gradients, bool) else list(gradients)
+        last = self.layers[-1]
+        chosen = self._chosen({*wanted, *attributed, *([last.name] if gradcam else [])})
+        from_here = self._chosen({*attributed, *([last.name] if gradcam else [])})
+        evidence: dict[str, list[tuple[Tensor, ...]]] = {layer.name: [] for layer in self._chosen(set(attributed))}
+        with recording():
+            x = x.detach().clone() if x.is_inference() else x.detach()
+            logits, outputs = self._captured(x, chosen, from_here)
+            targets = class_targets(logits, target)
+            cams = []
+            for c in range(len(self.class_names)):
+                if gradcam:
+                    (slope,) = torch.autograd.grad(logits[:, c].sum(), [outputs[last.name]], retain_graph=True)
+                    cams.append(gradcam_of(last.to_map(slope), last.to_map(outputs[last.name].detach())))
+                if evidence:
+                    slopes = torch.autograd.grad(targets[:, c].sum(), [outputs[k] for k in evidence], retain_graph=True)
+                    for layer, slope in zip(self._chosen(set(evidence)), slopes, strict=True):
+                        base = reference.get(layer.name) if reference else None
+                        made = gradient_x_activation(layer, slope, outputs[layer.name].detach(), base)
+                        evidence[layer.name].append(made)
+        return Activations(
+            logits.detach(),
+            {
+                layer.name: layer.to_map(outputs[layer.name].detach()).float()
+                for layer in chosen
+                if layer.name in {*wanted, *evidence}
+            },
+            torch.stack(cams, 1) if cams else logits.new_zeros(len(x), 0, *last.grid),
+            *(
+                {name: torch.stack([v[kind] for v in values], 1) for name, values in evidence.items()}
+                for kind in range(3 if reference else 2)
+            ),
+        )
 
-    def _backward(self, logits: Tensor, at: list[Tensor]) -> list[tuple[Tensor, ...]]:
-        """Gradient of each plain logit at some maps; photos are independent, so the batch is summed."""
-        n = logits.shape[1]
-        return [torch.autograd.grad(logits[:, c].sum(), at, retain_graph=c < n - 1) for c in range(n)]
+    def gradcam(self, x: Tensor) -> Tensor:
+        """Grad-CAM (Selvaraju et al. 2017) of each logit of interest at the last layer, ``[B, n, h, w]``, >= 0."""
+        return self.inspect(x, layers=[]).gradcam
 
     def layer_gradient(self, x: Tensor, layer: str, index: int) -> Tensor:
-        """Gradient of one class' logit at a layer, averaged over space: ``[B, D]`` (TCAV)."""
-        with torch.inference_mode(False), torch.enable_grad(), self._tapped(layer) as taken:
-            logits = self._run(x)
-            (gradient,) = torch.autograd.grad(logits[:, index].sum(), taken[layer])
-        return self._as_map(gradient).float().mean((2, 3))
+        """Gradient of one logit of interest at a layer, summed over space.
 
-    def save_weights(self, path: Path) -> None:
-        """Write the network's weights as safetensors, atomically."""
-        state = {k: v.detach().cpu().contiguous().clone() for k, v in self.network.state_dict().items()}
-        temporary = path.with_name(path.name + ".part")
-        save_file(state, temporary)
-        temporary.replace(path)
+        Args:
+            x: normalised photos ``[B, 3, H, W]``.
+            layer: one of ``layers``.
+            index: the class, among those of interest.
+
+        Returns:
+            ``[B, D]``.
+        """
+        (where,) = self._chosen({layer})
+        with recording():
+            x = x.detach().clone() if x.is_inference() else x.detach()
+            logits, outputs = self._captured(x, [where], [where])
+            (slope,) = torch.autograd.grad(logits[:, index].sum(), [outputs[layer]])
+        return where.to_map(slope).float().sum((2, 3))
+
+    def _chosen(self, names: set[str]) -> list[Layer]:
+        """The layers of these names, in the order in which they run."""
+        unknown = names - {layer.name for layer in self.layers}
+        if unknown:
+            raise VRXError(
+                f"F has no layer {', '.join(sorted(unknown))}: use {', '.join(layer.name for layer in self.layers)}, "
+                "or name others with classifier.layers=[...]."
+            )
+        return [layer for layer in self.layers if layer.name in names]
+
+    def _captured(self, x: Tensor, layers: Sequence[Layer], graph: Sequence[Layer]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits, and outputs of ``layers``; those of ``graph`` can be differentiated.
+
+        The rest of the network goes on with a copy, so that in-place operations do not touch what was captured.
+        """
+        outputs: dict[str, Tensor] = {}
+        differentiable = {layer.name for layer in graph}
+
+        def capture(name: str) -> Hook:
+            def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+                if name in differentiable and not output.requires_grad:
+                    output = output.detach().clone().requires_grad_()  # the graph starts here
+                outputs[name] = output
+                return output.clone()
+
+            return hook
+
+        with hooked(self.network, {layer.name: capture(layer.name) for layer in layers}):
+            return self(x), outputs
+
+    # --- F's head on one feature vector
+
+    @torch.no_grad()
+    def head_values(self, features: Tensor) -> Tensor:
+        """F's own logits of interest for pooled features of the last layer.
+
+        These are F's logits when its last map is f everywhere: W f + b where the head is global average pooling
+        and a linear layer (after a norm, perhaps); other convolutional networks are asked. A transformer's last
+        norm and linear layer are applied to f as if it were the token that they read: a "logit lens", what the
+        patch says by itself; an approximation, for it leaves the last block out.
+
+        Args:
+            features: ``[K, D]``, D the channels of the last layer.
+
+        Returns:
+            float32 ``[K, n]``.
+        """
+        features = features.to(self.device, torch.float32)
+        if self._head is None:
+            parts = [self._ask_head(part) for part in features.split(64) if len(part)]
+            return torch.cat(parts) if parts else features.new_zeros(0, len(self.class_names))
+        return self._apply_head(features, *self._head)
+
+    def _apply_head(self, features: Tensor, linear: nn.Linear, norm: nn.LayerNorm | None) -> Tensor:
+        if norm is not None:
+            features = F.layer_norm(features, features.shape[1:], norm.weight, norm.bias, norm.eps)
+        return linear(features)[:, self.class_indices].float()
+
+    @cached_property
+    def _head(self) -> tuple[nn.Linear, nn.LayerNorm | None] | None:
+        """The linear layer (and norm before it) that turn a pooled feature into logits, where they do it alone."""
+        ran = self._ran_modules()
+        last = self.layers[-1]
+        linear = next((m for m in reversed(ran) if isinstance(m, nn.Linear)), None)
+        if linear is None or linear.in_features != last.channels:
+            return None
+        norm = next((m for m in reversed(ran) if isinstance(m, nn.LayerNorm)), None)
+        if norm is not None and tuple(norm.normalized_shape) != (last.channels,):
+            norm = None
+        if last.layout == "tokens":
+            return linear, norm
+        probe = torch.randn(4, last.channels, generator=torch.Generator().manual_seed(0)).to(self.device)
+        asked = self._ask_head(probe)
+        for candidate in (None, norm):
+            if torch.allclose(self._apply_head(probe, linear, candidate), asked, rtol=1e-2, atol=1e-3):
+                return linear, candidate
+        return None
+
+    def _ran_modules(self) -> list[nn.Module]:
+        """Modules without children, in the order in which they ran."""
+        ran: list[nn.Module] = []
+
+        def record(module: nn.Module, args: Any, output: Any) -> None:
+            ran.append(module)
+
+        leaves: dict[str, Hook] = {
+            name: record for name, module in self.network.named_modules() if name and not any(module.children())
+        }
+        with hooked(self.network, leaves), torch.no_grad():
+            self(torch.zeros(1, 3, *self.input_size, device=self.device))
+        return ran
+
+    def _ask_head(self, features: Tensor) -> Tensor:
+        last = self.layers[-1]
+
+        def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            return last.constant(features.to(output.dtype), output)
+
+        with hooked(self.network, {last.name: replace}):
+            return self(torch.zeros(1, 3, *self.input_size, device=self.device))
 
 
-def _gradient_times_activation(gradients: list[Tensor], maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Channel sums of (gradient of each centred logit) x activation, ``[B, n, h, w]``: signed, and positive part."""
-    mean = torch.stack(gradients).mean(0)
-    products = [(g - mean) * maps for g in gradients]
-    return (
-        torch.stack([p.sum(1) for p in products], 1),
-        torch.stack([p.clamp(min=0).sum(1) for p in products], 1),
-    )
-
-
-def _check_classes(names: Sequence[str], indices: Sequence[int], outputs: int) -> None:
-    if len(names) < 2:
-        raise VRXError(f"{len(names)} class of interest: VRX needs at least two to say why this and why not that.")
-    if len(indices) != len(names):
+def _checked_indices(indices: Sequence[int] | None, names: Sequence[str], outputs: int) -> list[int]:
+    """Which logits are of interest."""
+    if not names or len(set(names)) != len(names):
+        raise VRXError(f"data.classes={list(names)}: give one or more different class names.")
+    if indices is None:
+        if outputs != len(names):
+            raise VRXError(
+                f"The classifier has {outputs} outputs and there are {len(names)} classes of interest: give "
+                f"data.class_indices (which outputs they are), or a classifier.checkpoint of {len(names)} classes."
+            )
+        return list(range(outputs))
+    indices = [int(i) for i in indices]
+    outside = [i for i in indices if not 0 <= i < outputs]
+    if len(indices) != len(names) or len(set(indices)) != len(indices) or outside:
         raise VRXError(
-            f"{len(names)} classes of interest but {len(indices)} outputs of F: set data.class_indices to the output "
-            "of each class."
+            f"data.class_indices={indices} for the classes {', '.join(names)}: give {len(names)} different numbers "
+            f"from 0 to {outputs - 1}."
         )
-    wrong = [i for i in indices if not 0 <= i < outputs]
-    if wrong or len(set(indices)) < len(indices):
-        raise VRXError(f"data.class_indices={list(indices)}: they must be distinct and within 0..{outputs - 1}.")
-
-
-def _linear_head(network: nn.Module) -> nn.Module:
-    head = network.get_classifier() if hasattr(network, "get_classifier") else None
-    if isinstance(head, nn.Linear):
-        return head
-    linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
-    if not linear:
-        raise VRXError("F has no linear head: graph sources 'head' and 'head_area' need one; use other graph.sources.")
-    return linear[-1]
-
-
-def token_grid(network: nn.Module, tokens: int, input_size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the patch tokens among ``tokens``, inferred from the count and the photo's shape."""
-    prefix = getattr(network, "num_prefix_tokens", None)
-    for extra in [prefix] if prefix is not None else range(0, 9):
-        count = tokens - extra
-        height = round((count * input_size[0] / input_size[1]) ** 0.5)
-        if height > 0 and count % height == 0 and abs(count // height / height - input_size[1] / input_size[0]) < 0.1:
-            return height, count // height
-    raise VRXError(f"Cannot lay out {tokens} tokens of {type(network).__name__} as a grid: give classifier.layers.")
-
-
-def probe_layers(network: nn.Module, input_size: tuple[int, int], names: Sequence[str] | None = None) -> list[Layer]:
-    """Where to read F: the last block at every spatial size and, last, the map that the pooling reads.
-
-    A transformer is read at a quarter, half and three quarters of its blocks and at the input of its last one
-    (normalised), the last place whose patch tokens still reach the logits.
-    """
-    shapes = _dry_run(network, input_size)
-    if names is None:
-        blocks = [name for name in shapes if _is_block(network, name, shapes)]
-        tokens = [name for name in blocks if len(shapes[name]) == 3]
-        names = _transformer_layers(network, tokens) if tokens else _stage_ends(blocks, shapes)
-    unknown = [name for name in names if name not in shapes]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], list(shapes), 3, 0.3)
-        raise VRXError(f"classifier.layers: F has no layer {unknown[0]!r} with a map; nearest: {', '.join(near)}.")
-    return [_layer(network, name, shapes[name], input_size) for name in names]
-
-
-def _layer(network: nn.Module, name: str, shape: tuple[int, ...], input_size: tuple[int, int]) -> Layer:
-    height = shape[2] if len(shape) == 4 else token_grid(network, shape[1], input_size)[0]
-    return Layer(name, round(input_size[0] / height), shape[1] if len(shape) == 4 else shape[2])
-
-
-def _dry_run(network: nn.Module, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """Output shape of every module that gives a map or tokens, in the order in which they finish."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    handles = []
-
-    def hook(name: str) -> Callable[..., None]:
-        def take(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim in (3, 4) and min(output.shape[1:]) > 1:
-                shapes.pop(name, None)
-                shapes[name] = tuple(output.shape)
-
-        return take
-
-    for name, module in network.named_modules():
-        if name:
-            handles.append(module.register_forward_hook(hook(name)))
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, 3, *input_size))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return shapes
-
-
-def _is_block(network: nn.Module, name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Top-level modules, and the members of top-level lists and sequences: never the inside of a block."""
-    parts = name.split(".")
-    if len(parts) == 1:
-        return not isinstance(network.get_submodule(name), nn.Identity)
-    inside = [network.get_submodule(".".join(parts[:i])) for i in range(1, len(parts))]
-    return len(parts) <= 3 and all(isinstance(m, (nn.Sequential, nn.ModuleList)) or _holds_tokens(m) for m in inside)
-
-
-def _holds_tokens(module: nn.Module) -> bool:
-    return type(module).__name__ == "Encoder"  # torchvision's transformers keep their blocks in one
-
-
-def _stage_ends(blocks: list[str], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    ends: dict[tuple[int, ...], str] = {}
-    for name in blocks:
-        ends[shapes[name][2:]] = name
-    kept = [name for size, name in ends.items() if len(size) == 2 and min(size) > 1]
-    return kept[-4:]
-
-
-def _transformer_layers(network: nn.Module, tokens: list[str]) -> list[str]:
-    depth: dict[str, list[str]] = {}
-    for name in tokens:
-        depth.setdefault(name.rpartition(".")[0], []).append(name)
-    blocks = max(depth.values(), key=len)
-    norm = next(
-        (n for n, m in network.get_submodule(blocks[-1]).named_children() if isinstance(m, nn.LayerNorm)), None
-    )
-    last = f"{blocks[-1]}.{norm}" if norm else blocks[-2]
-    quarters = [blocks[max(0, round(len(blocks) * q) - 1)] for q in (0.25, 0.5, 0.75)]
-    return [*dict.fromkeys(quarters), last]
-
-
-def _known(name: str, source: str) -> bool:
-    return name in (timm.list_models() if source == "timm" else torchvision.models.list_models())
-
-
-def _resolve(name: str, source: str | None) -> tuple[str, str]:
-    """``timm/...``, ``torchvision/...`` or a plain name -> (source, name)."""
-    head, _, tail = name.partition("/")
-    if head in ("timm", "torchvision") and tail:
-        source, name = head, tail
-    base = name.partition(".")[0]  # timm: architecture.weights
-    if base == "mobilenetv1_025":
-        return "timm", name
-    for candidate in [source] if source else ["timm", "torchvision"]:
-        if _known(base, candidate):
-            return candidate, name
-    everything = [*timm.list_models(), *torchvision.models.list_models()]
-    near = difflib.get_close_matches(base, everything, 4, 0.3)
-    raise VRXError(f"classifier.name={name!r} is not a model of {source or 'timm or torchvision'}; nearest: {', '.join(near)}.")
-
-
-def _create(source: str, name: str, kwargs: dict[str, Any], pretrained: bool) -> nn.Module:
-    if name == "mobilenetv1_025":  # width 0.25, which timm registers no name for
-        from timm.models.efficientnet import _gen_mobilenet_v1
-
-        return _gen_mobilenet_v1("mobilenetv1_100", 0.25, **kwargs)
-    try:
-        if source == "timm":
-            return timm.create_model(name, pretrained=pretrained, **kwargs)
-        if not pretrained and name in ("googlenet", "inception_v3"):
-            kwargs = {"init_weights": True, "aux_logits": False, **kwargs}
-        return torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **kwargs)
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        raise VRXError(
-            f"The weights of {source}/{name} could not be downloaded ({str(error).splitlines()[0][:120]}). Give a "
-            "local file: classifier.checkpoint=<.safetensors or .pth>, or classifier.pretrained=false for random ones."
-        ) from error
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Weights of a file, safetensors or torch (``weights_only``); wrappers and prefixes are removed.
-
-    Raises:
-        VRXError: no such file, or not a checkpoint.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise VRXError(f"classifier.checkpoint={path}: no such file.")
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise VRXError(f"classifier.checkpoint={path} cannot be read ({str(error)[:120]}).") from error
-    except Exception as error:  # pickle errors have no common base
-        raise VRXError(f"classifier.checkpoint={path} is not a plain weights file ({str(error)[:120]}).") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise VRXError(f"classifier.checkpoint={path} holds no state dict.")
-    for prefix in ("network.", "module.", "model."):
-        if state and all(k.startswith(prefix) for k in state):
-            state = {k[len(prefix) :]: v for k, v in state.items()}
-    return state
-
-
-def _load(network: nn.Module, path: str | Path) -> None:
-    state = read_checkpoint(path)
-    own = network.state_dict()
-    state = {k: v for k, v in state.items() if not (k.startswith(("aux1.", "aux2.", "AuxLogits.")) and k not in own)}
-    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
-    wrong += [k for k in state if k not in own]
-    if wrong:
-        raise VRXError(
-            f"classifier.checkpoint={path} does not fit the network: {len(wrong)} keys differ, first {wrong[:3]}. "
-            "Is classifier.name the right one, and the number of classes?"
-        )
-    network.load_state_dict(state)
+    return indices
 
 
 def load_classifier(
     name: str,
     class_names: Sequence[str],
     class_indices: Sequence[int] | None = None,
-    checkpoint: str | None = None,
+    checkpoint: str | Path | None = None,
+    *,
+    source: Source | None = None,
     pretrained: bool = True,
-    source: str | None = None,
+    num_classes: int | None = None,
     input_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    resize: int | None = None,
+    crop_pct: float | None = None,
+    resize: Resize = "shorter",
     model_kwargs: Mapping[str, Any] | None = None,
     layers: Sequence[str] | None = None,
     precision: Precision = "fp32",
 ) -> Classifier:
-    """Build F.
+    """Any timm or torchvision classifier as F.
 
     Args:
-        name: of a timm or torchvision model; ``timm/`` or ``torchvision/`` before it says which.
+        name: of the architecture; ``timm/...`` or ``torchvision/...`` says whose, where both have one.
         class_names: the n classes of interest.
-        class_indices: their outputs; None: F has n outputs, one a class.
-        checkpoint: local weights, safetensors or torch; None: downloaded when ``pretrained``.
-        pretrained: whether to download weights when there is no checkpoint.
-        source: ``timm`` or ``torchvision``; None: whichever knows the name, timm first.
-        input_size: side of the square that F sees; None: the model's own.
-        mean: of the normalisation; None: the model's own.
-        std: the same.
-        resize: shorter side before the centre crop; None: the model's own (input size / crop share).
-        model_kwargs: for the constructor of the model.
-        layers: where to read maps; None: found by a probe.
+        class_indices: their outputs; None: the network has n outputs, and they are all of interest.
+        checkpoint: local weights (safetensors, or torch without pickled code); goes before ``pretrained``.
+        source: whose architecture, where the name has no prefix.
+        pretrained: download the published weights.
+        num_classes: outputs of the network; None: n without ``class_indices``, else the architecture's own number.
+        input_size: side of the square input in pixels; None: the network's own, like all that follows.
+        mean: of the channels.
+        std: of the channels.
+        crop_pct: side of the centre crop, share of the resized shorter side.
+        resize: ``shorter`` (then centre crop), ``squash`` (the whole photo, aspect not kept) or ``none``.
+        model_kwargs: handed to the architecture.
+        layers: modules to read instead of those that a probe finds.
         precision: ``fp32`` or ``bf16``.
 
     Raises:
-        VRXError: an unknown name, weights that cannot be had or do not fit, wrong classes.
+        VRXError: anything of this that does not exist, cannot be had or does not fit.
     """
-    source, name = _resolve(name, source)
-    kwargs = dict(model_kwargs or {})
-    if class_indices is None:
-        kwargs.setdefault("num_classes", len(class_names))
-    if input_size is not None and source == "timm" and name.startswith(("vit", "deit", "swin")):
-        kwargs.setdefault("img_size", input_size)
-    network = _create(source, name, kwargs, pretrained and checkpoint is None)
-    if checkpoint is not None:
-        _load(network, checkpoint)
-    own = _own_preprocessing(source, network)
-    side = input_size or own["input_size"]
+    if num_classes is None and class_indices is None:
+        num_classes = len(class_names)
+    network = build_network(
+        name,
+        num_classes,
+        source=source,
+        checkpoint=checkpoint,
+        pretrained=pretrained,
+        input_size=input_size,
+        model_kwargs=model_kwargs,
+    )
+    if checkpoint is None and not pretrained:
+        log.warning("%s has random weights: nobody has trained it yet.", name)
+    preprocessing = preprocessing_of(
+        network, name, source, input_size=input_size, mean=mean, std=std, crop_pct=crop_pct, resize=resize
+    )
     return Classifier(
         network,
         class_names,
         class_indices,
-        (side, side),
-        mean or own["mean"],
-        std or own["std"],
-        resize or round(side / own["crop_pct"]),
-        own["interpolation"],
-        layers,
-        precision,
-        f"{source}/{name}",
+        preprocessing,
+        name=":".join(resolve_name(name, source)) + json.dumps(dict(model_kwargs or {}), sort_keys=True, default=str),
+        layers=layers,
+        precision=precision,
     )
-
-
-def _own_preprocessing(source: str, network: nn.Module) -> dict[str, Any]:
-    """The model's own evaluation transform: input size, mean, std, crop share, interpolation."""
-    if source == "timm":
-        config = timm.data.resolve_data_config({}, model=network)
-        interpolation = config["interpolation"]
-        return {
-            "input_size": config["input_size"][-1],
-            "mean": config["mean"],
-            "std": config["std"],
-            "crop_pct": config["crop_pct"],
-            "interpolation": interpolation if interpolation in ("bilinear", "bicubic", "nearest") else "bicubic",
-        }
-    side, resize = (299, 342) if type(network).__name__ == "Inception3" else (224, 256)
-    return {
-        "input_size": side,
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
-        "crop_pct": side / resize,
-        "interpolation": "bilinear",
-    }

@@ -19,15 +19,21 @@ Fill = Literal["inpaint", "blur", "mean", "grey"]
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian blur of ``[B, C, H, W]`` with replicated borders; ``sigma`` in pixels."""
-    radius = max(1, round(3 * sigma))
+    """Separable Gaussian blur of ``[B, C, H, W]`` with replicated borders; ``sigma`` in pixels.
+
+    A wide blur is done on a smaller copy: it holds no detail that the copy would lose.
+    """
+    height, width = x.shape[-2:]
+    step = max(1, min(int(sigma / 3), height // 8, width // 8))
+    small = F.interpolate(x, size=(-(-height // step), -(-width // step)), mode="area") if step > 1 else x
+    radius = max(1, round(3 * sigma / step))
     offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = torch.exp(-(offsets**2) / (2 * (sigma / step) ** 2))
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(x.shape[1], 1, 1, -1)
-    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), kernel, groups=x.shape[1])
-    return F.conv2d(
-        F.pad(x, (0, 0, radius, radius), mode="replicate"), kernel.transpose(2, 3).contiguous(), groups=x.shape[1]
-    )
+    across = F.conv2d(F.pad(small, (radius, radius, 0, 0), mode="replicate"), kernel, groups=x.shape[1])
+    upright = kernel.transpose(2, 3).contiguous()
+    small = F.conv2d(F.pad(across, (0, 0, radius, radius), mode="replicate"), upright, groups=x.shape[1])
+    return F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False) if step > 1 else small
 
 
 def inpaint(x: Tensor, hole: Tensor) -> Tensor:
@@ -63,7 +69,8 @@ def soften(masks: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     radius = round(margin * max(mask.shape[-2:]))
     if radius < 1:
         return mask, mask
-    grown = F.max_pool2d(mask, 2 * radius + 1, stride=1, padding=radius)
+    wide = F.max_pool2d(mask, (1, 2 * radius + 1), stride=1, padding=(0, radius))
+    grown = F.max_pool2d(wide, (2 * radius + 1, 1), stride=1, padding=(radius, 0))
     return grown, gaussian_blur(grown, radius / 2)
 
 
@@ -90,18 +97,18 @@ class Editor:
 
     def _background(self, x: Tensor, hole: Tensor) -> Tensor:
         if self.fill == "inpaint":
-            return inpaint(x, hole)
+            return inpaint(x.expand(len(hole), -1, -1, -1), hole)
         if self.fill == "blur":
             return gaussian_blur(x, 0.05 * max(x.shape[-2:]))
         if self.fill == "mean":
-            return x.mean((2, 3), keepdim=True).expand_as(x)
-        return torch.zeros_like(x)
+            return x.mean((2, 3), keepdim=True)
+        return torch.zeros_like(x[:, :, :1, :1])
 
     def delete(self, x: Tensor, masks: Tensor) -> Tensor:
         """Edit away the pixels of ``masks``.
 
         Args:
-            x: normalised photos ``[B, 3, H, W]``.
+            x: normalised photos ``[B, 3, H, W]``, or one ``[1, 3, H, W]`` for all masks.
             masks: what to delete of each photo, bool ``[B, H, W]``.
 
         Returns:

@@ -175,7 +175,9 @@ def build_classifier(run: Run, source: PhotoSource) -> tuple[Classifier, dict[st
 def build_extractor(cfg: DictConfig) -> CandidateExtractor:
     """Superpixels, attention and matching features as the ``concepts`` group says."""
     concepts = cfg.concepts
-    segmenter = Segmenter(concepts.segments, concepts.max_jaccard, concepts.compactness, concepts.superpixel_side)
+    segmenter = Segmenter(
+        concepts.segments, concepts.max_jaccard, concepts.compactness, concepts.min_area, concepts.superpixel_side
+    )
     return CandidateExtractor(segmenter, PatchEncoder(concepts.encoder), concepts.tau)
 
 

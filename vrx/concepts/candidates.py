@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,12 @@ class CandidateExtractor:
         return {"segmenter": self.segmenter.settings(), "encoder": self.encoder.settings(), "tau": self.tau}
 
     def __call__(
-        self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], gradients: Sequence[str] = ()
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        superpixels: Sequence[Patches],
+        gradients: Sequence[str] = (),
+        reference: Mapping[str, Tensor] | None = None,
     ) -> Candidates:
         """Extract the candidates of a batch.
 
@@ -64,9 +69,10 @@ class CandidateExtractor:
             classifier: F.
             x: normalised photos ``[B, 3, H, W]``.
             superpixels: what ``segmenter`` made of each photo.
-            gradients: layers whose gradient x activation is wanted too.
+            gradients: layers whose gradient x activation (of each class' margin) is wanted too.
+            reference: maps of a reference photo, for gradients times the difference to it.
         """
-        activations = classifier.inspect(x, gradients=gradients)
+        activations = classifier.inspect(x, gradients=gradients, target="margin", reference=reference)
         attention = activations.gradcam.amax(1)
         patches = [attended(p, a, self.tau) for p, a in zip(superpixels, attention, strict=True)]
         return Candidates(activations, patches, self.encoder(classifier, x, activations, patches))

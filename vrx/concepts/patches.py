@@ -25,6 +25,7 @@ class Segmenter:
         segments: target number of superpixels at each resolution (ACE: 15, 50, 80).
         max_jaccard: of two patches that overlap by more than this, the finer one is dropped.
         compactness: SLIC's balance of colour (low) and space (high).
+        min_area: smaller patches are dropped, share of the photo.
         side: longer side, in pixels, at which SLIC runs; its label map is enlarged to the photo. 0: full size.
     """
 
@@ -33,6 +34,7 @@ class Segmenter:
         segments: Sequence[int] = (15, 50, 80),
         max_jaccard: float = 0.5,
         compactness: float = 20.0,
+        min_area: float = 0.01,
         side: int = 0,
     ) -> None:
         if not segments or min(segments) < 1:
@@ -40,6 +42,7 @@ class Segmenter:
         self.segments = tuple(segments)
         self.max_jaccard = max_jaccard
         self.compactness = compactness
+        self.min_area = min_area
         self.side = side
 
     def settings(self) -> dict[str, object]:
@@ -60,7 +63,8 @@ class Segmenter:
         ids = _without_duplicates(labels, count, self.max_jaccard)
         if step > 1:
             labels = labels.repeat(step, 1).repeat(step, 2)[:, : image.shape[0], : image.shape[1]]
-        return Patches(np.ascontiguousarray(labels), ids)
+        patches = Patches(np.ascontiguousarray(labels), ids)
+        return patches.select(patches.areas >= self.min_area)
 
 
 def _without_duplicates(labels: NDArray[np.int16], count: int, max_jaccard: float) -> NDArray[np.int64]:

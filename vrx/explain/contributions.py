@@ -2,56 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vrx.concepts.importance import margins
+from vrx.models.distillation import centred
 from vrx.models.grn import GRN
 from vrx.structures import SCG, VRXError
 
 Method = Literal["gradient", "knockout"]
+Score = Literal["margin", "logit"]
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {"margin": margins, "logit": centred}
+BUDGET = 2**24  # values of node features in one pass of the knockouts
 
 
 def contributions(
-    grn: GRN, scg: SCG, method: str, shared: Tensor | None = None, edges: bool = True
+    grn: GRN, scg: SCG, method: str, shared: Tensor | None = None, edges: bool = True, of: str = "margin"
 ) -> tuple[Tensor, Tensor]:
     """Contribution of every node and edge to the score of every class.
 
     ``gradient`` is Eq. 5-6 a block: the gradient of y_c with respect to the graph embedding times the embedding. With
-    the linear E the scores and E's bias add up to y_c. ``knockout`` is the fall of the margin of c (logit minus the
-    log-sum-exp of the others) when the node becomes a dummy, or the relation does not exist.
+    the linear E the scores of all blocks (:func:`block_scores`) and E's bias add up to y_c. ``knockout`` is the fall of
+    the class' score when the node becomes a dummy, or the relation does not exist.
 
     Args:
         grn: in whatever mode; it explains in eval mode.
         scg: ``[B, n, N, ...]``.
         method: ``gradient`` or ``knockout``.
-        shared: which nodes go together when one is knocked out, bool ``[B, n, N, n, N]``; None: each alone.
+        shared: which nodes go together when one is knocked out, bool ``[B, n, N, n, N]``; None: each alone. A node
+            always goes itself.
         edges: False leaves the edge scores at 0 (knocking out every relation takes most of the time).
+        of: what falls in a knockout: ``margin``, the logit minus the log-sum-exp of the others, which is what the
+            measured effect is taken of, or ``logit``, the centred one.
 
     Returns:
         Node scores ``[B, n (class), n (graph), N]``, 0 for dummies, and edge scores
         ``[B, n (class), n (graph), N(N-1)]``, 0 where an end is a dummy.
+
+    Raises:
+        VRXError: an unknown method or score.
     """
     if method not in get_args(Method):
         raise VRXError(f"contributions={method!r}: use one of {', '.join(get_args(Method))}.")
-    training = grn.training
-    grn.eval()
-    try:
-        if method == "gradient":
-            nodes, links = _gradient(grn, scg)
-        else:
-            nodes, links = _knockout(grn, scg, shared, edges)
-    finally:
-        grn.train(training)
+    if of not in SCORES:
+        raise VRXError(f"of={of!r}: use one of {', '.join(SCORES)}.")
     j, i = grn.edge_index
     both = scg.detected[:, :, j] & scg.detected[:, :, i]
-    return nodes * scg.detected.unsqueeze(1), links * both.unsqueeze(1)
+    with evaluating(grn):
+        if method == "knockout":
+            return _knockout_nodes(grn, scg, shared, SCORES[of]), _knockout_edges(grn, scg, both & edges, SCORES[of])
+        nodes, links = block_scores(grn, scg)
+    return nodes * scg.detected.unsqueeze(1), links * (both & edges).unsqueeze(1)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode within; each module's own mode after, even on error."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def block_scores(grn: GRN, scg: SCG) -> tuple[Tensor, Tensor]:
     """Eq. 5-6 for every block, dummies included: with E's bias they add up to the class scores.
+
+    Args:
+        grn: in eval mode.
+        scg: ``[B, n, N, ...]``.
 
     Returns:
         ``[B, n, n, N]`` and ``[B, n, n, N(N-1)]``.
@@ -70,42 +95,48 @@ def block_scores(grn: GRN, scg: SCG) -> tuple[Tensor, Tensor]:
     )
 
 
-def _gradient(grn: GRN, scg: SCG) -> tuple[Tensor, Tensor]:
-    return block_scores(grn, scg)
+@torch.no_grad()
+def _knockout_nodes(grn: GRN, scg: SCG, shared: Tensor | None, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """Fall of every class' score for every detected node, ``[B, n (class), n (graph), N]``."""
+    size, n, num = scg.detected.shape
+    gone = torch.eye(n * num, dtype=torch.bool, device=scg.nodes.device).reshape(1, n, num, n, num)
+    if shared is not None:
+        gone = gone | shared
+    gone = gone.expand(size, -1, -1, -1, -1)
+    photo, graph, node = scg.detected.nonzero(as_tuple=True)
+
+    def ask(rows: Tensor) -> Tensor:
+        return grn(_rows(scg, photo[rows]).drop(gone[photo[rows], graph[rows], node[rows]]))
+
+    falls = _falls(grn, scg, photo, ask, score)
+    return falls.new_zeros(size, n, num, n).index_put((photo, graph, node), falls).movedim(-1, 1)
 
 
 @torch.no_grad()
-def _knockout(grn: GRN, scg: SCG, shared: Tensor | None, with_edges: bool) -> tuple[Tensor, Tensor]:
-    size, n, num = scg.detected.shape
-    clean = margins(grn(scg))
-    if shared is None:
-        alone = torch.eye(n * num, dtype=torch.bool, device=scg.nodes.device).reshape(n, num, n, num)
-        shared = alone.expand(size, -1, -1, -1, -1)
-    gone = shared.reshape(size, n * num, n, num)
-    nodes = clean[:, None] - margins(_ask(grn, scg, gone, None))
-    links = torch.zeros(size, n * grn.num_edges, n, device=clean.device)
-    if with_edges:
-        kept = ~torch.eye(n * grn.num_edges, dtype=torch.bool, device=clean.device).reshape(1, -1, n, grn.num_edges)
-        links = clean[:, None] - margins(_ask(grn, scg, None, kept.expand(size, -1, -1, -1)))
-    return (
-        nodes.transpose(1, 2).reshape(size, n, n, num),
-        links.transpose(1, 2).reshape(size, n, n, grn.num_edges),
-    )
+def _knockout_edges(grn: GRN, scg: SCG, asked: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """Fall of every class' score for every asked relation (bool ``[B, n, E]``), ``[B, n (class), n (graph), E]``."""
+    size, n, links = asked.shape
+    photo, graph, edge = asked.nonzero(as_tuple=True)
+
+    def ask(rows: Tensor) -> Tensor:
+        kept = torch.ones(len(rows), n, links, dtype=torch.bool, device=asked.device)
+        kept[torch.arange(len(rows), device=asked.device), graph[rows], edge[rows]] = False
+        return grn(_rows(scg, photo[rows]), kept)
+
+    falls = _falls(grn, scg, photo, ask, score)
+    return falls.new_zeros(size, n, links, n).index_put((photo, graph, edge), falls).movedim(-1, 1)
 
 
-def _ask(grn: GRN, scg: SCG, gone: Tensor | None, kept: Tensor | None, chunk: int = 2048) -> Tensor:
-    """GRN's logits for K changed copies of each photo's graphs, ``[B, K, n]``, in chunks of bounded memory."""
-    changes = gone if gone is not None else kept
-    assert changes is not None
-    size, count = changes.shape[:2]
-    photos = torch.arange(size, device=changes.device).repeat_interleave(count)
-    flat = changes.flatten(0, 1)
-    answers = []
-    for rows in torch.arange(size * count, device=changes.device).split(chunk):
-        part = photos[rows]
-        graphs = SCG(scg.nodes[part], scg.centroids[part], scg.detected[part])
-        if gone is not None:
-            answers.append(grn(graphs.drop(flat[rows])))
-        else:
-            answers.append(grn(graphs, flat[rows]))
-    return torch.cat(answers).reshape(size, count, -1)
+def _rows(scg: SCG, photos: Tensor) -> SCG:
+    return SCG(scg.nodes[photos], scg.centroids[photos], scg.detected[photos])
+
+
+def _falls(
+    grn: GRN, scg: SCG, photo: Tensor, ask: Callable[[Tensor], Tensor], score: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Clean minus changed score of K changed photos, ``[K, n]``, in chunks of bounded memory."""
+    clean = score(grn(scg))
+    chunk = max(1, min(2048, BUDGET // scg.nodes[0].numel()))
+    rows = torch.arange(len(photo), device=photo.device)
+    changed = [score(ask(part)) for part in rows.split(chunk)] if len(photo) else [clean[:0]]
+    return clean[photo] - torch.cat(changed)

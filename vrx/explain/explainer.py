@@ -128,12 +128,13 @@ class Explainer:
         if {classifier.fingerprint, bank.settings.get("classifier")} != {spec["fingerprint"]}:
             raise VRXError(f"The classifier, concepts and graphs in {run} are of different runs: rerun train.py.")
         extractor = CandidateExtractor(Segmenter(**spec["segmenter"]), PatchEncoder(**spec["encoder"]), spec["tau"])
-        builder = SCGBuilder(classifier, bank, extractor, **spec["graph"])
+        editor = Editor(**spec["editor"])
+        builder = SCGBuilder(classifier, bank, extractor, editor, **spec["graph"])
         saved = torch.load(run / "checkpoints" / "grn.pt", map_location=device, weights_only=True)
         grn = GRN(**saved["hparams"]).to(device)
         grn.load_state_dict(saved["state"])
         return cls(
-            classifier, builder, grn, Editor(**spec["editor"]), method or spec["method"], {"run": str(run.resolve())}
+            classifier, builder, grn, editor, method or spec["method"], {"run": str(run.resolve())}
         )
 
     def explain(self, image: str | Path | Image.Image, true_class: int | None = None) -> Explanation:

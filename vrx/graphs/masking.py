@@ -45,7 +45,7 @@ def covered_by(matched: NDArray[np.int64], patches: Patches, share: float = 0.5)
         Patch indices ``[V]`` and ``drop`` bool ``[V, n, N]``.
     """
     used = np.unique(matched[matched != UNMATCHED])
-    masks = patches.select(used).masks.reshape(len(used), -1).astype(np.float32)
+    masks = patches.select(used).masks.reshape(len(used), patches.shape[0] * patches.shape[1]).astype(np.float32)
     overlap = masks @ masks.T >= share * masks.sum(1)  # [edited, node's patch]
     np.fill_diagonal(overlap, True)
     place = np.searchsorted(used, np.where(matched == UNMATCHED, -1, matched)).clip(max=max(len(used) - 1, 0))
@@ -65,7 +65,7 @@ def ask_edited(classifier: Classifier, editor: Editor, x: Tensor, masks: Tensor,
     """
     with torch.inference_mode():
         answers = [
-            classifier(editor.delete(x.expand(len(part), -1, -1, -1), part)).float().cpu() for part in masks.split(batch)
+            classifier(editor.delete(x[None], part)).float().cpu() for part in masks.split(batch)
         ]
     return torch.cat(answers) if answers else torch.zeros(0, len(classifier.class_names))
 

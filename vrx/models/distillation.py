@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from torchmetrics import MeanMetric
 
 from vrx.concepts.importance import margins
 from vrx.models.grn import GRN
-from vrx.structures import SCG
+from vrx.structures import SCG, VRXError
 
 TERMS = ("softmax_l1", "logits", "difference", "correlation")
+SCORES = ("agreement", "l1", "agreement_masked", "l1_masked", "spearman")
+ENOUGH_VARIANTS = 3  # a rank correlation of fewer says nothing
 
 
 def centred(logits: Tensor) -> Tensor:
@@ -24,7 +27,7 @@ def centred(logits: Tensor) -> Tensor:
 
 
 def pearson(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
-    """Correlation along the last dimension over the valid places, 0 where one side is constant.
+    """Correlation along the last dimension over the valid places, 0 where one side is constant (up to 1e-6).
 
     Args:
         a: ``[..., V]``.
@@ -33,7 +36,9 @@ def pearson(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
     """
     count = valid.sum(-1, keepdim=True).clamp(min=1)
     a, b = (torch.where(valid, v - torch.where(valid, v, 0).sum(-1, keepdim=True) / count, 0) for v in (a, b))
-    return (a * b).sum(-1) / ((a**2).sum(-1) * (b**2).sum(-1)).clamp(min=1e-12).sqrt()
+    # a floor on each side: one on their product would swallow small falls; the root of 0 has no gradient
+    norms = [(v**2).sum(-1).clamp(min=1e-12).sqrt() for v in (a, b)]
+    return (a * b).sum(-1) / (norms[0] * norms[1])
 
 
 def ranks(values: Tensor, valid: Tensor) -> Tensor:
@@ -52,6 +57,10 @@ def spearman(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
 class Distillation(LightningModule):
     """Trains a GRN to answer as F does, on the photo and on the photo with a concept gone.
 
+    A batch is a dict: ``scg`` ``[B, n, N, ...]``; ``logits`` of F ``[B, n]``; ``masked_logits`` of F on V variants of
+    each photo ``[B, V, n]``; ``valid`` bool ``[B, V]``; and the variants themselves, either ``drop`` bool
+    ``[B, V, n, N]`` (nodes of ``scg`` set to the dummy) or ``masked_scg`` ``[B, V, n, N, ...]``.
+
     Args:
         grn: the student.
         optimizer: parameters -> optimizer.
@@ -60,6 +69,12 @@ class Distillation(LightningModule):
             logits. ``difference``: smooth L1 of clean minus masked. ``correlation``: 1 - Pearson, within a photo, of
             the fall of the margin of F's predicted class over the variants.
         variants_per_step: variants of each photo drawn at random a step; 0: all.
+        objective: weights of the validation scores (``SCORES``) in ``val/objective``, which checkpoints are chosen by;
+            None: Spearman + agreement.
+        enough_agreement: both agreements count up to this in the objective: beyond it faithfulness decides.
+
+    Raises:
+        VRXError: an unknown loss term or score, or no loss term with a weight.
     """
 
     def __init__(
@@ -69,16 +84,22 @@ class Distillation(LightningModule):
         scheduler: Callable[..., Any] | None = None,
         weights: Mapping[str, float] | None = None,
         variants_per_step: int = 8,
+        objective: Mapping[str, float] | None = None,
+        enough_agreement: float = 0.98,
     ) -> None:
         super().__init__()
         self.grn, self.optimizer, self.scheduler = grn, optimizer, scheduler
-        self.weights = {"softmax_l1": 1.0, **(weights or {})}
-        unknown = set(self.weights) - set(TERMS)
-        if unknown:
-            raise ValueError(f"unknown loss terms {sorted(unknown)}: use {', '.join(TERMS)}")
-        self.variants_per_step = variants_per_step
-        names = ("agreement", "l1", "agreement_masked", "l1_masked", "spearman")
-        self.scores = torch.nn.ModuleDict({name: MeanMetric() for name in names})
+        self.weights = _known({"softmax_l1": 1.0, **(weights or {})}, TERMS, "model.distillation.weights")
+        if not any(self.weights.values()):
+            raise VRXError(f"model.distillation.weights are all 0: give one of {', '.join(TERMS)} a weight.")
+        wanted = objective or {"spearman": 1.0, "agreement": 1.0}
+        self.objective = _known(wanted, SCORES, "model.distillation.objective")
+        self.variants_per_step, self.enough_agreement = variants_per_step, enough_agreement
+        # plain numbers only, so that a checkpoint is read with weights_only and `load_grn` can rebuild the GRN
+        plain = {"weights": self.weights, "objective": self.objective, "variants_per_step": variants_per_step}
+        self.save_hyperparameters({"grn": grn.hparams, **plain, "enough_agreement": enough_agreement}, logger=False)
+        self._random_state: Tensor | None = None
+        self.scores: Any = torch.nn.ModuleDict({name: MeanMetric() for name in SCORES})
 
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
@@ -87,15 +108,28 @@ class Distillation(LightningModule):
         return {name: value.to(device) for name, value in batch.items()}
 
     def on_fit_start(self) -> None:
-        """Take the scale of the node features from the training graphs."""
-        table = self.trainer.datamodule.tables["train"] if getattr(self.trainer, "datamodule", None) else None
+        """Take the scale of the node features from the training graphs, and random numbers up where they stopped."""
+        table = getattr(getattr(self.trainer, "datamodule", None), "tables", {}).get("train")
         if table is not None and not self.grn.normalised:
             self.grn.set_normalisation(table["nodes"], table["detected"])
+        if self._random_state is not None:  # here, because the first order of the photos is drawn next
+            torch.set_rng_state(self._random_state.cpu())
+            self._random_state = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of the random numbers, so that a resumed run draws what the interrupted one would have."""
+        checkpoint["random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again when training goes on."""
+        self._random_state = checkpoint.get("random_state")
 
     def _drawn(self, batch: dict[str, Any]) -> Tensor:
-        """Indices of some variants of each photo, valid ones first, ``[B, V']``."""
+        """Indices of some variants of each photo, valid ones first, or of all, in order, ``[B, V']``."""
         valid: Tensor = batch["valid"]
-        count = min(self.variants_per_step or valid.shape[1], valid.shape[1])
+        count = self.variants_per_step
+        if not 0 < count < valid.shape[1]:
+            return torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
         return (torch.rand(valid.shape, device=valid.device) + valid).topk(count, dim=1).indices
 
     @staticmethod
@@ -107,9 +141,9 @@ class Distillation(LightningModule):
             picked = SCG(scg.nodes[rows, chosen], scg.centroids[rows, chosen], scg.detected[rows, chosen])
         else:
             scg = batch["scg"]
-            picked = SCG(
-                *(v.unsqueeze(1).expand(-1, chosen.shape[1], *v.shape[1:]) for v in (scg.nodes, scg.centroids, scg.detected))
-            ).drop(batch["drop"][rows, chosen])
+            parts = (scg.nodes, scg.centroids, scg.detected)
+            copies = SCG(*(v.unsqueeze(1).expand(-1, chosen.shape[1], *v.shape[1:]) for v in parts))
+            picked = copies.drop(batch["drop"][rows, chosen])
         return SCG(picked.nodes.flatten(0, 1), picked.centroids.flatten(0, 1), picked.detected.flatten(0, 1))
 
     def _answers(self, batch: dict[str, Any], chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,40 +164,51 @@ class Distillation(LightningModule):
         valid = batch["valid"].gather(1, chosen)
         truth = batch["masked_logits"].gather(1, chosen.unsqueeze(-1).expand(-1, -1, batch["logits"].shape[1]))
         clean, masked = self._answers(batch, chosen)
-        terms = distillation_terms(clean, masked, batch["logits"], truth, valid)
-        loss = torch.stack([self.weights.get(name, 0.0) * terms[name] for name in TERMS]).sum()
-        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(clean))
-        for name in TERMS:
-            self.log(f"train/{name}", terms[name], on_epoch=True, on_step=False, batch_size=len(clean))
+        wanted = [name for name in TERMS if self.weights.get(name)]
+        terms = distillation_terms(clean, masked, batch["logits"], truth, valid, wanted)
+        loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        logged = {"train/loss": loss, **{f"train/{name}": term for name, term in terms.items()}}
+        self.log_dict(logged, on_epoch=True, on_step=False, batch_size=len(clean), sync_dist=True)
         return loss
 
     def _measure(self, batch: dict[str, Any]) -> None:
-        chosen = torch.arange(batch["valid"].shape[1], device=batch["valid"].device).expand(len(batch["valid"]), -1)
+        """Add a batch to every score. All are always updated, if with weight 0: processes wait for each other."""
+        valid, truth, logits = batch["valid"], batch["masked_logits"], batch["logits"]
+        chosen = torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
         clean, masked = self._answers(batch, chosen)
-        valid, truth = batch["valid"], batch["masked_logits"]
-        update = {name: metric.update for name, metric in self.scores.items()}
-        update["agreement"]((clean.argmax(1) == batch["logits"].argmax(1)).float())
-        update["l1"](softmax_distance(clean, batch["logits"]))
-        if valid.any():
-            update["agreement_masked"]((masked.argmax(2) == truth.argmax(2))[valid].float())
-            update["l1_masked"](softmax_distance(masked, truth)[valid])
-        ours, theirs = falls(clean, masked, batch["logits"]), falls(batch["logits"], truth, batch["logits"])
-        enough = valid.sum(1) >= 3
-        if enough.any():
-            update["spearman"](spearman(ours, theirs, valid)[enough])
+        ranked = spearman(falls(clean, masked, logits), falls(logits, truth, logits), valid)
+        enough = valid.sum(1) >= ENOUGH_VARIANTS
+        self.scores["agreement"].update((clean.argmax(1) == logits.argmax(1)).float())
+        self.scores["l1"].update(softmax_distance(clean, logits))
+        self.scores["agreement_masked"].update((masked.argmax(2) == truth.argmax(2)).float(), valid.float())
+        self.scores["l1_masked"].update(softmax_distance(masked, truth), valid.float())
+        self.scores["spearman"].update(ranked, enough.float())
+
+    def _report(self, split: str) -> None:
+        found = {name: self.scores[name].compute().nan_to_num() for name in SCORES}
+        for name in SCORES:
+            self.scores[name].reset()
+        for name, value in found.items():
+            self.log(f"{split}/{name}", value, sync_dist=True)
+        capped = {k: v.clamp(max=self.enough_agreement) if "agreement" in k else v for k, v in found.items()}
+        objective = torch.stack([weight * capped[name] for name, weight in self.objective.items()]).sum()
+        self.log(f"{split}/objective", objective, prog_bar=True, sync_dist=True)
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Collect fidelity and rank agreement on the validation photos."""
         self._measure(batch)
 
+    def test_step(self, batch: dict[str, Any], _: int) -> None:
+        """The same on the test photos."""
+        self._measure(batch)
+
     def on_validation_epoch_end(self) -> None:
-        """Log them, and ``val/objective``: Spearman + min(agreement, 0.98), which checkpoints are chosen by."""
-        found = {name: metric.compute() if metric.update_called else torch.tensor(0.0) for name, metric in self.scores.items()}
-        for metric in self.scores.values():
-            metric.reset()
-        for name, value in found.items():
-            self.log(f"val/{name}", value)
-        self.log("val/objective", found["spearman"] + found["agreement"].clamp(max=0.98), prog_bar=True)
+        """Log ``val/<score>`` (0 where nothing could be measured) and ``val/objective``."""
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/<score>`` and ``test/objective``."""
+        self._report("test")
 
     def configure_optimizers(self) -> Any:
         """As the config says; by default Adam and step decay (appendix A)."""
@@ -171,6 +216,28 @@ class Distillation(LightningModule):
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+
+
+def _known(given: Mapping[str, float], names: tuple[str, ...], setting: str) -> dict[str, float]:
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise VRXError(f"{setting} has no {', '.join(unknown)}: use {', '.join(names)}.")
+    return {name: float(value) for name, value in given.items()}
+
+
+def load_grn(checkpoint: str | Path) -> GRN:
+    """The GRN of a checkpoint of :class:`Distillation`, on the CPU, in eval mode.
+
+    Raises:
+        VRXError: not such a checkpoint.
+    """
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        grn = GRN(**saved["hyper_parameters"]["grn"])
+        grn.load_state_dict({k.removeprefix("grn."): v for k, v in saved["state_dict"].items() if k.startswith("grn.")})
+    except Exception as error:  # damage shows in many ways: zip, pickle, missing keys, other shapes
+        raise VRXError(f"{checkpoint} is not a checkpoint of the distillation ({str(error)[:120]}).") from error
+    return grn.eval()
 
 
 def softmax_distance(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -195,7 +262,12 @@ def falls(clean: Tensor, masked: Tensor, predicted_by: Tensor) -> Tensor:
 
 
 def distillation_terms(
-    clean: Tensor, masked: Tensor, f_clean: Tensor, f_masked: Tensor, valid: Tensor
+    clean: Tensor,
+    masked: Tensor,
+    f_clean: Tensor,
+    f_masked: Tensor,
+    valid: Tensor,
+    wanted: Sequence[str] = TERMS,
 ) -> dict[str, Tensor]:
     """The loss terms, each a mean over photos or over valid variants.
 
@@ -205,18 +277,30 @@ def distillation_terms(
         f_clean: F on the photos.
         f_masked: F on the variants.
         valid: bool ``[B, V]``.
+        wanted: names of the terms to compute.
     """
-    weight = valid / valid.sum().clamp(min=1)
-    smooth = F.smooth_l1_loss(centred(clean), centred(f_clean), reduction="mean")
-    smooth_masked = F.smooth_l1_loss(centred(masked), centred(f_masked), reduction="none").mean(-1)
-    moved = F.smooth_l1_loss(
-        centred(clean)[:, None] - centred(masked), centred(f_clean)[:, None] - centred(f_masked), reduction="none"
-    ).mean(-1)
-    enough = (valid.sum(1) >= 3).float()
-    agreement = pearson(falls(clean, masked, f_clean), falls(f_clean, f_masked, f_clean), valid)
-    return {
-        "softmax_l1": softmax_distance(clean, f_clean).mean() + (softmax_distance(masked, f_masked) * weight).sum(),
-        "logits": smooth + (smooth_masked * weight).sum(),
-        "difference": (moved * weight).sum(),
-        "correlation": ((1 - agreement) * enough).sum() / enough.sum().clamp(min=1),
-    }
+
+    def over_variants(values: Tensor) -> Tensor:
+        return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
+
+    def softmax_l1() -> Tensor:
+        return softmax_distance(clean, f_clean).mean() + over_variants(softmax_distance(masked, f_masked))
+
+    def logits() -> Tensor:
+        return smooth(centred(clean), centred(f_clean)).mean() + over_variants(
+            smooth(centred(masked), centred(f_masked))
+        )
+
+    def difference() -> Tensor:
+        return over_variants(smooth(centred(clean[:, None] - masked), centred(f_clean[:, None] - f_masked)))
+
+    def correlation() -> Tensor:
+        r = pearson(falls(clean, masked, f_clean), falls(f_clean, f_masked, f_clean), valid)
+        enough = valid.sum(1) >= ENOUGH_VARIANTS
+        return torch.where(enough, 1 - r, 0).sum() / enough.sum().clamp(min=1)
+
+    def smooth(ours: Tensor, theirs: Tensor) -> Tensor:
+        return F.smooth_l1_loss(ours, theirs, reduction="none").mean(-1)
+
+    terms = {"softmax_l1": softmax_l1, "logits": logits, "difference": difference, "correlation": correlation}
+    return {name: terms[name]() for name in wanted}

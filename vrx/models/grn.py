@@ -1,4 +1,4 @@
-"""The Graph Reasoning Network (3.2.2, appendix table 3): a GNN G with class-specific edge weights, and an embedding E."""
+"""The Graph Reasoning Network (3.2.2, appendix table 3): G, a GNN with class-specific edge weights, and E."""
 
 from __future__ import annotations
 
@@ -6,57 +6,62 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 
-from vrx.structures import SCG, edges
+from vrx.structures import NEUTRAL, SCG, VRXError, edges
 
 
-class ConceptGraphConv(MessagePassing):
+class ConceptGraphConv(nn.Module):
     """One layer of Eq. 3: ``f_i' = W1 f_i + sum_j W3 C(e_ji^c W2 f_j, edge_ji)``, ``edge_ji' = W4 edge_ji``.
 
-    W1..W4 are shared by all classes; e_ji^c, one scalar an edge and class, is not. It starts at 1.
+    W1..W4 are shared by all classes; e_ji^c, one scalar an edge and class, is not. It starts at 1 / (N - 1): every
+    class begins with the mean of a node's neighbours, with no preference. Only W1 has a bias: those of W2..W4 would
+    add nothing that W1's, or the batch norm that follows, does not.
+
+    W3 is linear, so the messages are summed before it: ``W3 C(sum_j e_ji^c W2 f_j, sum_j edge_ji)``. On complete
+    graphs of one size that is a product of small dense matrices, which no message has to be kept for.
 
     Args:
         num_classes: n.
-        num_edges: N(N-1), edges of one graph.
+        num_concepts: N, nodes of a graph.
         nodes: (in, out) width of the node features.
         edges: (in, out) width of the edge features.
     """
 
-    def __init__(self, num_classes: int, num_edges: int, nodes: tuple[int, int], edges: tuple[int, int]) -> None:
-        super().__init__(aggr="add")
+    def __init__(self, num_classes: int, num_concepts: int, nodes: tuple[int, int], edges: tuple[int, int]) -> None:
+        super().__init__()
+        num_edges = num_concepts * (num_concepts - 1)
+        self.num_concepts = num_concepts
         self.centre = nn.Linear(*nodes)  # W1
         self.neighbour = nn.Linear(*nodes, bias=False)  # W2
         self.message_map = nn.Linear(nodes[1] + edges[0], nodes[1], bias=False)  # W3
         self.edge_map = nn.Linear(*edges, bias=False)  # W4
-        self.dependency = nn.Parameter(torch.ones(num_classes, num_edges))  # e_ji^c
+        self.dependency = nn.Parameter(torch.full((num_classes, num_edges), 1 / max(num_concepts - 1, 1)))  # e_ji^c
 
-    def forward(
-        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, classes: Tensor, keep: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Update nodes and edges of G graphs.
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Update nodes and edges of the n graphs of B photos.
 
         Args:
-            x: node features ``[G * N, in]``.
-            edge_index: j -> i, int64 ``[2, G * E]``, graph after graph.
-            edge_attr: ``[G * E, in]``.
-            classes: class of interest of each graph, int64 ``[G]``.
-            keep: 0 for a relation that is taken away, else 1, ``[G * E, 1]``.
+            x: node features ``[B, n, N, in]``.
+            edge_index: j -> i, int64 ``[2, E]``, the same in every graph.
+            edge_attr: ``[B, n, E, in]``.
+            keep: 0 for an edge that carries no message, else 1, ``[B, n, E]``.
 
         Returns:
-            Node features ``[G * N, out]`` and edge features ``[G * E, out]``.
+            Node features ``[B, n, N, out]`` and edge features ``[B, n, E, out]``.
         """
-        weight = self.dependency[classes].reshape(-1, 1)
-        sent = self.propagate(edge_index, x=self.neighbour(x), weight=weight, edge_attr=edge_attr, keep=keep)
-        return self.centre(x) + sent, self.edge_map(edge_attr)
-
-    def message(self, x_j: Tensor, weight: Tensor, edge_attr: Tensor, keep: Tensor) -> Tensor:
-        """What node j sends to node i."""
-        return keep * self.message_map(torch.cat([weight * x_j, edge_attr], dim=1))
+        j, i = edge_index
+        num = self.num_concepts
+        adjacency = x.new_zeros(*keep.shape[:2], num * num)  # [i, j], as the product wants it
+        adjacency[:, :, i * num + j] = self.dependency * keep
+        heard = adjacency.unflatten(2, (num, num)) @ self.neighbour(x)
+        places = x.new_zeros(*x.shape[:3], edge_attr.shape[3]).index_add(2, i, edge_attr * keep.unsqueeze(-1))
+        return self.centre(x) + self.message_map(torch.cat([heard, places], dim=-1)), self.edge_map(edge_attr)
 
 
 class GRN(nn.Module):
     """G and E. Defaults are those of appendix table 3; every other size follows from the graphs.
+
+    After each layer nodes and edges alike pass ReLU and then batch norm, in the order of the table.
 
     Args:
         num_classes: n, classes of interest.
@@ -66,6 +71,12 @@ class GRN(nn.Module):
         edge_widths: width of the edge features after each layer.
         dropout: on the graph embedding, before E.
         skip: E also reads the nodes as they came (an additive read-out beside the GNN; the paper has none).
+        isolate_dummies: a dummy hears nothing, and the edges at it tell no place, so that what it sends and what its
+            block gives E are the same in every photo. Between detected nodes Eq. 3 is as written. False: dummies take
+            part like any node.
+
+    Raises:
+        VRXError: not as many widths of edges as of nodes, or none.
     """
 
     def __init__(
@@ -77,8 +88,14 @@ class GRN(nn.Module):
         edge_widths: Sequence[int] = (5, 5, 5),
         dropout: float = 0.0,
         skip: bool = False,
+        isolate_dummies: bool = True,
     ) -> None:
         super().__init__()
+        if len(node_widths) != len(edge_widths) or not node_widths:
+            raise VRXError(
+                f"model.grn: node_widths={list(node_widths)} and edge_widths={list(edge_widths)} must name one width a "
+                "layer each, and at least one layer."
+            )
         self.hparams = {
             "num_classes": num_classes,
             "num_concepts": num_concepts,
@@ -87,12 +104,14 @@ class GRN(nn.Module):
             "edge_widths": list(edge_widths),
             "dropout": dropout,
             "skip": skip,
+            "isolate_dummies": isolate_dummies,
         }
-        self.num_classes, self.num_concepts, self.skip = num_classes, num_concepts, skip
+        self.num_classes, self.num_concepts = num_classes, num_concepts
+        self.skip, self.isolate_dummies = skip, isolate_dummies
         self.num_edges = num_concepts * (num_concepts - 1)
         nodes, links = [node_features, *node_widths], [4, *edge_widths]
         self.convs = nn.ModuleList(
-            ConceptGraphConv(num_classes, self.num_edges, (nodes[i], nodes[i + 1]), (links[i], links[i + 1]))
+            ConceptGraphConv(num_classes, num_concepts, (nodes[i], nodes[i + 1]), (links[i], links[i + 1]))
             for i in range(len(node_widths))
         )
         self.node_norms = nn.ModuleList(nn.BatchNorm1d(w) for w in node_widths)
@@ -117,6 +136,8 @@ class GRN(nn.Module):
     def set_normalisation(self, nodes: Tensor, detected: Tensor) -> None:
         """Standardise node features by the mean and deviation of detected training nodes.
 
+        A feature that does not vary is centred only. With fewer than two detected nodes nothing is set.
+
         Args:
             nodes: ``[..., D]``.
             detected: bool ``[...]``.
@@ -124,38 +145,56 @@ class GRN(nn.Module):
         seen = nodes[detected]
         if len(seen) > 1:
             self.node_mean.copy_(seen.mean(0))
-            self.node_std.copy_(seen.std(0).clamp(min=1e-6))
+            spread = seen.std(0)
+            self.node_std.copy_(torch.where(spread > 1e-6, spread, 1.0))
 
     def _standard(self, scg: SCG) -> Tensor:
-        """Standardised features of detected nodes; dummies keep their epsilon."""
-        scaled = (scg.nodes - self.node_mean) / self.node_std
+        """Standardised features of detected nodes, their heavy tails drawn in by asinh; dummies keep their epsilon."""
+        scaled = ((scg.nodes - self.node_mean) / self.node_std).asinh()
         return torch.where(scg.detected.unsqueeze(-1), scaled, scg.nodes)
+
+    def _check(self, scg: SCG) -> None:
+        expected = (self.num_classes, self.num_concepts, len(self.node_mean))
+        if scg.nodes.ndim != 4 or scg.nodes.shape[1:] != expected:
+            raise VRXError(
+                f"This GRN reads graphs of shape [B, n, N, D] = [B, {', '.join(map(str, expected))}], got "
+                f"{list(scg.nodes.shape)}: the graphs are of other settings than the GRN. Rerun train.py with these."
+            )
+
+    def _edges(self, scg: SCG) -> tuple[Tensor, Tensor]:
+        """Initial ``[x_j, y_j, x_i, y_i]`` of the edges, ``[B, n, E, 4]``, and which are heard, bool ``[B, n, E]``."""
+        j, i = self.edge_index
+        places = torch.cat([scg.centroids[:, :, j], scg.centroids[:, :, i]], dim=-1)
+        if not self.isolate_dummies:
+            return places, torch.ones_like(places[..., 0], dtype=torch.bool)
+        sender, receiver = scg.detected[:, :, j], scg.detected[:, :, i]
+        return places.masked_fill(~(sender & receiver).unsqueeze(-1), NEUTRAL), receiver
 
     def embed(self, scg: SCG, keep_edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """G: all graphs of all photos in one batched pass.
 
         Args:
             scg: ``[B, n, N, ...]``.
-            keep_edges: bool ``[B, n, N(N-1)]``; False: this relation does not exist. None: all do.
+            keep_edges: bool ``[B, n, N(N-1)]``; False: this relation does not exist: it carries no message in any
+                layer, and its block is 0. None: all do.
 
         Returns:
             Node blocks ``[B, n, N, node_size]`` and edge blocks ``[B, n, N(N-1), edge_size]``.
+
+        Raises:
+            VRXError: graphs of another size than this GRN was made for.
         """
-        size, n, num, _ = scg.nodes.shape
-        graphs = size * n
+        self._check(scg)
         given = self._standard(scg)
-        x = given.reshape(graphs * num, -1)
-        j, i = self.edge_index
-        attr = torch.cat([scg.centroids[:, :, j], scg.centroids[:, :, i]], dim=-1).reshape(graphs * self.num_edges, 4)
-        offsets = torch.arange(graphs, device=x.device).repeat_interleave(self.num_edges) * num
-        index = self.edge_index.repeat(1, graphs) + offsets
-        classes = torch.arange(n, device=x.device).repeat(size)
-        kept = torch.ones(len(attr), 1, device=x.device) if keep_edges is None else keep_edges.reshape(-1, 1).float()
+        x = given
+        places, heard = self._edges(scg)
+        exists = torch.ones_like(heard) if keep_edges is None else keep_edges
+        attr, sends = places, (exists & heard).to(x.dtype)
         for conv, node_norm, edge_norm in zip(self.convs, self.node_norms, self.edge_norms, strict=True):
-            x, attr = conv(x, index, attr, classes, kept)
-            x, attr = node_norm(x.relu()), edge_norm(attr.relu()) * kept
-        x = x.reshape(size, n, num, -1)
-        return torch.cat([x, given], -1) if self.skip else x, attr.reshape(size, n, self.num_edges, -1)
+            x, attr = conv(x, self.edge_index, attr, sends)
+            x, attr = _over_features(node_norm, x.relu()), _over_features(edge_norm, attr.relu())
+        links = attr * exists.unsqueeze(-1)
+        return torch.cat([x, given], -1) if self.skip else x, links
 
     def read_out(self, nodes: Tensor, links: Tensor) -> Tensor:
         """E: the blocks of all graphs -> class scores ``[B, n]``."""
@@ -165,3 +204,8 @@ class GRN(nn.Module):
     def forward(self, scg: SCG, keep_edges: Tensor | None = None) -> Tensor:
         """Class scores ``[B, n]`` (Eq. 1)."""
         return self.read_out(*self.embed(scg, keep_edges))
+
+
+def _over_features(norm: nn.Module, values: Tensor) -> Tensor:
+    """Batch norm of the last dimension, over all others."""
+    return norm(values.flatten(0, -2)).view_as(values) if values.numel() else values

@@ -1,0 +1,94 @@
+"""Plausible banks and explanations of painted photos, for the tests of words, figures and reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vrx.structures import NEUTRAL, ConceptBank, Explanation, edges
+
+NAMES = ("fire engine", "ambulance", "school bus", "tank", "jeep", "city bus")
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float32]:
+    weights = np.exp(logits - logits.max())
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def paint(size: int, seed: int) -> NDArray[np.uint8]:
+    """A street with a coloured vehicle on it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size] / size
+    image = np.where(y[..., None] < 0.55, (170, 200, 235), (110, 110, 105)).astype(float)
+    image += rng.normal(0, 6, image.shape)
+    body = (np.abs(x - 0.5) < 0.36) & (np.abs(y - 0.55) < 0.17)
+    image[body] = rng.choice([(190, 25, 25), (240, 240, 235), (240, 180, 20)])
+    image[(np.abs(x - 0.72) < 0.1) & (np.abs(y - 0.48) < 0.06)] = (60, 80, 110)
+    for centre in (0.28, 0.68):
+        image[np.hypot(x - centre, y - 0.72) < 0.075] = (25, 25, 28)
+    image[(np.abs(x - 0.45) < 0.28) & (np.abs(y - 0.36) < 0.012)] = (230, 230, 230)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def make_bank(classes: int = 3, concepts: int = 4, exemplars: int = 5, missing: bool = False) -> ConceptBank:
+    rng = np.random.default_rng(7)
+    lead = (classes, concepts)
+    radius = np.full(lead, 0.5, np.float32)
+    if missing:
+        radius[0, -1] = -1
+    thumbnails = np.zeros((*lead, exemplars, 96, 96, 3), np.uint8)
+    for at in np.ndindex(*lead, exemplars):
+        photo = paint(160, sum(at))
+        left, top = rng.integers(0, 64, 2)
+        thumbnails[at] = photo[top : top + 96, left : left + 96]
+    return ConceptBank(
+        NAMES[:classes],
+        rng.normal(size=(*lead, 8)).astype(np.float32),
+        radius,
+        rng.normal(1.0, 0.8, lead).astype(np.float32),
+        rng.choice([0.0004, 0.012, 0.3], lead).astype(np.float32),
+        thumbnails,
+        np.zeros((*lead, exemplars, 8), np.uint8),
+        [[[f"{c}/{k}/{e}.png" for e in range(exemplars)] for k in range(concepts)] for c in range(classes)],
+    )
+
+
+def make_explanation(classes: int = 3, concepts: int = 4, size: int = 128, seed: int = 0, **change: Any) -> Explanation:
+    """Ellipses as patches, scores that follow the measured effects with some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size] / size
+    detected = rng.random((classes, concepts)) < 0.85
+    centroids = np.where(detected[..., None], rng.uniform(0.12, 0.88, (classes, concepts, 2)), NEUTRAL)
+    widths = rng.uniform(0.06, 0.16, (classes, concepts, 2))
+    distance = [
+        np.hypot((x - c[0]) / w[0], (y - c[1]) / w[1])
+        for c, w in zip(centroids.reshape(-1, 2), widths.reshape(-1, 2), strict=True)
+    ]
+    masks = (np.stack(distance).reshape(classes, concepts, size, size) < 1) & detected[..., None, None]
+    measured = np.where(detected, rng.normal(0, 1.5, (classes, concepts)), np.nan)
+    own = np.arange(classes)
+    measured[0] = np.abs(measured[0])
+    measured[1:] -= 0.8
+    nodes = rng.normal(0, 0.3, (classes, classes, concepts))
+    nodes[own, own] = np.nan_to_num(measured) * 0.9 + rng.normal(0, 0.4, (classes, concepts))
+    links = rng.normal(0, 0.4, (classes, classes, edges(concepts).shape[1]))
+    logits = np.linspace(2.5, 0, classes) + rng.normal(0, 0.1, classes)
+    values: dict[str, Any] = {
+        "image": paint(size, seed),
+        "name": "photos/fire engine/0001.jpg",
+        "class_names": NAMES[:classes],
+        "f_probabilities": softmax(logits),
+        "grn_probabilities": softmax(logits + rng.normal(0, 0.15, classes)),
+        "node_scores": (nodes * detected).astype(np.float32),
+        "edge_scores": links.astype(np.float32),
+        "detected": detected,
+        "centroids": centroids.astype(np.float32),
+        "masks": masks,
+        "measured": measured.astype(np.float32),
+        "true_class": 0,
+        "trust": 0.8,
+        "provenance": {"contributions": "knockout"},
+    }
+    return Explanation(**{**values, **change})

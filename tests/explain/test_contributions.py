@@ -1,0 +1,198 @@
+"""Contributions against slow loops: Eq. 5-6 by finite sums, knockouts one node and one relation at a time."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vrx.explain import contributions as module
+from vrx.explain.contributions import block_scores, contributions
+from vrx.models.grn import GRN
+from vrx.structures import SCG, VRXError, edges
+
+N_CLASSES, NUM, WIDTH = 3, 3, 5
+
+
+def graphs(size: int = 4, seed: int = 0) -> SCG:
+    g = torch.Generator().manual_seed(seed)
+    lead = (size, N_CLASSES, NUM)
+    whole = SCG(
+        torch.randn(*lead, WIDTH, generator=g), torch.rand(*lead, 2, generator=g), torch.ones(lead, dtype=torch.bool)
+    )
+    return whole.drop(torch.rand(lead, generator=g) > 0.7)
+
+
+def trained(skip: bool = False, dropout: float = 0.0) -> GRN:
+    """Random weights, lively batch norms, eval mode."""
+    torch.manual_seed(1)
+    grn = GRN(N_CLASSES, NUM, WIDTH, (8, 6), (5, 4), skip=skip, dropout=dropout)
+    with torch.no_grad():
+        for conv in grn.convs:
+            conv.dependency.normal_()
+        for _ in range(20):
+            grn(graphs(32))
+    return grn.eval()
+
+
+def margin(logits: Tensor, c: int) -> float:
+    others = torch.cat([logits[:c], logits[c + 1 :]])
+    return float(logits[c] - others.exp().sum().log())
+
+
+def one(scg: SCG, b: int) -> SCG:
+    return SCG(scg.nodes[b : b + 1].clone(), scg.centroids[b : b + 1].clone(), scg.detected[b : b + 1].clone())
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_gradient_blocks_and_bias_add_up_to_the_logits(skip: bool) -> None:
+    grn, scg = trained(skip), graphs()
+    nodes, links = block_scores(grn, scg)
+    total = nodes.sum((2, 3)) + links.sum((2, 3)) + grn.embedding.bias
+    torch.testing.assert_close(total, grn(scg), atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_blocks_are_those_of_the_linear_read_out() -> None:
+    """With E linear, dy_c / dblock is a piece of row c of E's matrix: each score by hand."""
+    grn, scg = trained(), graphs()
+    nodes, links = contributions(grn, scg, "gradient")
+    blocks, edge_blocks = grn.embed(scg)
+    size, per_class = 6, NUM * 6 + NUM * (NUM - 1) * 4
+    j, i = edges(NUM)
+    for c in range(N_CLASSES):
+        for g in range(N_CLASSES):
+            row = grn.embedding.weight[c, g * per_class : (g + 1) * per_class]
+            for k in range(NUM):
+                expected = blocks[:, g, k] @ row[k * size : (k + 1) * size] * scg.detected[:, g, k]
+                torch.testing.assert_close(nodes[:, c, g, k], expected, atol=1e-5, rtol=1e-5)
+            for e in range(NUM * (NUM - 1)):
+                start = NUM * size + e * 4
+                seen = scg.detected[:, g, j[e]] & scg.detected[:, g, i[e]]
+                expected = edge_blocks[:, g, e] @ row[start : start + 4] * seen
+                torch.testing.assert_close(links[:, c, g, e], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("of", ["margin", "logit"])
+@pytest.mark.parametrize("together", [False, True])
+def test_node_knockout_is_one_loop_a_node(of: str, together: bool) -> None:
+    grn, scg = trained(), graphs()
+    g = torch.Generator().manual_seed(5)
+    shared = torch.rand(4, N_CLASSES, NUM, N_CLASSES, NUM, generator=g) < 0.25 if together else None
+    nodes, _ = contributions(grn, scg, "knockout", shared=shared, edges=False, of=of)
+
+    def score(logits: Tensor, c: int) -> float:
+        return margin(logits, c) if of == "margin" else float(logits[c] - logits.mean())
+
+    with torch.no_grad():
+        for b in range(4):
+            clean = grn(one(scg, b))[0]
+            for h in range(N_CLASSES):
+                for k in range(NUM):
+                    photo = one(scg, b)
+                    gone = [(h, k)]
+                    if shared is not None:
+                        gone += [tuple(p) for p in shared[b, h, k].nonzero().tolist()]
+                    for graph, node in gone:
+                        photo.nodes[0, graph, node] = 1e-3
+                        photo.centroids[0, graph, node] = 0.5
+                        photo.detected[0, graph, node] = False
+                    changed = grn(photo)[0]
+                    for c in range(N_CLASSES):
+                        fall = score(clean, c) - score(changed, c) if scg.detected[b, h, k] else 0.0
+                        assert nodes[b, c, h, k].item() == pytest.approx(fall, abs=1e-4)
+    assert nodes.abs().max() > 0.05
+
+
+def test_edge_knockout_is_the_graph_without_that_relation() -> None:
+    """Eq. 3 written out densely for one photo, the message and the edge block left out."""
+    grn, scg = trained(), graphs(2)
+    _, links = contributions(grn, scg, "knockout")
+    pairs = [tuple(p) for p in edges(NUM).T.tolist()]
+    with torch.no_grad():
+        for b in range(2):
+            clean = dense(grn, one(scg, b), None, pairs)
+            torch.testing.assert_close(clean, grn(one(scg, b))[0], atol=1e-4, rtol=1e-4)
+            for g in range(N_CLASSES):
+                for e, (j, i) in enumerate(pairs):
+                    changed = dense(grn, one(scg, b), (g, j, i), pairs)
+                    seen = bool(scg.detected[b, g, j] and scg.detected[b, g, i])
+                    for c in range(N_CLASSES):
+                        fall = margin(clean, c) - margin(changed, c) if seen else 0.0
+                        assert links[b, c, g, e].item() == pytest.approx(fall, abs=2e-4)
+    assert links.abs().max() > 0.01
+
+
+def dense(grn: GRN, scg: SCG, without: tuple[int, int, int] | None, pairs: list[tuple[int, ...]]) -> Tensor:
+    """One photo's logits with N x N tables of weights and edges; ``without``: a relation (graph, j, i)."""
+    parts = []
+    for g in range(N_CLASSES):
+        seen = scg.detected[0, g]
+        f, place = grn._standard(scg)[0, g], scg.centroids[0, g]
+        known = (seen[:, None] & seen[None, :])[..., None]
+        edge = torch.cat([place[:, None].expand(-1, NUM, -1), place[None].expand(NUM, -1, -1)], -1)
+        edge = torch.where(known, edge, 0.5)
+        sends = ~torch.eye(NUM, dtype=torch.bool) & seen[None, :]  # [j, i]
+        exists = torch.ones(NUM, NUM)
+        if without is not None and without[0] == g:
+            sends[without[1], without[2]] = False
+            exists[without[1], without[2]] = 0
+        for conv, node_norm, edge_norm in zip(grn.convs, grn.node_norms, grn.edge_norms, strict=True):
+            weight = torch.zeros(NUM, NUM)
+            for e, (j, i) in enumerate(pairs):
+                weight[j, i] = conv.dependency[g, e]
+            spoken = weight[..., None] * conv.neighbour(f)[:, None]
+            messages = conv.message_map(torch.cat([spoken, edge], -1)) * sends[..., None]
+            f = node_norm((conv.centre(f) + messages.sum(0)).relu())
+            edge = edge_norm(conv.edge_map(edge).relu().flatten(0, 1)).reshape(NUM, NUM, -1)
+        parts += [f.flatten(), *((edge[j, i] * exists[j, i]) for j, i in pairs)]
+    return grn.embedding(torch.cat(parts))
+
+
+@pytest.mark.parametrize("method", ["gradient", "knockout"])
+def test_dummies_score_nothing_and_shapes_hold(method: str) -> None:
+    grn, scg = trained(), graphs()
+    nodes, links = contributions(grn, scg, method)
+    assert nodes.shape == (4, N_CLASSES, N_CLASSES, NUM)
+    assert links.shape == (4, N_CLASSES, N_CLASSES, NUM * (NUM - 1))
+    missing = ~scg.detected[:, None].expand_as(nodes)
+    assert (nodes[missing] == 0).all()
+    assert (nodes[~missing] != 0).any()
+    nothing = scg.drop(torch.ones_like(scg.detected))
+    assert all((value == 0).all() for value in contributions(grn, nothing, method))
+    without = contributions(grn, scg, method, edges=False)
+    assert torch.equal(without[0], nodes)
+    assert (without[1] == 0).all()
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    grn, scg = trained(), graphs()
+    whole = contributions(grn, scg, "knockout")
+    monkeypatch.setattr(module, "BUDGET", 2 * scg.nodes[0].numel())
+    for a, b in zip(whole, contributions(grn, scg, "knockout"), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gradient", "knockout"])
+def test_explains_in_eval_mode_and_restores_each_mode(method: str) -> None:
+    grn, scg = trained(dropout=0.5), graphs()
+    expected = contributions(grn, scg, method)
+    before = {k: v.clone() for k, v in grn.state_dict().items()}
+    grn.train()
+    grn.node_norms[0].eval()
+    for a, b in zip(expected, contributions(grn, scg, method), strict=True):
+        assert torch.equal(a, b)
+    assert grn.training
+    assert grn.dropout.training
+    assert not grn.node_norms[0].training
+    assert all(torch.equal(v, before[k]) for k, v in grn.state_dict().items())
+    assert all(p.grad is None for p in grn.parameters())
+    wrong = SCG(scg.nodes[..., :2], scg.centroids, scg.detected)
+    with pytest.raises(VRXError):
+        contributions(grn, wrong, method)
+    assert grn.dropout.training
+
+
+def test_unknown_method_and_score_are_named() -> None:
+    grn, scg = trained(), graphs()
+    with pytest.raises(VRXError, match=r"'shap'.*gradient, knockout"):
+        contributions(grn, scg, "shap")
+    with pytest.raises(VRXError, match=r"'odds'.*margin, logit"):
+        contributions(grn, scg, "knockout", of="odds")
