@@ -40,18 +40,19 @@ def main(cfg: DictConfig) -> float:
         runtime.save_galleries(run, bank)
     with run.stage("graphs"):
         editor = Editor(cfg.concepts.fill, cfg.concepts.margin)
-        builder = SCGBuilder(classifier, bank, extractor, editor, cfg.graph.sources, cfg.graph.layers)
+        graph = cfg.graph
+        builder = SCGBuilder(classifier, bank, extractor, editor, graph.sources, graph.layers, graph.rest)
         data = SCGDataModule(
             source,
             builder,
             editor,
             cfg.paths.cache_dir,
             second_editor=Editor(cfg.concepts.second_fill, cfg.concepts.margin),
-            masking=cfg.graph.masking,
-            photo_variants=cfg.graph.photo_variants,
+            masking=graph.masking,
+            variants=graph.variants,
             batch_size=cfg.model.batch_size,
-            build_batch_size=cfg.graph.build_batch_size,
-            workers=cfg.graph.workers,
+            build_batch_size=graph.build_batch_size,
+            workers=graph.workers,
             seed=cfg.seed,
         )
         if cfg.trainer.get("strategy") is None:  # with several processes each builds its share when training starts

@@ -261,7 +261,7 @@ def distil(run: Run, data: SCGDataModule, classifier: Classifier) -> GRN:
     trainer: Trainer = instantiate(
         cfg.trainer, callbacks=list(callbacks.values()), logger=run.logger or False, default_root_dir=str(run.folder)
     )
-    n, num = len(classifier.class_names), data.builder.bank.num_concepts
+    n, num = len(classifier.class_names), data.builder.num_nodes
     grn = instantiate(cfg.model.grn, num_classes=n, num_concepts=num, node_features=data.builder.node_features)
     module = Distillation(
         grn, instantiate(cfg.model.optimizer), instantiate(cfg.model.scheduler), **cfg.model.distillation

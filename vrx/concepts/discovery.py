@@ -219,10 +219,10 @@ class ConceptDiscovery:
         """Mean fall of the class' margin, and p-value against area-matched random patches of the same photos."""
         rng = np.random.default_rng([self.seed, index])
         pairs = {k: _with_controls(pool, member_of, k, chosen, rng) for k, chosen in exemplars.items()}
-        wanted = np.unique(np.concatenate([np.ravel(p) for p in pairs.values()]).astype(np.int64))
+        asked = [*exemplars.values(), *(np.ravel(pair) for pair in pairs.values())]
+        wanted = np.unique(np.concatenate(asked).astype(np.int64))
         fall = dict(zip(wanted.tolist(), self._falls(classifier, pool, wanted, index), strict=True))
-        values = [float(np.mean([fall[int(m)] for m in exemplars[k]])) if len(pairs[k]) == 0 else
-                  float(np.mean([fall[int(m)] for m, _ in pairs[k]])) for k in exemplars]
+        values = [float(np.mean([fall[int(m)] for m in chosen])) for chosen in exemplars.values()]
         p_values = [
             above_random(np.array([fall[int(m)] for m, _ in pair]), np.array([fall[int(c)] for _, c in pair]))
             for pair in pairs.values()
@@ -330,5 +330,5 @@ def thumbnail(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int = THU
     inside = np.asarray(Image.fromarray(mask[box]).resize((size, size), Image.Resampling.NEAREST))
     pixels = np.asarray(picture).astype(np.float32)
     pixels[~inside] = 0.55 * pixels[~inside] + 0.45 * 255  # the surroundings stay readable, but step back
-    pixels[find_boundaries(np.pad(inside, 1), mode="inner")[1:-1, 1:-1]] = (0, 90, 180)
+    pixels[find_boundaries(np.pad(inside, 1), mode="inner")[1:-1, 1:-1]] = (40, 40, 40)
     return pixels.astype(np.uint8)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from PIL.Image import Image
 from pytorch_lightning import LightningDataModule
@@ -23,7 +22,6 @@ from vrx.data.images import Photo
 from vrx.data.scg_cache import SCGCache
 from vrx.edits import Editor
 from vrx.graphs.masking import Variants, ask_edited, concept_variants
-from vrx.graphs.matching import UNMATCHED
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.structures import SCG, Patches, VRXError
 
@@ -108,7 +106,7 @@ class SCGDataModule(LightningDataModule):
             faithfulness. None: not measured.
         masking: ``graph``: a variant is the photo's own graphs with the nodes of the edited patch set to the dummy.
             ``photo``: the edited photo goes through the whole pipeline, superpixels reused.
-        photo_variants: variants a photo in ``photo`` mode, drawn at random.
+        variants: masked variants a photo at most, the concepts of F's predicted class first; 0: all.
         batch_size: of the distillation.
         build_batch_size: photos a pass of F while the graphs are made.
         workers: processes that read and segment photos.
@@ -124,7 +122,7 @@ class SCGDataModule(LightningDataModule):
         cache_dir: str | Path,
         second_editor: Editor | None = None,
         masking: Masking = "graph",
-        photo_variants: int = 4,
+        variants: int = 12,
         batch_size: int = 128,
         build_batch_size: int = 16,
         workers: int = 2,
@@ -137,7 +135,7 @@ class SCGDataModule(LightningDataModule):
         self.source, self.builder = source, builder
         self.editor, self.second_editor = editor, second_editor
         self.cache_dir = Path(cache_dir)
-        self.masking, self.photo_variants, self.seed = masking, photo_variants, seed
+        self.masking, self.variants, self.seed = masking, variants, seed
         self.batch_size, self.build_batch_size = batch_size, build_batch_size
         self.workers, self.shard_size = workers, shard_size
         self.tables: dict[str, dict[str, Tensor]] = {}
@@ -156,7 +154,7 @@ class SCGDataModule(LightningDataModule):
             "graph": self.builder.settings(),
             "editor": self.editor.settings(),
             "second_editor": self.second_editor.settings() if self.second_editor and split == "test" else None,
-            "masking": [self.masking, self.photo_variants, self.seed] if self.masking == "photo" else "graph",
+            "masking": [self.masking, self.variants, self.seed],
         }
         return SCGCache(self.cache_dir / "scgs", settings, len(self.source.photos(split)), self.shard_size)
 
@@ -221,12 +219,12 @@ class SCGDataModule(LightningDataModule):
             x = torch.stack([p.x for p in readable if p.x is not None]).to(self.builder.classifier.device)
             superpixels = [p.superpixels for p in readable if p.superpixels is not None]
             graphs = self.builder(x, superpixels)
-            variants = concept_variants(self.builder.classifier, self.editor, x, graphs)
+            variants = concept_variants(self.builder.classifier, self.editor, x, graphs, self.variants, self.seed)
             tensors = _tensors(graphs, variants)
             if self.masking == "photo":
-                tensors |= self._masked_photos(x, superpixels, graphs, variants)
+                tensors |= self._masked_photos(x, superpixels, variants)
             if self.second_editor is not None and split == "test":
-                tensors["second_logits"] = _second_logits(self.builder.classifier, self.second_editor, x, graphs)
+                tensors["second_logits"] = _second_logits(self.builder.classifier, self.second_editor, x, variants)
             for row, photo in enumerate(readable):
                 rows[photo.index] = {name: value[row].clone() for name, value in tensors.items()}
         records = []
@@ -237,29 +235,19 @@ class SCGDataModule(LightningDataModule):
             records.append((index, record, photo.error))
         return records
 
-    def _masked_photos(
-        self, x: Tensor, superpixels: list[Patches], graphs: PhotoGraphs, variants: Variants
-    ) -> dict[str, Tensor]:
-        """Graphs of the edited photos themselves (``photo`` mode), and F's logits on them."""
-        rng = np.random.default_rng(self.seed)
-        built, valid = [], []
-        for b in range(len(x)):
-            used = np.unique(graphs.matched[b][graphs.matched[b] != UNMATCHED])
-            drawn = rng.permutation(used)[: self.photo_variants]
-            padded = np.resize(drawn, self.photo_variants) if len(drawn) else np.zeros(self.photo_variants, int)
-            masks = torch.from_numpy(graphs.patches[b].select(padded).masks if len(drawn) else
-                                     np.zeros((self.photo_variants, *x.shape[2:]), bool))
-            edited = self.editor.delete(x[b].expand(self.photo_variants, -1, -1, -1), masks)
-            built.append(self.builder(edited, [superpixels[b]] * self.photo_variants))
-            valid.append(torch.arange(self.photo_variants) < len(drawn))
-        scg = SCG.stack([g.scg for g in built])
-        return {
-            "masked_nodes": scg.nodes,
-            "masked_centroids": scg.centroids,
-            "masked_detected": scg.detected,
-            "masked_photo_logits": torch.stack([g.logits for g in built]),
-            "masked_photo_valid": torch.stack(valid),
-        }
+    def _masked_photos(self, x: Tensor, superpixels: list[Patches], variants: Variants) -> dict[str, Tensor]:
+        """Graphs of the edited photos themselves (``photo`` mode)."""
+        built = []
+        for photo, own, masks in zip(x, superpixels, variants.masks, strict=True):
+            padded = torch.zeros(variants.valid.shape[1], *x.shape[2:], dtype=torch.bool)
+            padded[: len(masks)] = masks
+            edited = self.editor.delete(photo[None], padded)
+            parts = [self.builder(part, [own] * len(part)).scg for part in edited.split(self.build_batch_size)]
+            built.append(
+                SCG(*(torch.cat([getattr(p, name) for p in parts]) for name in ("nodes", "centroids", "detected")))
+            )
+        scg = SCG.stack(built)
+        return {"masked_nodes": scg.nodes, "masked_centroids": scg.centroids, "masked_detected": scg.detected}
 
     def _loader(self, split: str, shuffle: bool) -> DataLoader[dict[str, Any]]:
         table = self.tables[split]
@@ -288,11 +276,13 @@ def batch_of(rows: dict[str, Tensor]) -> dict[str, Any]:
         "logits": rows["logits"],
         "label": rows["label"],
         "index": rows["index"],
+        "drop": rows["drop"],
+        "masked_logits": rows["masked_logits"],
+        "valid": rows["valid"],
     }
     if "masked_nodes" in rows:
         batch["masked_scg"] = SCG(rows["masked_nodes"], rows["masked_centroids"], rows["masked_detected"])
-        return batch | {"masked_logits": rows["masked_photo_logits"], "valid": rows["masked_photo_valid"]}
-    return batch | {"drop": rows["drop"], "masked_logits": rows["masked_logits"], "valid": rows["valid"]}
+    return batch
 
 
 def _tensors(graphs: PhotoGraphs, variants: Variants) -> dict[str, Tensor]:
@@ -309,11 +299,9 @@ def _tensors(graphs: PhotoGraphs, variants: Variants) -> dict[str, Tensor]:
     }
 
 
-def _second_logits(classifier: Classifier, editor: Editor, x: Tensor, graphs: PhotoGraphs) -> Tensor:
+def _second_logits(classifier: Classifier, editor: Editor, x: Tensor, variants: Variants) -> Tensor:
     """F on the same edits with another fill, ``[B, V, n]``."""
-    size, n, num = graphs.matched.shape
-    out = torch.zeros(size, n * num, n)
-    for b, patches in enumerate(graphs.patches):
-        used = np.unique(graphs.matched[b][graphs.matched[b] != UNMATCHED])
-        out[b, : len(used)] = ask_edited(classifier, editor, x[b], torch.from_numpy(patches.select(used).masks))
+    out = torch.zeros_like(variants.logits)
+    for b, masks in enumerate(variants.masks):
+        out[b, : len(masks)] = ask_edited(classifier, editor, x[b], masks)
     return out

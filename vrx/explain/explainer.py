@@ -25,7 +25,7 @@ from vrx.graphs.masking import Variants, concept_variants
 from vrx.graphs.matching import UNMATCHED
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.models.grn import GRN
-from vrx.structures import ConceptBank, Explanation, VRXError
+from vrx.structures import ConceptBank, Explanation, VRXError, edges
 
 SPEC = "explainer.json"
 
@@ -97,6 +97,7 @@ class Explainer:
             "graph": {
                 "sources": list(self.builder.sources),
                 "layers": list(self.builder.layers),
+                "rest": self.builder.rest,
                 "baseline_layer": self.builder.baseline_layer,
             },
             "editor": self.editor.settings(),
@@ -160,12 +161,14 @@ class Explainer:
     ) -> Explanation:
         shared = shared_nodes(variants.drop, variants.of_node)
         scg = graphs.scg.to(self.classifier.device)
-        nodes, edges = contributions(self.grn, scg, self.method, shared=shared.to(self.classifier.device))
+        nodes, links = contributions(self.grn, scg, self.method, shared=shared.to(self.classifier.device))
+        num = self.bank.num_concepts  # a node for the rest of the photo, and its edges, are not shown
+        between = (edges(self.builder.num_nodes) < num).all(0)
         with torch.inference_mode():
             grn_logits = self.grn(scg)[0].float().cpu()
-        measured = measured_effects(graphs.logits, variants)[0].numpy()
-        node_scores = nodes[0].detach().float().cpu().numpy()
-        detected = graphs.scg.detected[0].numpy()
+        measured = measured_effects(graphs.logits, variants)[0, :, :num].numpy()
+        node_scores = nodes[0, :, :, :num].detach().float().cpu().numpy()
+        detected = graphs.scg.detected[0, :, :num].numpy()
         predicted = int(graphs.logits[0].argmax())
         return Explanation(
             image=pixels,
@@ -174,10 +177,10 @@ class Explainer:
             f_probabilities=graphs.logits[0].softmax(0).numpy(),
             grn_probabilities=grn_logits.softmax(0).numpy(),
             node_scores=node_scores,
-            edge_scores=edges[0].detach().float().cpu().numpy(),
+            edge_scores=links[0][:, :, between].detach().float().cpu().numpy(),
             detected=detected,
-            centroids=graphs.scg.centroids[0].numpy(),
-            masks=_masks(graphs),
+            centroids=graphs.scg.centroids[0, :, :num].numpy(),
+            masks=_masks(graphs, num),
             measured=measured,
             true_class=true_class,
             trust=rank_agreement(
@@ -218,9 +221,9 @@ def rank_agreement(scores: np.ndarray, measured: np.ndarray) -> float:
     return float(spearmanr(scores, measured).statistic)
 
 
-def _masks(graphs: PhotoGraphs) -> np.ndarray:
-    """Patch of each node of the first photo, bool ``[n, N, H, W]``."""
-    matched, patches = graphs.matched[0], graphs.patches[0]
+def _masks(graphs: PhotoGraphs, num_concepts: int) -> np.ndarray:
+    """Patch of each concept of the first photo, bool ``[n, N, H, W]``."""
+    matched, patches = graphs.matched[0, :, :num_concepts], graphs.patches[0]
     masks = np.zeros((*matched.shape, *patches.shape), bool)
     for graph, concept in zip(*np.nonzero(matched != UNMATCHED), strict=True):
         masks[graph, concept] = patches.select(matched[graph, concept : concept + 1]).masks[0]

@@ -44,14 +44,14 @@ def per_photo(scores: Tensor, measured: Tensor, table: Table) -> NDArray[np.floa
     """
     predicted = table["logits"].argmax(1)
     rows = torch.arange(len(predicted))
-    found = table["detected"][rows, predicted].numpy()
+    found = (table["of_node"][rows, predicted] >= 0).numpy()
     ours, truth = scores[rows, predicted].numpy(), measured[rows, predicted].numpy()
     return np.array([rank_agreement(s[d], m[d]) for s, m, d in zip(ours, truth, found, strict=True)])
 
 
 def measured_falls(table: Table, logits: str = "masked_logits") -> Tensor:
     """Measured fall of the margin of each node's own class, ``[P, n, N]``; ``logits`` names the edits' answers."""
-    variants = Variants(table["drop"], table[logits], table["valid"], table["of_node"])
+    variants = Variants(table["drop"], table[logits], table["valid"], table["of_node"], [])
     return measured_effects(table["logits"], variants)
 
 

@@ -18,39 +18,60 @@ from vrx.structures import Patches
 
 @dataclass(frozen=True)
 class Variants:
-    """What becomes of B photos when one matched patch after the other is edited away, at most V = n N a photo.
+    """What becomes of B photos when one matched patch after the other is edited away, at most V a photo.
 
     Args:
         drop: nodes that lose their patch in each variant, bool ``[B, V, n, N]``: those of the edited patch and, in
             every hypothesis alike, those whose patch is covered by it.
         logits: of F on the edited photo, ``[B, V, n]``.
         valid: which places hold a variant, bool ``[B, V]``.
-        of_node: the variant in which each node's own patch is edited away, int64 ``[B, n, N]``; -1 for dummies.
+        of_node: the variant in which each node's own patch is edited away, int64 ``[B, n, N]``; -1 for dummies, and
+            for nodes that were not asked about.
+        masks: what was edited away of each photo, bool ``[V_b, H, W]`` each.
     """
 
     drop: Tensor
     logits: Tensor
     valid: Tensor
     of_node: Tensor
+    masks: list[Tensor]
 
 
-def covered_by(matched: NDArray[np.int64], patches: Patches, share: float = 0.5) -> tuple[NDArray[np.int64], Tensor]:
-    """The distinct patches of one photo's nodes, and which nodes each of them covers.
+def asked_patches(matched: NDArray[np.int64], predicted: int, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Which patches of one photo to edit away: those of the predicted class' nodes first, then others at random.
 
     Args:
+        matched: ``[n, N]``.
+        predicted: the class that F predicts.
+        limit: how many at most; 0: all.
+
+    Returns:
+        Distinct patch indices, sorted, ``[V]``.
+    """
+    used = np.unique(matched[matched != UNMATCHED])
+    first = np.isin(used, matched[predicted])
+    order = np.argsort(rng.random(len(used)) - first)
+    return np.sort(used[order[: limit or len(used)]])
+
+
+def covered_by(edited: NDArray[np.int64], matched: NDArray[np.int64], patches: Patches, share: float = 0.5) -> Tensor:
+    """Which nodes of one photo lose their patch with each edit.
+
+    Args:
+        edited: patch indices ``[V]``.
         matched: ``[n, N]``.
         share: a node is covered when this share of its patch's pixels is gone.
 
     Returns:
-        Patch indices ``[V]`` and ``drop`` bool ``[V, n, N]``.
+        bool ``[V, n, N]``.
     """
     used = np.unique(matched[matched != UNMATCHED])
-    masks = patches.select(used).masks.reshape(len(used), patches.shape[0] * patches.shape[1]).astype(np.float32)
-    overlap = masks @ masks.T >= share * masks.sum(1)  # [edited, node's patch]
-    np.fill_diagonal(overlap, True)
-    place = np.searchsorted(used, np.where(matched == UNMATCHED, -1, matched)).clip(max=max(len(used) - 1, 0))
-    drop = overlap[:, place] & (matched != UNMATCHED) if len(used) else np.zeros((0, *matched.shape), bool)
-    return used, torch.from_numpy(drop)
+    if not len(used) or not len(edited):
+        return torch.zeros(len(edited), *matched.shape, dtype=torch.bool)
+    masks = patches.select(used).masks.reshape(len(used), -1).astype(np.float32)
+    overlap = masks[np.searchsorted(used, edited)] @ masks.T >= share * masks.sum(1)
+    place = np.searchsorted(used, matched).clip(max=len(used) - 1)
+    return torch.from_numpy(overlap[:, place] & (matched != UNMATCHED))
 
 
 def ask_edited(classifier: Classifier, editor: Editor, x: Tensor, masks: Tensor, batch: int = 64) -> Tensor:
@@ -70,25 +91,34 @@ def ask_edited(classifier: Classifier, editor: Editor, x: Tensor, masks: Tensor,
     return torch.cat(answers) if answers else torch.zeros(0, len(classifier.class_names))
 
 
-def concept_variants(classifier: Classifier, editor: Editor, x: Tensor, graphs: PhotoGraphs) -> Variants:
-    """Edit away each distinct matched patch of each photo, and ask F.
+def concept_variants(
+    classifier: Classifier, editor: Editor, x: Tensor, graphs: PhotoGraphs, limit: int = 0, seed: int = 0
+) -> Variants:
+    """Edit away matched patches of each photo, one after the other, and ask F.
 
     Args:
         x: normalised photos ``[B, 3, H, W]``.
         graphs: their graphs.
+        limit: patches a photo at most, those of the predicted class first; 0: all.
+        seed: of the choice among the others.
     """
     matched = graphs.matched
     size, n, num = matched.shape
-    most = n * num
+    most = min(limit or n * num, n * num)
     drop = torch.zeros(size, most, n, num, dtype=torch.bool)
     logits = torch.zeros(size, most, n)
     valid = torch.zeros(size, most, dtype=torch.bool)
     of_node = torch.full((size, n, num), -1)
+    every = []
+    rng = np.random.default_rng(seed)
     for b, patches in enumerate(graphs.patches):
-        used, gone = covered_by(matched[b], patches)
-        count = len(used)
-        masks = torch.from_numpy(patches.select(used).masks)
+        edited = asked_patches(matched[b], int(graphs.logits[b].argmax()), most, rng)
+        count = len(edited)
+        masks = torch.from_numpy(patches.select(edited).masks)
         logits[b, :count] = ask_edited(classifier, editor, x[b], masks)
-        drop[b, :count], valid[b, :count] = gone, True
-        of_node[b] = torch.from_numpy(np.where(matched[b] == UNMATCHED, -1, np.searchsorted(used, matched[b])))
-    return Variants(drop, logits, valid, of_node)
+        drop[b, :count], valid[b, :count] = covered_by(edited, matched[b], patches), True
+        place = np.searchsorted(edited, matched[b]).clip(max=max(count - 1, 0))
+        asked = (edited[place] == matched[b]) if count else np.zeros((n, num), bool)
+        of_node[b] = torch.from_numpy(np.where(asked & (matched[b] != UNMATCHED), place, -1))
+        every.append(masks)
+    return Variants(drop, logits, valid, of_node, every)

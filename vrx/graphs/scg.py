@@ -29,7 +29,7 @@ class PhotoGraphs:
 
     Args:
         scg: ``[B, n, N, ...]``.
-        matched: index of the patch of each node, int64 ``[B, n, N]``; ``UNMATCHED`` for dummies.
+        matched: index of the patch of each node, int64 ``[B, n, N]``; ``UNMATCHED`` for dummies and for the rest.
         patches: the attended patches of each photo.
         logits: of F, for the classes of interest, ``[B, n]``.
         baselines: plain attributions of each node to the class of its graph (order of ``BASELINES``),
@@ -43,43 +43,66 @@ class PhotoGraphs:
     baselines: Tensor
 
 
-class PatchEvidence:
-    """Plain attributions of every patch to every class of interest, read off F's pass over the clean photo.
+class Evidence:
+    """Plain attributions of K regions of one photo to every class, read off F's pass over the clean photo.
 
     All are ``[K, n]``: F's head on the pooled last layer (``head``), that times the area, and gradient x activation
-    summed over the patch at several depths. Sums are taken over the patch as an edit would delete it, grown and
+    summed over the region at several depths. Sums are taken over a patch as an edit would delete it: grown and
     feathered.
 
     Args:
-        classifier: F.
         activations: of F on the batch.
         photo: which photo of the batch.
-        patches: of that photo.
-        margin: by how much an edit grows the patch, share of the photo's side.
+        weights: how much of each cell belongs to the region, in [0, 1], ``[K, rows, columns]``.
+        pooled: mean of the last layer's map over the region, ``[K, D]``.
+        head: F's head on it, ``[K, n]``.
+        shape: area (share of the photo), its root, and the centre (x, y), ``[K, 4]``.
     """
 
-    GRID = 56  # rows of the grid on which patches are softened
+    GRID = 56  # rows of the grid on which regions are softened
 
     def __init__(
-        self, classifier: Classifier, activations: Activations, photo: int, patches: Patches, margin: float
+        self, activations: Activations, photo: int, weights: Tensor, pooled: Tensor, head: Tensor, shape: Tensor
     ) -> None:
         self._activations, self._photo = activations, photo
-        self.area = torch.from_numpy(patches.areas)[:, None]
-        self.centroids = torch.from_numpy(patches.centroids)
-        last = activations.maps[classifier.layers[-1].name][photo]
-        self.pooled = pool(patches, last).float().cpu()
-        self.head = classifier.head_values(self.pooled.to(last.device)).float().cpu()
-        self.head = self.head - self.head.mean(1, keepdim=True)
-        rows = min(self.GRID, patches.shape[0])
-        columns = min(self.GRID, patches.shape[1])
+        self.weights, self.pooled, self.shape = weights, pooled, shape
+        self.head = head - head.mean(1, keepdim=True)
+        self.area = shape[:, :1]
+
+    @classmethod
+    def of_patches(
+        cls, classifier: Classifier, activations: Activations, photo: int, patches: Patches, margin: float
+    ) -> Evidence:
+        """Of the patches of one photo; ``margin``: by how much an edit grows them, share of the photo's side."""
+        pooled = pool(patches, activations.maps[classifier.layers[-1].name][photo]).float()
+        area = torch.from_numpy(patches.areas)[:, None]
+        rows, columns = (min(cls.GRID, side) for side in patches.shape)
         share = torch.from_numpy(patches.cell_counts(rows, columns)).reshape(-1, rows, columns)
         share = share * (rows * columns / (patches.shape[0] * patches.shape[1]))
-        self._soft = soften(share, margin)[1] if len(share) else share.unsqueeze(1)
+        soft = soften(share, margin)[1][:, 0] if len(share) else share
+        shape = torch.cat([area, area.sqrt(), torch.from_numpy(patches.centroids)], dim=1)
+        return cls(activations, photo, soft, pooled.cpu(), classifier.head_values(pooled).float().cpu(), shape)
 
-    def _over_patch(self, maps: Tensor) -> Tensor:
-        """Sum of ``[n, h, w]`` over each softened patch, in units of whole cells: ``[K, n]``."""
-        weight = F.adaptive_avg_pool2d(self._soft, maps.shape[1:]) if len(self._soft) else self._soft
-        return weight.reshape(len(self._soft), maps.shape[1] * maps.shape[2]) @ maps.flatten(1).T.float().cpu()
+    def rest(self, classifier: Classifier, matched: NDArray[np.int64]) -> Evidence:
+        """Of what is left of the photo in each graph when the patches of its nodes are taken out: n regions."""
+        left = torch.stack([1 - self._covered(row[row != UNMATCHED]) for row in matched])
+        last = self._activations.maps[classifier.layers[-1].name][self._photo].float().cpu()
+        share = F.adaptive_avg_pool2d(left[:, None], last.shape[1:]).flatten(1)
+        pooled = (share @ last.flatten(1).T) / share.sum(1, keepdim=True).clamp(min=1e-6)
+        area = left.mean((1, 2))[:, None]
+        shape = torch.cat([area, area.sqrt(), torch.full((len(left), 2), NEUTRAL)], dim=1)
+        head = classifier.head_values(pooled.to(classifier.device)).float().cpu()
+        return Evidence(self._activations, self._photo, left, pooled, head, shape)
+
+    def _covered(self, patches: NDArray[np.int64]) -> Tensor:
+        return self.weights[patches].amax(0) if len(patches) else torch.zeros(self.weights.shape[1:])
+
+    def _over_region(self, maps: Tensor) -> Tensor:
+        """Sum of ``[n, h, w]`` over each region, in units of whole cells: ``[K, n]``."""
+        if not len(self.weights):
+            return torch.zeros(0, len(maps))
+        weight = F.adaptive_avg_pool2d(self.weights[:, None], maps.shape[1:])
+        return weight.flatten(1) @ maps.flatten(1).T.float().cpu()
 
     def gradient(self, source: str, layer: str) -> Tensor:
         """One of ``GRADIENTS`` at one layer, ``[K, n]``."""
@@ -88,11 +111,11 @@ class PatchEvidence:
             "gradact_positive": self._activations.grad_act_positive,
             "grad_diff": self._activations.grad_diff,
         }[source]
-        return self._over_patch(maps[layer][self._photo])
+        return self._over_region(maps[layer][self._photo])
 
     def gradcam_sum(self) -> Tensor:
-        """Grad-CAM of each class summed over the patch, ``[K, n]``."""
-        return self._over_patch(self._activations.gradcam[self._photo])
+        """Grad-CAM of each class summed over the region, ``[K, n]``."""
+        return self._over_region(self._activations.gradcam[self._photo])
 
 
 class SCGBuilder:
@@ -106,6 +129,8 @@ class SCGBuilder:
         sources: what a node holds, of ``SOURCES``. ``pooled`` alone is the paper's node (F's last layer).
             The others are low-dimensional evidence; each gives n values, that of the graph's own class first.
         layers: layers for ``gradact``: names, or an empty list for all of ``classifier.layers``.
+        rest: whether every graph has one more node, "the rest of the photo": the evidence of all that lies in none of
+            its detected concepts. It is never a concept: nothing is matched to it and nothing edits it away.
         baseline_layer: layer of the ``gradact`` baseline; default: that at stride 8.
     """
 
@@ -117,6 +142,7 @@ class SCGBuilder:
         editor: Editor,
         sources: Sequence[str] = ("pooled",),
         layers: Sequence[str] = (),
+        rest: bool = False,
         baseline_layer: str | None = None,
     ) -> None:
         unknown = set(sources) - set(SOURCES)
@@ -127,6 +153,7 @@ class SCGBuilder:
         self.extractor = extractor
         self.editor = editor
         self.sources = tuple(sources)
+        self.rest = rest
         self.layers = tuple(layers) or tuple(layer.name for layer in classifier.layers)
         self.baseline_layer = baseline_layer or _nearest_stride(classifier, 8)
         self.matcher = ConceptMatcher(bank)
@@ -136,10 +163,16 @@ class SCGBuilder:
         return {
             "sources": list(self.sources),
             "layers": list(self.layers),
+            "rest": self.rest,
             "baseline_layer": self.baseline_layer,
             "extractor": self.extractor.settings(),
             "margin": self.editor.margin,
         }
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes of a graph: N concepts and, perhaps, the rest."""
+        return self.bank.num_concepts + self.rest
 
     @property
     def node_features(self) -> int:
@@ -166,9 +199,17 @@ class SCGBuilder:
         graphs, matches, baselines = [], [], []
         for photo, (patches, near) in enumerate(zip(candidates.patches, distances, strict=True)):
             matched = self.matcher.match(near)
-            evidence = PatchEvidence(self.classifier, candidates.activations, photo, patches, self.editor.margin)
-            graphs.append(_graph(matched, self._nodes(evidence), patches))
-            baselines.append(_gather(self._baselines(evidence), matched, 0.0))
+            evidence = Evidence.of_patches(
+                self.classifier, candidates.activations, photo, patches, self.editor.margin
+            )
+            graph, plain = _graph(matched, self._nodes(evidence), patches), self._baselines(evidence)
+            baseline = _gather(plain, matched, 0.0)
+            if self.rest:
+                left = self._nodes(evidence.rest(self.classifier, matched))
+                graph, baseline = _with_rest(graph, left), F.pad(baseline, (0, 0, 0, 1))
+                matched = np.pad(matched, ((0, 0), (0, 1)), constant_values=UNMATCHED)
+            graphs.append(graph)
+            baselines.append(baseline)
             matches.append(matched)
         return PhotoGraphs(
             SCG.stack(graphs),
@@ -183,23 +224,22 @@ class SCGBuilder:
         blurred = gaussian_blur(x, 0.07 * max(x.shape[-2:]))
         return self.classifier.inspect(blurred, layers=self.layers, gradcam=False).maps
 
-    def _nodes(self, evidence: PatchEvidence) -> Tensor:
-        """Node features of every patch in every graph, ``[K, n, D]``."""
+    def _nodes(self, evidence: Evidence) -> Tensor:
+        """Node features of every region in every graph, ``[K, n, D]``."""
         n = len(self.bank.class_names)
         parts = []
         for source in self.sources:
             if source == "pooled":
                 parts.append(evidence.pooled[:, None].expand(-1, n, -1))
             elif source == "shape":
-                shape = torch.cat([evidence.area, evidence.area.sqrt(), evidence.centroids], dim=1)
-                parts.append(shape[:, None].expand(-1, n, -1))
+                parts.append(evidence.shape[:, None].expand(-1, n, -1))
             elif source in ("head", "head_area"):
                 parts.append(_own_class_first(evidence.head * (evidence.area if source == "head_area" else 1)))
             else:
                 parts += [_own_class_first(evidence.gradient(source, layer)) for layer in self.layers]
         return torch.cat(parts, dim=2)
 
-    def _baselines(self, evidence: PatchEvidence) -> Tensor:
+    def _baselines(self, evidence: Evidence) -> Tensor:
         """The plain attributions to each graph's own class, ``[K, n, S]`` in the order of ``BASELINES``."""
         cam = evidence.gradcam_sum()
         area = evidence.area.expand_as(cam)
@@ -231,4 +271,14 @@ def _graph(matched: NDArray[np.int64], nodes: Tensor, patches: Patches) -> SCG:
     centroids = torch.from_numpy(patches.centroids)[:, None].expand(-1, len(matched), -1)
     return SCG(
         _gather(nodes, matched, EPSILON), _gather(centroids, matched, NEUTRAL), torch.from_numpy(matched != UNMATCHED)
+    )
+
+
+def _with_rest(graph: SCG, rest: Tensor) -> SCG:
+    """Append the rest of the photo as a node that is always there; ``rest`` is ``[n (region), n (graph), D]``."""
+    own = torch.arange(len(rest))
+    return SCG(
+        torch.cat([graph.nodes, rest[own, own][:, None].float()], dim=1),
+        F.pad(graph.centroids, (0, 0, 0, 1), value=NEUTRAL),
+        F.pad(graph.detected, (0, 1), value=True),
     )

@@ -74,6 +74,7 @@ class GRN(nn.Module):
         isolate_dummies: a dummy hears nothing, and the edges at it tell no place, so that what it sends and what its
             block gives E are the same in every photo. Between detected nodes Eq. 3 is as written. False: dummies take
             part like any node.
+        squash: draw in the heavy tails of the standardised node features by asinh.
 
     Raises:
         VRXError: not as many widths of edges as of nodes, or none.
@@ -89,6 +90,7 @@ class GRN(nn.Module):
         dropout: float = 0.0,
         skip: bool = False,
         isolate_dummies: bool = True,
+        squash: bool = False,
     ) -> None:
         super().__init__()
         if len(node_widths) != len(edge_widths) or not node_widths:
@@ -105,9 +107,10 @@ class GRN(nn.Module):
             "dropout": dropout,
             "skip": skip,
             "isolate_dummies": isolate_dummies,
+            "squash": squash,
         }
         self.num_classes, self.num_concepts = num_classes, num_concepts
-        self.skip, self.isolate_dummies = skip, isolate_dummies
+        self.skip, self.isolate_dummies, self.squash = skip, isolate_dummies, squash
         self.num_edges = num_concepts * (num_concepts - 1)
         nodes, links = [node_features, *node_widths], [4, *edge_widths]
         self.convs = nn.ModuleList(
@@ -149,8 +152,9 @@ class GRN(nn.Module):
             self.node_std.copy_(torch.where(spread > 1e-6, spread, 1.0))
 
     def _standard(self, scg: SCG) -> Tensor:
-        """Standardised features of detected nodes, their heavy tails drawn in by asinh; dummies keep their epsilon."""
-        scaled = ((scg.nodes - self.node_mean) / self.node_std).asinh()
+        """Standardised features of detected nodes; dummies keep their epsilon."""
+        scaled = (scg.nodes - self.node_mean) / self.node_std
+        scaled = scaled.asinh() if self.squash else scaled
         return torch.where(scg.detected.unsqueeze(-1), scaled, scg.nodes)
 
     def _check(self, scg: SCG) -> None:
