@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
 from torch import Tensor, nn
 
-from vrx.structures import NEUTRAL, SCG, VRXError, edges
+from vrx.structures import NEUTRAL, SCG, VRXError
+from vrx.structures import edges as edge_ends
 
 
 class ConceptGraphConv(nn.Module):
@@ -36,25 +38,27 @@ class ConceptGraphConv(nn.Module):
         self.message_map = nn.Linear(nodes[1] + edges[0], nodes[1], bias=False)  # W3
         self.edge_map = nn.Linear(*edges, bias=False)  # W4
         self.dependency = nn.Parameter(torch.full((num_classes, num_edges), 1 / max(num_concepts - 1, 1)))  # e_ji^c
+        j, i = functional.one_hot(edge_ends(num_concepts), num_concepts).float()
+        self.register_buffer("receives", i.T.contiguous(), persistent=False)  # [N, E]
+        self.register_buffer("place", (i[:, :, None] * j[:, None]).flatten(1), persistent=False)  # [E, N * N]
+        self.receives: Tensor
+        self.place: Tensor
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, edge_attr: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Update nodes and edges of the n graphs of B photos.
 
         Args:
             x: node features ``[B, n, N, in]``.
-            edge_index: j -> i, int64 ``[2, E]``, the same in every graph.
-            edge_attr: ``[B, n, E, in]``.
+            edge_attr: ``[B, n, E, in]``, edges in the order of :func:`vrx.structures.edges`.
             keep: 0 for an edge that carries no message, else 1, ``[B, n, E]``.
 
         Returns:
             Node features ``[B, n, N, out]`` and edge features ``[B, n, E, out]``.
         """
-        j, i = edge_index
         num = self.num_concepts
-        adjacency = x.new_zeros(*keep.shape[:2], num * num)  # [i, j], as the product wants it
-        adjacency[:, :, i * num + j] = self.dependency * keep
-        heard = adjacency.unflatten(2, (num, num)) @ self.neighbour(x)
-        places = x.new_zeros(*x.shape[:3], edge_attr.shape[3]).index_add(2, i, edge_attr * keep.unsqueeze(-1))
+        adjacency = ((self.dependency * keep) @ self.place).unflatten(2, (num, num))  # [B, n, i, j]
+        heard = adjacency @ self.neighbour(x)
+        places = self.receives @ (edge_attr * keep.unsqueeze(-1))
         return self.centre(x) + self.message_map(torch.cat([heard, places], dim=-1)), self.edge_map(edge_attr)
 
 
@@ -124,7 +128,7 @@ class GRN(nn.Module):
         self.dropout = nn.Dropout(dropout)
         per_class = num_concepts * self.node_size + self.num_edges * self.edge_size
         self.embedding = nn.Linear(num_classes * per_class, num_classes)  # E
-        self.register_buffer("edge_index", edges(num_concepts), persistent=False)
+        self.register_buffer("edge_index", edge_ends(num_concepts), persistent=False)
         self.register_buffer("node_mean", torch.zeros(node_features))
         self.register_buffer("node_std", torch.ones(node_features))
         self.edge_index: Tensor
@@ -195,7 +199,7 @@ class GRN(nn.Module):
         exists = torch.ones_like(heard) if keep_edges is None else keep_edges
         attr, sends = places, (exists & heard).to(x.dtype)
         for conv, node_norm, edge_norm in zip(self.convs, self.node_norms, self.edge_norms, strict=True):
-            x, attr = conv(x, self.edge_index, attr, sends)
+            x, attr = conv(x, attr, sends)
             x, attr = _over_features(node_norm, x.relu()), _over_features(edge_norm, attr.relu())
         links = attr * exists.unsqueeze(-1)
         return torch.cat([x, given], -1) if self.skip else x, links
