@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections import Counter
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from vrx.data.images import IMAGE_SUFFIXES
+from vrx.data.images import SUFFIXES, is_image
 from vrx.explain.explainer import Explainer
 from vrx.explain.report import write_explanation
 from vrx.explain.words import sentence, trust_line
-from vrx.runtime import quiet_libraries, script
+from vrx.runtime import device_of, script
 from vrx.structures import VRXError
 
 log = logging.getLogger("vrx")
@@ -28,14 +30,27 @@ def find_images(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
+    found = sorted(p for p in path.rglob("*") if is_image(p)) if path.is_dir() else []
     if not found:
-        raise VRXError(f"images={path}: no photo there. Give a file, or a folder of {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise VRXError(f"images={path}: no photo there. Give a file, or a folder of {', '.join(sorted(SUFFIXES))}.")
     return found
 
 
+def folders(images: list[Path], root: Path) -> list[Path]:
+    """Where each explanation goes, relative to ``out``: by the photo's name, with its suffix where two share one."""
+    if root.is_file():
+        return [Path(root.stem)]
+    inside = [image.relative_to(root) for image in images]
+    stems = Counter(path.with_suffix("") for path in inside)
+    return [path if stems[path.with_suffix("")] > 1 else path.with_suffix("") for path in inside]
+
+
 def class_index(label: str | None, class_names: tuple[str, ...]) -> int | None:
-    """Index of the label among the classes of interest."""
+    """Index of the label among the classes of interest.
+
+    Raises:
+        VRXError: it is none of them.
+    """
     if label is None:
         return None
     if label not in class_names:
@@ -44,28 +59,53 @@ def class_index(label: str | None, class_names: tuple[str, ...]) -> int | None:
     return class_names.index(label)
 
 
+def open_run(cfg: DictConfig) -> Explainer:
+    """The run's explainer.
+
+    Raises:
+        VRXError: not a finished run, a damaged one, or an option that there is not.
+    """
+    if cfg.contributions not in (None, "gradient", "knockout"):
+        raise VRXError(f"contributions={cfg.contributions!r}: use gradient or knockout.")
+    if cfg.device not in ("cpu", "cuda"):
+        raise VRXError(f"device={cfg.device!r}: use cpu or cuda.")
+    if cfg.device == "cuda":
+        device_of("cuda")
+    try:
+        return Explainer.load(str(cfg.run), cfg.device, cfg.contributions)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise VRXError(f"run={cfg.run} is damaged ({reason}): rerun train.py.") from error
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="explain")
 @script
 def main(cfg: DictConfig) -> None:
     """Write JSON, PNG and a self-contained HTML page for every photo."""
-    quiet_libraries()
-    images = find_images(Path(str(cfg.images)))
-    explainer = Explainer.load(str(cfg.run), cfg.device, cfg.contributions)
+    missing = OmegaConf.missing_keys(cfg) & {"run", "images"}
+    if missing:
+        raise VRXError("Give both: python explain.py run=<run folder> images=<file or folder>.")
+    root, out = Path(str(cfg.images)), Path(str(cfg.out))
+    images = find_images(root)
+    explainer = open_run(cfg)
     label = class_index(cfg.label, explainer.bank.class_names)
     unreadable = []
-    for path in tqdm(images, desc="explaining", unit="photo", disable=len(images) == 1):
-        try:
-            explanation = explainer.explain(path, label)
-        except VRXError as error:
-            unreadable.append(str(error))
-            continue
-        folder = Path(str(cfg.out)) / path.stem
-        write_explanation(folder, explanation, explainer.bank)
-        log.info("%s\n  %s\n  %s\n  -> %s", path, sentence(explanation), trust_line(explanation), folder)
-    for error_text in unreadable:
-        log.warning("skipped: %s", error_text)
+    with logging_redirect_tqdm():
+        bar = tqdm(list(zip(images, folders(images, root), strict=True)), desc="explaining", unit="photo")
+        for path, folder in bar:
+            try:
+                explanation = explainer.explain(path, label)
+            except VRXError as error:
+                unreadable.append(str(error))
+                log.warning("skipped: %s", error)
+                continue
+            write_explanation(out / folder, explanation, explainer.bank)
+            page = (out / folder / "explanation.html").resolve()
+            log.info("%s\n  %s\n  %s\n  Open %s", path, sentence(explanation), trust_line(explanation), page)
     if len(unreadable) == len(images):
-        raise VRXError(f"None of the {len(images)} photos could be read.")
+        raise VRXError(f"images={root}: none of the {len(images)} photos could be read. {unreadable[0]}")
+    if unreadable:
+        log.warning("Skipped %d of %d photos (named above).", len(unreadable), len(images))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from captum.attr import LayerGradCam
 from PIL import Image
 from torch import Tensor, nn
 
-from vrx.classifiers import Classifier, Preprocessing, class_targets, load_classifier
+from vrx.activations import class_targets
+from vrx.classifiers import Classifier, Preprocessing, load_classifier
 from vrx.structures import VRXError
 
 NAMES = ["a", "b", "c"]
@@ -226,6 +227,33 @@ def test_gradient_x_activation_by_hand(target: str) -> None:
                 torch.testing.assert_close(got.grad_act[name][b, c], product.sum(0))
                 positive = torch.where(product > 0, product, torch.zeros(())).sum(0)
                 torch.testing.assert_close(got.grad_act_positive[name][b, c], positive)
+
+
+@pytest.mark.parametrize("target", ["centred", "logit", "margin"])
+def test_gradient_times_difference_by_hand_in_one_backward_pass_fewer(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = toy()
+    x, base = photos(2), photos(3)[2:]
+    reference = {name: m.expand(2, -1, -1, -1) for name, m in f.inspect(base, gradcam=False).maps.items()}
+    maps = f.inspect(x, gradcam=False).maps["features.2"]
+    passes: list[int] = []
+    plain = torch.autograd.grad
+
+    def counted(outputs: Tensor, inputs: object, **kwargs: bool) -> tuple[Tensor, ...]:
+        passes.append(isinstance(inputs, list))
+        return plain(outputs, inputs, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    got = f.inspect(x, gradients=True, target=target, gradcam=False, reference=reference)  # type: ignore[arg-type]
+    assert sum(passes) == (3 if target == "logit" else 2)
+    leaf = maps.clone().requires_grad_()
+    logits = f.network.head(torch.relu(f.network.features[3](leaf)).mean((2, 3)))[:, [2, 0, 3]]
+    values = class_targets(logits, target)  # type: ignore[arg-type]
+    for c in range(3):
+        (slope,) = plain(values[:, c].sum(), leaf, retain_graph=True)
+        expected = (slope * (maps - reference["features.2"])).sum(1)
+        torch.testing.assert_close(got.grad_diff["features.2"][:, c], expected)
 
 
 def out_of_place(network: nn.Module) -> None:

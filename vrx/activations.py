@@ -72,12 +72,62 @@ def gradcam_of(slope: Tensor, activation: Tensor) -> Tensor:
     return torch.einsum("bd,bdhw->bhw", weights, activation.float()).relu()
 
 
-def gradient_x_activation(layer: Layer, slope: Tensor, output: Tensor, reference: Tensor | None) -> tuple[Tensor, ...]:
-    """Sum over the channels, ``[B, h, w]`` each, of gradient x activation, of its positive part, and, where there is
+def slopes_in_logits(logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    """What to differentiate so that one backward pass fewer than classes is enough.
 
-    a reference, of gradient x (activation minus reference).
+    Every target but ``logit`` stays the same when all logits are shifted alike, so its gradient is a mixture of the
+    gradients of n - 1 differences of logits.
+
+    Args:
+        logits: ``[B, n]``, part of a graph.
+        target: see :func:`class_targets`.
+
+    Returns:
+        What to differentiate, ``[B, m]`` (m = n - 1, or n where it must be), and how the gradient of each class'
+        target is mixed from theirs, ``[B, n, m]``.
     """
-    gradient, activation = layer.to_map(slope).float(), layer.to_map(output).float()
-    product = gradient * activation
-    pair = product.sum(1), product.clamp_(min=0).sum(1)
-    return pair if reference is None else (*pair, (gradient * (activation - reference)).sum(1))
+    size, n = logits.shape
+    leaf = logits.detach().requires_grad_()
+    targets = class_targets(leaf, target)
+    if target == "logit" or n == 1:
+        return logits, torch.eye(n, dtype=logits.dtype, device=logits.device).expand(size, n, n)
+    rows = [torch.autograd.grad(targets[:, c].sum(), leaf, retain_graph=True)[0] for c in range(n)]
+    return logits[:, :-1] - logits[:, -1:], torch.stack(rows, 1)[..., :-1]
+
+
+class GradientEvidence:
+    """Gradient x activation of every class at one layer, from the gradients of what :func:`slopes_in_logits` gives.
+
+    Args:
+        layer: where.
+        output: of the layer's module for B photos.
+        reference: its map for reference photos, ``[B, D, h, w]``, for gradient x (activation minus reference).
+    """
+
+    def __init__(self, layer: Layer, output: Tensor, reference: Tensor | None = None) -> None:
+        self._layer, self._activation = layer, layer.to_map(output).float()
+        self._reference = reference
+        self._products: list[Tensor] = []  # [B, h, w, D] each: sums over the channels run along memory
+        self._differences: list[Tensor] = []
+
+    def add(self, slope: Tensor) -> None:
+        """Take the next gradient at the layer's output."""
+        gradient = self._layer.to_map(slope).float()
+        if self._reference is not None:
+            self._differences.append((gradient * (self._activation - self._reference)).sum(1))
+        self._products.append((gradient * self._activation).permute(0, 2, 3, 1))
+
+    def mixed(self, mixing: Tensor) -> tuple[Tensor, ...]:
+        """Sums over the channels, ``[B, n, h, w]`` each: of the product, of its positive part and, with a reference,
+
+        of gradient x (activation minus reference). ``mixing`` is ``[B, n, m]``.
+        """
+        whole, positive = [], []
+        for b, weights in enumerate(mixing):  # photo by photo: all classes of a batch at once would take much memory
+            product = torch.tensordot(weights, torch.stack([p[b] for p in self._products]), dims=1)
+            whole.append(product.sum(-1))
+            positive.append(product.clamp_(min=0).sum(-1))
+        pair = torch.stack(whole), torch.stack(positive)
+        if self._reference is None:
+            return pair
+        return *pair, torch.einsum("bcm,bmhw->bchw", mixing, torch.stack(self._differences, 1))

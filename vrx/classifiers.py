@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vrx.activations import Activations, Target, class_targets, gradcam_of, gradient_x_activation, recording
+from vrx.activations import (
+    Activations,
+    GradientEvidence,
+    Target,
+    gradcam_of,
+    recording,
+    slopes_in_logits,
+)
 from vrx.architectures import Preprocessing, Resize, Source, build_network, preprocessing_of, resolve_name
 from vrx.layers import Hook, Layer, find_layers, hooked, layer_to_match, named_layers
 from vrx.structures import VRXError
@@ -164,7 +171,8 @@ class Classifier(nn.Module):
         gradcam: bool = True,
         reference: Mapping[str, Tensor] | None = None,
     ) -> Activations:
-        """Logits, feature maps and gradient evidence in one forward pass and at most one backward pass a class.
+        """Logits, feature maps and gradient evidence in one forward pass and at most one backward pass a class (one
+        fewer for targets that compare classes).
 
         The graph starts at the earliest layer whose gradient is asked for: nothing before it is kept or
         differentiated. Works inside ``no_grad`` and ``inference_mode`` too.
@@ -173,7 +181,7 @@ class Classifier(nn.Module):
             x: normalised photos ``[B, 3, H, W]``.
             gradients: layers whose gradient x activation is wanted; True: all of ``layers``.
             layers: names of the layers whose maps are wanted; None: all. Those of ``gradients`` come on top.
-            target: what is attributed by ``grad_act``, see :func:`class_targets`.
+            target: what is attributed by ``grad_act``, see :func:`vrx.activations.class_targets`.
             gradcam: whether to make Grad-CAM (a backward pass through the head alone).
             reference: maps of a reference photo (``maps`` of another call) for ``grad_diff``.
 
@@ -185,22 +193,16 @@ class Classifier(nn.Module):
         last = self.layers[-1]
         chosen = self._chosen({*wanted, *attributed, *([last.name] if gradcam else [])})
         from_here = self._chosen({*attributed, *([last.name] if gradcam else [])})
-        evidence: dict[str, list[tuple[Tensor, ...]]] = {layer.name: [] for layer in self._chosen(set(attributed))}
         with recording():
             x = x.detach().clone() if x.is_inference() else x.detach()
             logits, outputs = self._captured(x, chosen, from_here)
-            targets = class_targets(logits, target)
             cams = []
-            for c in range(len(self.class_names)):
-                if gradcam:
-                    (slope,) = torch.autograd.grad(logits[:, c].sum(), [outputs[last.name]], retain_graph=True)
-                    cams.append(gradcam_of(last.to_map(slope), last.to_map(outputs[last.name].detach())))
-                if evidence:
-                    slopes = torch.autograd.grad(targets[:, c].sum(), [outputs[k] for k in evidence], retain_graph=True)
-                    for layer, slope in zip(self._chosen(set(evidence)), slopes, strict=True):
-                        base = reference.get(layer.name) if reference else None
-                        made = gradient_x_activation(layer, slope, outputs[layer.name].detach(), base)
-                        evidence[layer.name].append(made)
+            for c in range(len(self.class_names) if gradcam else 0):
+                (slope,) = torch.autograd.grad(logits[:, c].sum(), [outputs[last.name]], retain_graph=True)
+                cams.append(gradcam_of(last.to_map(slope), last.to_map(outputs[last.name].detach())))
+            evidence = self._gradient_evidence(
+                logits, target, [(layer, outputs[layer.name]) for layer in self._chosen(set(attributed))], reference
+            )
         return Activations(
             logits.detach(),
             {
@@ -209,11 +211,29 @@ class Classifier(nn.Module):
                 if layer.name in {*wanted, *evidence}
             },
             torch.stack(cams, 1) if cams else logits.new_zeros(len(x), 0, *last.grid),
-            *(
-                {name: torch.stack([v[kind] for v in values], 1) for name, values in evidence.items()}
-                for kind in range(3 if reference else 2)
-            ),
+            *({name: values[kind] for name, values in evidence.items()} for kind in range(3 if reference else 2)),
         )
+
+    def _gradient_evidence(
+        self,
+        logits: Tensor,
+        target: Target,
+        outputs: Sequence[tuple[Layer, Tensor]],
+        reference: Mapping[str, Tensor] | None,
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """What :class:`GradientEvidence` makes of each layer; one backward pass a class, or one fewer."""
+        if not outputs:
+            return {}
+        made = [
+            GradientEvidence(layer, output.detach(), reference.get(layer.name) if reference else None)
+            for layer, output in outputs
+        ]
+        differentiated, mixing = slopes_in_logits(logits, target)
+        for value in differentiated.unbind(1):
+            slopes = torch.autograd.grad(value.sum(), [output for _, output in outputs], retain_graph=True)
+            for evidence, slope in zip(made, slopes, strict=True):
+                evidence.add(slope)
+        return {layer.name: evidence.mixed(mixing) for (layer, _), evidence in zip(outputs, made, strict=True)}
 
     def gradcam(self, x: Tensor) -> Tensor:
         """Grad-CAM (Selvaraju et al. 2017) of each logit of interest at the last layer, ``[B, n, h, w]``, >= 0."""

@@ -1,4 +1,4 @@
-"""Edit a photo as F sees it: take the pixels of a concept away. Pure functions on normalised batches.
+"""Edit a photo as F sees it: take the pixels of a concept away, put others there, or move them. Pure functions.
 
 A hard-edged patch of one colour is itself something that F reacts to. The default fill therefore paints the
 hole from its surroundings and feathers its edge ("remove and debias", Rong et al., ICML 2022); how much this
@@ -57,7 +57,10 @@ def inpaint(x: Tensor, hole: Tensor) -> Tensor:
 
 
 def soften(masks: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Grow masks by ``margin`` (share of the longer side) and feather their edge over the same width.
+    """Grow masks by ``margin`` (share of the longer side) and feather the grown edge, inwards and outwards.
+
+    The feather is a Gaussian of half the margin, cut off at one and a half: nothing further than two and a half
+    margins from a mask has a weight.
 
     Args:
         masks: bool or 0/1 ``[B, H, W]``.
@@ -116,3 +119,98 @@ class Editor:
         """
         hole, alpha = soften(masks.to(x.device), self.margin)
         return alpha * self._background(x, hole) + (1 - alpha) * x
+
+    def substitute(self, x: Tensor, masks: Tensor, donors: Tensor, donor_masks: Tensor) -> Tensor:
+        """Put patches of other photos in the place of ``masks``, blended like every edit (4.2, 4.3).
+
+        The donor is scaled alike in both directions, so that its patch covers the hole's bounding box, and its middle
+        comes to lie on the hole's. What shows is decided by the hole alone: any donor changes the same pixels.
+
+        Args:
+            x: normalised photos ``[B, 3, H, W]``.
+            masks: what to replace of each photo, bool ``[B, H, W]``; where it is empty the photo stays.
+            donors: normalised photos of any size, ``[B, 3, Hd, Wd]``.
+            donor_masks: the patch of each, bool ``[B, Hd, Wd]``, not empty.
+
+        Returns:
+            The edited photos ``[B, 3, H, W]``.
+        """
+        _, alpha = soften(masks.to(x.device), self.margin)
+        layers = [
+            fitted(donor.to(x.device), _box(donor_mask), _box(mask), (x.shape[2], x.shape[3])) if mask.any() else photo
+            for photo, mask, donor, donor_mask in zip(x, masks, donors, donor_masks, strict=True)
+        ]
+        return alpha * torch.stack(layers) + (1 - alpha) * x if layers else x
+
+    def move(self, x: Tensor, masks: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Move patches to another place of the same photo and fill what they leave behind (4.3).
+
+        Args:
+            x: normalised photos ``[B, 3, H, W]``.
+            masks: what to move, bool ``[B, H, W]``.
+            offsets: (dx, dy) in pixels, right and down, int ``[B, 2]``; shortened so that the patch stays inside.
+
+        Returns:
+            The edited photos ``[B, 3, H, W]`` and where the patches are now, bool ``[B, H, W]``.
+        """
+        _, alpha = soften(masks.to(x.device), self.margin)
+        emptied, edited, places = self.delete(x, masks), [], []
+        for photo, left, weight, mask, offset in zip(x, emptied, alpha, masks, offsets.tolist(), strict=True):
+            dx, dy = _inside(_box(mask), offset, (x.shape[2], x.shape[3])) if mask.any() else (0, 0)
+            weight = shifted(weight, dx, dy)
+            edited.append(weight * shifted(photo, dx, dy) + (1 - weight) * left)
+            places.append(shifted(mask, dx, dy))
+        return (torch.stack(edited), torch.stack(places)) if edited else (x, masks)
+
+
+Box = tuple[int, int, int, int]
+"""Top, left, bottom (exclusive), right (exclusive), pixels."""
+
+
+def _box(mask: Tensor) -> Box:
+    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+    if not len(rows):
+        raise ValueError("an empty mask has no place: give a patch with at least one pixel")
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def _inside(box: Box, offset: list[int], shape: tuple[int, int]) -> tuple[int, int]:
+    """The offset (dx, dy), shortened so that the box stays inside the photo."""
+    dx, dy = (round(v) for v in offset)
+    return max(-box[1], min(dx, shape[1] - box[3])), max(-box[0], min(dy, shape[0] - box[2]))
+
+
+def shifted(x: Tensor, dx: int, dy: int) -> Tensor:
+    """``[..., H, W]`` moved right by ``dx`` and down by ``dy`` pixels; what enters at the border is 0."""
+    height, width = x.shape[-2:]
+    out = torch.zeros_like(x)
+    to_rows, to_columns = slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0))
+    rows, columns = slice(max(-dy, 0), height + min(-dy, 0)), slice(max(-dx, 0), width + min(-dx, 0))
+    out[..., to_rows, to_columns] = x[..., rows, columns]
+    return out
+
+
+def fitted(donor: Tensor, source: Box, target: Box, shape: tuple[int, int]) -> Tensor:
+    """A photo scaled and moved so that its box ``source`` covers the box ``target`` of a photo of another size.
+
+    Args:
+        donor: ``[3, Hd, Wd]``.
+        source: box in the donor.
+        target: box in the result.
+        shape: height and width of the result.
+
+    Returns:
+        ``[3, *shape]``; beyond the donor's border its border pixels go on.
+    """
+    height, width = donor.shape[1:]
+    zoom = max((target[2] - target[0]) / (source[2] - source[0]), (target[3] - target[1]) / (source[3] - source[1]))
+    picture = donor[None]
+    if zoom < 1:  # smaller: average first, or fine detail would alias
+        size = (max(1, round(height * zoom)), max(1, round(width * zoom)))
+        picture = F.interpolate(picture, size=size, mode="bilinear", antialias=True, align_corners=False)
+    rows = (torch.arange(shape[0], device=donor.device) + 0.5 - (target[0] + target[2]) / 2) / zoom
+    columns = (torch.arange(shape[1], device=donor.device) + 0.5 - (target[1] + target[3]) / 2) / zoom
+    y = (rows + (source[0] + source[2]) / 2) / height * 2 - 1
+    x = (columns + (source[1] + source[3]) / 2) / width * 2 - 1
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None].to(donor.dtype)
+    return F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)[0]

@@ -55,7 +55,9 @@ class Patches:
     @property
     def masks(self) -> NDArray[np.bool_]:
         """Which pixels belong to each patch, bool ``[K, H, W]``."""
-        return np.stack([(self.labels == i).any(0) for i in self.ids]) if len(self) else np.zeros((0, *self.shape), bool)
+        return (
+            np.stack([(self.labels == i).any(0) for i in self.ids]) if len(self) else np.zeros((0, *self.shape), bool)
+        )
 
     @property
     def areas(self) -> NDArray[np.float32]:
@@ -69,7 +71,9 @@ class Patches:
         y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
         return np.stack([self.mean_of(x), self.mean_of(y)], axis=1).astype(np.float32)
 
-    def _bincount(self, index: NDArray[np.int64], size: int, weights: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    def _bincount(
+        self, index: NDArray[np.int64], size: int, weights: NDArray[Any] | None = None
+    ) -> NDArray[np.float64]:
         """Sum ``weights`` over the pixels of each patch and ``index`` (``[H, W]``, in [0, size)): ``[K, size]``."""
         top = int(self.labels.max()) + 1
         joint = (self.labels.astype(np.int64) * size + index).ravel()
@@ -78,9 +82,17 @@ class Patches:
 
     def cell_counts(self, rows: int, columns: int) -> NDArray[np.float32]:
         """How many pixels of each patch lie in each cell of a grid over the photo, ``[K, rows * columns]``."""
+        return self._bincount(self._cells(rows, columns), rows * columns).astype(np.float32)
+
+    def cell_shares(self, rows: int, columns: int) -> NDArray[np.float32]:
+        """Share of each cell of a grid over the photo that each patch covers, ``[K, rows * columns]`` in [0, 1]."""
+        size = np.bincount(self._cells(rows, columns).ravel(), minlength=rows * columns)
+        return (self.cell_counts(rows, columns) / np.maximum(size, 1)).astype(np.float32)
+
+    def _cells(self, rows: int, columns: int) -> NDArray[np.int64]:
+        """Cell of each pixel, row by row, ``[H, W]``."""
         height, width = self.shape
-        cell = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
-        return self._bincount(cell, rows * columns).astype(np.float32)
+        return (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
 
     def mean_of(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Mean of a map ``[H, W]`` over the pixels of each patch, ``[K]``."""
@@ -181,8 +193,8 @@ class ConceptBank:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        lead = (len(self.class_names), self.centroids.shape[1])
         _require(self.centroids.ndim == 3, f"centroids must be [n, N, Dm], got {self.centroids.shape}")
+        lead = (len(self.class_names), self.centroids.shape[1])
         for name in ("centroids", "radius", "importance", "p_value", "exemplars", "exemplar_masks"):
             shape = getattr(self, name).shape
             _require(shape[:2] == lead, f"ConceptBank.{name} must start with [n, N] = {lead}, got {shape}")
@@ -213,6 +225,7 @@ class ConceptBank:
         (folder / "bank.safetensors.part").replace(folder / "bank.safetensors")
         text = {
             "class_names": list(self.class_names),
+            "digest": self.digest,
             "exemplar_paths": self.exemplar_paths,
             "settings": self.settings,
         }
@@ -229,16 +242,20 @@ class ConceptBank:
         try:
             text = json.loads((folder / "bank.json").read_text())
             arrays = load_file(folder / "bank.safetensors")
-            return cls(
+            bank = cls(
                 tuple(text["class_names"]),
                 exemplar_paths=text["exemplar_paths"],
                 settings=text["settings"],
                 **arrays,
             )
+            _require(text.get("digest", bank.digest) == bank.digest, "bank.json and bank.safetensors do not belong")
+            return bank
         except FileNotFoundError as error:
             raise VRXError(f"No concept bank in {folder}: run train.py first, or give another run folder.") from error
         except Exception as error:
-            raise VRXError(f"The concept bank in {folder} is damaged ({error}): delete that folder and rerun.") from error
+            raise VRXError(
+                f"The concept bank in {folder} is damaged ({error}): delete that folder and rerun."
+            ) from error
 
 
 @dataclass(frozen=True)

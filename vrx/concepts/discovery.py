@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from skimage.segmentation import find_boundaries
-from torch import Tensor
 from tqdm import tqdm
 
 from vrx.classifiers import Classifier
+from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, make_bank
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.importance import Method, above_random, area_matched, holm, margins, tcav
 from vrx.edits import Editor
-from vrx.structures import ConceptBank, Patches, VRXError
-
-THUMBNAIL = 96
-
-
-@dataclass(frozen=True)
-class DiscoveryPhoto:
-    """One photo to discover concepts on: its path, normalised pixels ``[3, H, W]`` and superpixels."""
-
-    path: str
-    x: Tensor
-    superpixels: Patches
-
-
-@dataclass(frozen=True)
-class _ClassPatches:
-    """All attended patches of a class' photos, flat: ``features[m]`` is patch ``patch[m]`` of photo ``photo[m]``."""
-
-    photos: Sequence[DiscoveryPhoto]
-    patches: list[Patches]
-    margin: NDArray[np.float64]
-    features: NDArray[np.float32]
-    photo: NDArray[np.int64]
-    patch: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Concept:
-    centroid: NDArray[np.float32]
-    radius: float
-    exemplars: NDArray[np.int64]
-    importance: float
-    p_value: float
+from vrx.structures import ConceptBank, VRXError
 
 
 def is_popular(photo_of_member: NDArray[np.int64], num_photos: int, min_patches: int) -> bool:
@@ -107,6 +72,11 @@ class ConceptDiscovery:
             raise VRXError(f"concepts.radius_quantile={radius_quantile} is out of range: use (0, 1].")
         if clusters < num_concepts:
             raise VRXError(f"concepts.clusters={clusters} cannot give {num_concepts} concepts: raise it.")
+        if importance == "tcav" and (extractor.encoder.kind != "pooled" or clusters < 2):
+            raise VRXError(
+                "concepts.importance=tcav compares features of one layer of F with those of other clusters: it needs "
+                f"concepts.encoder=pooled (now {extractor.encoder.kind}) and two clusters or more (now {clusters})."
+            )
         self.extractor, self.editor = extractor, editor
         self.num_concepts, self.clusters, self.min_patches = num_concepts, clusters, min_patches
         self.max_exemplars, self.shown_exemplars = max_exemplars, shown_exemplars
@@ -135,9 +105,15 @@ class ConceptDiscovery:
             patches = self._collect(classifier, photos[name], index)
             concepts.append(self._discover(classifier, patches, name, index))
             sources.append(patches)
-        return self._bank(classifier, concepts, sources)
+        settings = {"classifier": classifier.fingerprint, "discovery": self.settings()}
+        return make_bank(classifier, concepts, sources, self.num_concepts, self.shown_exemplars, settings)
 
-    def _collect(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], index: int) -> _ClassPatches:
+    def _collect(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], index: int) -> ClassPatches:
+        if not photos:
+            raise VRXError(
+                f"Class {classifier.class_names[index]!r} has no readable discovery photo: give some, "
+                "or leave it out of data.classes."
+            )
         features, patches, margin = [], [], []
         for start in range(0, len(photos), self.batch_size):
             part = photos[start : start + self.batch_size]
@@ -147,7 +123,7 @@ class ConceptDiscovery:
             patches += found.patches
             margin.append(margins(found.activations.logits.double())[:, index].cpu().numpy())
         counts = [len(p) for p in patches]
-        return _ClassPatches(
+        return ClassPatches(
             photos,
             patches,
             np.concatenate(margin),
@@ -156,7 +132,7 @@ class ConceptDiscovery:
             np.concatenate([np.arange(c) for c in counts]),
         )
 
-    def _discover(self, classifier: Classifier, pool: _ClassPatches, name: str, index: int) -> list[_Concept]:
+    def _discover(self, classifier: Classifier, pool: ClassPatches, name: str, index: int) -> list[Concept]:
         if len(pool.features) < self.clusters:
             raise VRXError(
                 f"Class {name!r} has {len(pool.features)} patches for {self.clusters} clusters: lower "
@@ -164,7 +140,9 @@ class ConceptDiscovery:
             )
         centroids, member_of, distance = self._cluster(pool.features)
         popular = [
-            k for k in range(self.clusters) if is_popular(pool.photo[member_of == k], len(pool.photos), self.min_patches)
+            k
+            for k in range(self.clusters)
+            if is_popular(pool.photo[member_of == k], len(pool.photos), self.min_patches)
         ]
         if not popular:
             raise VRXError(
@@ -176,17 +154,12 @@ class ConceptDiscovery:
         measure = self._effects if self.importance == "effect" else self._tcav
         values, p_values = measure(classifier, pool, member_of, exemplars, index)
         corrected = holm(np.asarray(p_values))
-        ranked = sorted(range(len(popular)), key=lambda i: -values[i])[: self.num_concepts]
-        return [
-            _Concept(
-                centroids[popular[i]],
-                float(np.quantile(distance[member_of == popular[i]], self.radius_quantile)),
-                exemplars[popular[i]],
-                values[i],
-                float(corrected[i]),
-            )
-            for i in ranked
-        ]
+        found = []
+        for i in sorted(range(len(popular)), key=lambda i: -values[i])[: self.num_concepts]:
+            k = popular[i]
+            radius = float(np.quantile(distance[member_of == k], self.radius_quantile))
+            found.append(Concept(centroids[k], radius, exemplars[k], values[i], float(corrected[i])))
+        return found
 
     def _cluster(
         self, features: NDArray[np.float32]
@@ -198,10 +171,10 @@ class ConceptDiscovery:
         )
         means.train(np.ascontiguousarray(features))
         squared, nearest = means.index.search(np.ascontiguousarray(features), 1)
-        return means.centroids, nearest[:, 0], np.sqrt(np.maximum(squared[:, 0], 0))
+        return np.asarray(means.centroids), nearest[:, 0], np.sqrt(np.maximum(squared[:, 0], 0))
 
     def _exemplars(
-        self, pool: _ClassPatches, members: NDArray[np.int64], distance: NDArray[np.float32]
+        self, pool: ClassPatches, members: NDArray[np.int64], distance: NDArray[np.float32]
     ) -> NDArray[np.int64]:
         """The most typical members, nearest first, at most one a photo."""
         nearest = members[np.argsort(distance[members], kind="stable")]
@@ -211,7 +184,7 @@ class ConceptDiscovery:
     def _effects(
         self,
         classifier: Classifier,
-        pool: _ClassPatches,
+        pool: ClassPatches,
         member_of: NDArray[np.int64],
         exemplars: Mapping[int, NDArray[np.int64]],
         index: int,
@@ -230,14 +203,14 @@ class ConceptDiscovery:
         return values, p_values
 
     def _falls(
-        self, classifier: Classifier, pool: _ClassPatches, wanted: NDArray[np.int64], index: int
+        self, classifier: Classifier, pool: ClassPatches, wanted: NDArray[np.int64], index: int
     ) -> NDArray[np.float64]:
         falls = np.zeros(len(wanted))
         step = 4 * self.batch_size
         for start in range(0, len(wanted), step):
             part = wanted[start : start + step]
-            photos = torch.stack([pool.photos[pool.photo[m]].x for m in part]).to(classifier.device)
-            masks = np.concatenate([pool.patches[pool.photo[m]].select(pool.patch[m : m + 1]).masks for m in part])
+            photos = torch.stack([pool.source(m).x for m in part]).to(classifier.device)
+            masks = np.stack([pool.mask(m) for m in part])
             with torch.inference_mode():
                 logits = classifier(self.editor.delete(photos, torch.from_numpy(masks)))
             after = margins(logits.double())[:, index].cpu().numpy()
@@ -247,7 +220,7 @@ class ConceptDiscovery:
     def _tcav(
         self,
         classifier: Classifier,
-        pool: _ClassPatches,
+        pool: ClassPatches,
         member_of: NDArray[np.int64],
         exemplars: Mapping[int, NDArray[np.int64]],
         index: int,
@@ -257,9 +230,7 @@ class ConceptDiscovery:
         gradients = np.concatenate(
             [
                 classifier.layer_gradient(torch.stack([p.x for p in part]).to(classifier.device), layer, index).cpu()
-                for part in (
-                    pool.photos[i : i + self.batch_size] for i in range(0, len(pool.photos), self.batch_size)
-                )
+                for part in (pool.photos[i : i + self.batch_size] for i in range(0, len(pool.photos), self.batch_size))
             ]
         )
         results = []
@@ -268,67 +239,20 @@ class ConceptDiscovery:
             results.append(tcav(pool.features[inside], pool.features[~inside], gradients, seed=self.seed))
         return [score for score, _ in results], [p for _, p in results]
 
-    def _bank(
-        self, classifier: Classifier, concepts: list[list[_Concept]], sources: list[_ClassPatches]
-    ) -> ConceptBank:
-        n, num, shown = len(concepts), self.num_concepts, self.shown_exemplars
-        height, width = classifier.input_size
-        centroids = np.zeros((n, num, sources[0].features.shape[1]), np.float32)
-        radius = np.full((n, num), -1, np.float32)
-        importance = np.zeros((n, num), np.float32)
-        p_value = np.ones((n, num), np.float32)
-        thumbnails = np.full((n, num, shown, THUMBNAIL, THUMBNAIL, 3), 255, np.uint8)
-        masks = np.zeros((n, num, shown, -(-height * width // 8)), np.uint8)
-        paths = [[[""] * shown for _ in range(num)] for _ in range(n)]
-        for c, (found, pool) in enumerate(zip(concepts, sources, strict=True)):
-            for k, concept in enumerate(found):
-                centroids[c, k], radius[c, k] = concept.centroid, concept.radius
-                importance[c, k], p_value[c, k] = concept.importance, concept.p_value
-                for e, member in enumerate(concept.exemplars[:shown]):
-                    photo = pool.photos[pool.photo[member]]
-                    mask = pool.patches[pool.photo[member]].select(pool.patch[member : member + 1]).masks[0]
-                    thumbnails[c, k, e] = thumbnail(classifier.pixels(photo.x[None])[0], mask)
-                    masks[c, k, e] = np.packbits(mask)
-                    paths[c][k][e] = photo.path
-        settings = {"classifier": classifier.fingerprint, "discovery": self.settings()}
-        return ConceptBank(
-            tuple(classifier.class_names), centroids, radius, importance, p_value, thumbnails, masks, paths, settings
-        )
-
 
 def _with_controls(
-    pool: _ClassPatches, member_of: NDArray[np.int64], cluster: int, exemplars: NDArray[np.int64], rng: np.random.Generator
+    pool: ClassPatches,
+    member_of: NDArray[np.int64],
+    cluster: int,
+    exemplars: NDArray[np.int64],
+    rng: np.random.Generator,
 ) -> list[tuple[int, int]]:
     """Each exemplar with a random, area-matched patch of its own photo that is not of its cluster."""
     pairs = []
     for member in exemplars:
         photo = pool.photo[member]
         here = np.flatnonzero(pool.photo == photo)
-        control = area_matched(
-            pool.patches[photo].areas, int(pool.patch[member]), member_of[here] == cluster, rng
-        )
+        control = area_matched(pool.patches[photo].areas, int(pool.patch[member]), member_of[here] == cluster, rng)
         if control >= 0:
             pairs.append((int(member), int(here[control])))
     return pairs
-
-
-def thumbnail(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int = THUMBNAIL) -> NDArray[np.uint8]:
-    """A patch in its surroundings, outlined, as a square.
-
-    Args:
-        image: the photo, uint8 ``[H, W, 3]``.
-        mask: the patch, bool ``[H, W]``.
-        size: side of the square in pixels.
-    """
-    height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    side = min(int(1.6 * max(np.ptp(rows) + 1, np.ptp(columns) + 1, 0.15 * height)), height, width)
-    top = int(np.clip((rows[0] + rows[-1] - side) // 2 + 1, 0, height - side))
-    left = int(np.clip((columns[0] + columns[-1] - side) // 2 + 1, 0, width - side))
-    box = (slice(top, top + side), slice(left, left + side))
-    picture = Image.fromarray(image[box]).resize((size, size), Image.Resampling.BILINEAR)
-    inside = np.asarray(Image.fromarray(mask[box]).resize((size, size), Image.Resampling.NEAREST))
-    pixels = np.asarray(picture).astype(np.float32)
-    pixels[~inside] = 0.55 * pixels[~inside] + 0.45 * 255  # the surroundings stay readable, but step back
-    pixels[find_boundaries(np.pad(inside, 1), mode="inner")[1:-1, 1:-1]] = (40, 40, 40)
-    return pixels.astype(np.uint8)

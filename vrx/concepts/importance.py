@@ -30,8 +30,10 @@ def margins(logits: Tensor) -> Tensor:
         ``[..., n]``.
     """
     n = logits.shape[-1]
-    others = logits.unsqueeze(-2).expand(*logits.shape[:-1], n, n).masked_fill(
-        torch.eye(n, dtype=torch.bool, device=logits.device), -torch.inf
+    others = (
+        logits.unsqueeze(-2)
+        .expand(*logits.shape[:-1], n, n)
+        .masked_fill(torch.eye(n, dtype=torch.bool, device=logits.device), -torch.inf)
     )
     return logits - others.logsumexp(-1)
 

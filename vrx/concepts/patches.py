@@ -154,7 +154,9 @@ class PatchEncoder:
     def _encode_crops(self, classifier: Classifier, crops: list[Tensor]) -> Tensor:
         last = classifier.layers[-1].name
         features = [
-            classifier.inspect(torch.stack(crops[i : i + self.crop_batch]), layers=[last], gradcam=False).maps[last].mean((2, 3))
+            classifier.inspect(torch.stack(crops[i : i + self.crop_batch]), layers=[last], gradcam=False)
+            .maps[last]
+            .mean((2, 3))
             for i in range(0, len(crops), self.crop_batch)
         ]
         return torch.cat(features).float() if features else torch.zeros(0, classifier.layers[-1].channels)

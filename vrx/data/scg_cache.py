@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,15 @@ def digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def write_atomically(path: Path, write: Any) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call ``write(temporary path)``, then rename; on any failure nothing is left behind.
 
     Raises:
         VRXError: no space is left on the device.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         os.replace(temporary, path)
     except BaseException as error:
@@ -60,11 +60,12 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    state = hashlib.sha256()
-    for name in sorted(tensors):
-        state.update(name.encode())
-        state.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes() if tensors[name].numel() else b"")
+def _checksum(tensors: Mapping[str, Tensor], skipped: str) -> str:
+    """Hash of all that a shard holds."""
+    state = hashlib.sha256(skipped.encode())
+    for name, value in sorted(tensors.items()):
+        state.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        state.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()
 
 
@@ -106,12 +107,8 @@ class SCGCache:
             skipped: names of those that could not.
         """
         plain = {name: value.contiguous() for name, value in tensors.items()}
-        header = {
-            "key": self.key,
-            "shard": str(shard),
-            "checksum": _checksum(plain),
-            "skipped": json.dumps(skipped),
-        }
+        names = json.dumps(skipped)
+        header = {"key": self.key, "shard": str(shard), "checksum": _checksum(plain, names), "skipped": names}
         write_atomically(self.path(shard), lambda path: save_file(plain, path, metadata=header))
 
     def read(self, shard: int) -> tuple[dict[str, Tensor], list[str]] | None:
@@ -124,9 +121,10 @@ class SCGCache:
             return None
         if (header.get("key"), header.get("shard")) != (self.key, str(shard)):
             return None
-        if header.get("checksum") != _checksum(tensors):
+        names = header.get("skipped", "")
+        if header.get("checksum") != _checksum(tensors, names):
             return None
-        return tensors, json.loads(header["skipped"])
+        return tensors, json.loads(names)
 
     def missing(self, rank: int = 0, world_size: int = 1) -> list[int]:
         """Shards that this process must build: those of its share that are absent, damaged or foreign."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,7 +23,7 @@ from vrx.data.scg_cache import SCGCache
 from vrx.edits import Editor
 from vrx.graphs.masking import Variants, ask_edited, concept_variants
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
-from vrx.structures import SCG, Patches, VRXError
+from vrx.structures import EPSILON, NEUTRAL, SCG, Patches, VRXError
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def prepared(
     segmenter: Segmenter,
     batch_size: int,
     workers: int,
-) -> DataLoader[list[PreparedPhoto]]:
+) -> DataLoader[PreparedPhoto]:
     """Loader of lists of prepared photos, in order."""
     return DataLoader(
         PreparedPhotos(source, photos, classifier, segmenter), batch_size, num_workers=workers, collate_fn=list
@@ -117,7 +117,7 @@ class SCGDataModule(LightningDataModule):
     def __init__(
         self,
         source: PhotoSource,
-        builder: SCGBuilder | Callable[[], SCGBuilder],
+        builder: SCGBuilder,
         editor: Editor,
         cache_dir: str | Path,
         second_editor: Editor | None = None,
@@ -145,7 +145,7 @@ class SCGDataModule(LightningDataModule):
     def cache(self, split: str) -> SCGCache:
         """The cache of one split."""
         settings = {
-            "version": 1,
+            "version": 2,
             "split": split,
             "data": self.source.settings(),
             "photos": stamps(self.source.photos(split)),
@@ -237,17 +237,16 @@ class SCGDataModule(LightningDataModule):
 
     def _masked_photos(self, x: Tensor, superpixels: list[Patches], variants: Variants) -> dict[str, Tensor]:
         """Graphs of the edited photos themselves (``photo`` mode)."""
-        built = []
-        for photo, own, masks in zip(x, superpixels, variants.masks, strict=True):
-            padded = torch.zeros(variants.valid.shape[1], *x.shape[2:], dtype=torch.bool)
-            padded[: len(masks)] = masks
-            edited = self.editor.delete(photo[None], padded)
-            parts = [self.builder(part, [own] * len(part)).scg for part in edited.split(self.build_batch_size)]
-            built.append(
-                SCG(*(torch.cat([getattr(p, name) for p in parts]) for name in ("nodes", "centroids", "detected")))
-            )
-        scg = SCG.stack(built)
-        return {"masked_nodes": scg.nodes, "masked_centroids": scg.centroids, "masked_detected": scg.detected}
+        shape = variants.drop.shape  # [B, V, n, N]
+        nodes = torch.full((*shape, self.builder.node_features), EPSILON)
+        centroids, detected = torch.full((*shape, 2), NEUTRAL), torch.zeros(shape, dtype=torch.bool)
+        for b, masks in enumerate(variants.masks):
+            for places in torch.arange(len(masks)).split(self.build_batch_size):
+                if len(places):
+                    edited = self.editor.delete(x[b : b + 1], masks[places])
+                    scg = self.builder(edited, [superpixels[b]] * len(places)).scg
+                    nodes[b, places], centroids[b, places], detected[b, places] = scg.nodes, scg.centroids, scg.detected
+        return {"masked_nodes": nodes, "masked_centroids": centroids, "masked_detected": detected}
 
     def _loader(self, split: str, shuffle: bool) -> DataLoader[dict[str, Any]]:
         table = self.tables[split]

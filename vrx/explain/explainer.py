@@ -122,7 +122,11 @@ class Explainer:
         try:
             spec = json.loads((run / SPEC).read_text())
         except FileNotFoundError as error:
-            raise VRXError(f"{run} is not a finished run: it has no {SPEC}. Give a folder that train.py left.") from error
+            raise VRXError(
+                f"{run} is not a finished run: it has no {SPEC}. Give a folder that train.py left."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise VRXError(f"{run / SPEC} cannot be read ({error}): rerun train.py.") from error
         weights = run / "checkpoints" / "classifier.safetensors"
         classifier = load_classifier(**spec["classifier"], checkpoint=str(weights), pretrained=False).to(device)
         bank = ConceptBank.load(run / "concepts")
@@ -131,12 +135,8 @@ class Explainer:
         extractor = CandidateExtractor(Segmenter(**spec["segmenter"]), PatchEncoder(**spec["encoder"]), spec["tau"])
         editor = Editor(**spec["editor"])
         builder = SCGBuilder(classifier, bank, extractor, editor, **spec["graph"])
-        saved = torch.load(run / "checkpoints" / "grn.pt", map_location=device, weights_only=True)
-        grn = GRN(**saved["hparams"]).to(device)
-        grn.load_state_dict(saved["state"])
-        return cls(
-            classifier, builder, grn, editor, method or spec["method"], {"run": str(run.resolve())}
-        )
+        grn = _load_grn(run / "checkpoints" / "grn.pt").to(device)
+        return cls(classifier, builder, grn, editor, method or spec["method"], {"run": str(run.resolve())})
 
     def explain(self, image: str | Path | Image.Image, true_class: int | None = None) -> Explanation:
         """Explain one photo.
@@ -193,6 +193,16 @@ class Explainer:
                 "edit": self.editor.settings(),
             },
         )
+
+
+def _load_grn(path: Path) -> GRN:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        grn = GRN(**saved["hparams"])
+        grn.load_state_dict(saved["state"])
+    except Exception as error:  # damage shows in many ways: zip, pickle, missing keys, other shapes
+        raise VRXError(f"{path} holds no graph network ({str(error)[:120]}): rerun train.py.") from error
+    return grn
 
 
 def measured_effects(logits: Tensor, variants: Variants) -> Tensor:

@@ -98,11 +98,7 @@ def fidelity(grn: GRN, table: Table, batch_size: int = 256) -> dict[str, float]:
             clean.append(grn(scg))
             photo, variant = table["valid"][rows].nonzero(as_tuple=True)
             for part in torch.arange(len(photo)).split(batch_size):
-                p = photo[part]
-                dropped = SCG(scg.nodes[p], scg.centroids[p], scg.detected[p]).drop(
-                    table["drop"][rows][p, variant[part]]
-                )
-                masked.append(grn(dropped))
+                masked.append(grn(_masked_graphs(table, rows[photo[part]], variant[part])))
     pairs = {"": (torch.cat(clean), table["logits"])}
     if masked:
         pairs["_masked"] = (torch.cat(masked), table["masked_logits"][table["valid"]])
@@ -111,6 +107,14 @@ def fidelity(grn: GRN, table: Table, batch_size: int = 256) -> dict[str, float]:
         result[f"fidelity/agreement{suffix}"] = float((ours.argmax(1) == truth.argmax(1)).double().mean())
         result[f"fidelity/l1{suffix}"] = float((ours.softmax(1) - truth.softmax(1)).abs().sum(1).mean())
     return result
+
+
+def _masked_graphs(table: Table, photo: Tensor, variant: Tensor) -> SCG:
+    """The graphs of some variants, as the masking mode of the table has them, ``[K, n, N, ...]``."""
+    if "masked_nodes" in table:
+        return SCG(*(table[f"masked_{name}"][photo, variant] for name in ("nodes", "centroids", "detected")))
+    scg = SCG(table["nodes"][photo], table["centroids"][photo], table["detected"][photo])
+    return scg.drop(table["drop"][photo, variant])
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -123,5 +127,3 @@ def _paired(ours: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     if len(difference) < 2 or np.allclose(difference, 0):
         return 1.0
     return float(stats.wilcoxon(difference, alternative="greater").pvalue)
-
-

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
-from vrx.concepts.discovery import thumbnail
+from vrx.concepts.assembly import thumbnail
 from vrx.explain.drawing import (
     CASING,
     EMPTY,

@@ -37,20 +37,23 @@ class Variants:
     masks: list[Tensor]
 
 
-def asked_patches(matched: NDArray[np.int64], predicted: int, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def asked_patches(matched: NDArray[np.int64], predicted: int, limit: int, seed: int = 0) -> NDArray[np.int64]:
     """Which patches of one photo to edit away: those of the predicted class' nodes first, then others at random.
+
+    The draw depends on the photo's own matches and the seed, not on the photos beside it.
 
     Args:
         matched: ``[n, N]``.
         predicted: the class that F predicts.
         limit: how many at most; 0: all.
+        seed: of the draw.
 
     Returns:
         Distinct patch indices, sorted, ``[V]``.
     """
     used = np.unique(matched[matched != UNMATCHED])
     first = np.isin(used, matched[predicted])
-    order = np.argsort(rng.random(len(used)) - first)
+    order = np.argsort(np.random.default_rng([seed, *used]).random(len(used)) - first)
     return np.sort(used[order[: limit or len(used)]])
 
 
@@ -85,9 +88,7 @@ def ask_edited(classifier: Classifier, editor: Editor, x: Tensor, masks: Tensor,
         ``[V, n]`` on the CPU.
     """
     with torch.inference_mode():
-        answers = [
-            classifier(editor.delete(x[None], part)).float().cpu() for part in masks.split(batch)
-        ]
+        answers = [classifier(editor.delete(x[None], part)).cpu() for part in masks.split(batch) if len(part)]
     return torch.cat(answers) if answers else torch.zeros(0, len(classifier.class_names))
 
 
@@ -110,9 +111,8 @@ def concept_variants(
     valid = torch.zeros(size, most, dtype=torch.bool)
     of_node = torch.full((size, n, num), -1)
     every = []
-    rng = np.random.default_rng(seed)
     for b, patches in enumerate(graphs.patches):
-        edited = asked_patches(matched[b], int(graphs.logits[b].argmax()), most, rng)
+        edited = asked_patches(matched[b], int(graphs.logits[b].argmax()), most, seed)
         count = len(edited)
         masks = torch.from_numpy(patches.select(edited).masks)
         logits[b, :count] = ask_edited(classifier, editor, x[b], masks)

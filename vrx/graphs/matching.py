@@ -21,7 +21,7 @@ class ConceptMatcher:
     def __init__(self, bank: ConceptBank) -> None:
         self.bank = bank
         n, num, width = bank.centroids.shape
-        index = faiss.IndexFlatL2(width)
+        index: faiss.Index = faiss.IndexFlatL2(width)
         if getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
             index = faiss.index_cpu_to_all_gpus(index)
         index.add(np.ascontiguousarray(bank.centroids.reshape(n * num, width)))

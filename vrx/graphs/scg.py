@@ -68,6 +68,7 @@ class Evidence:
         self.weights, self.pooled, self.shape = weights, pooled, shape
         self.head = head - head.mean(1, keepdim=True)
         self.area = shape[:, :1]
+        self._on_grid: dict[tuple[int, int], Tensor] = {}  # the weights on the grids of maps, made once each
 
     @classmethod
     def of_patches(
@@ -77,8 +78,7 @@ class Evidence:
         pooled = pool(patches, activations.maps[classifier.layers[-1].name][photo]).float()
         area = torch.from_numpy(patches.areas)[:, None]
         rows, columns = (min(cls.GRID, side) for side in patches.shape)
-        share = torch.from_numpy(patches.cell_counts(rows, columns)).reshape(-1, rows, columns)
-        share = share * (rows * columns / (patches.shape[0] * patches.shape[1]))
+        share = torch.from_numpy(patches.cell_shares(rows, columns)).reshape(-1, rows, columns)
         soft = soften(share, margin)[1][:, 0] if len(share) else share
         shape = torch.cat([area, area.sqrt(), torch.from_numpy(patches.centroids)], dim=1)
         return cls(activations, photo, soft, pooled.cpu(), classifier.head_values(pooled).float().cpu(), shape)
@@ -87,7 +87,7 @@ class Evidence:
         """Of what is left of the photo in each graph when the patches of its nodes are taken out: n regions."""
         left = torch.stack([1 - self._covered(row[row != UNMATCHED]) for row in matched])
         last = self._activations.maps[classifier.layers[-1].name][self._photo].float().cpu()
-        share = F.adaptive_avg_pool2d(left[:, None], last.shape[1:]).flatten(1)
+        share = F.adaptive_avg_pool2d(left[:, None], (last.shape[1], last.shape[2])).flatten(1)
         pooled = (share @ last.flatten(1).T) / share.sum(1, keepdim=True).clamp(min=1e-6)
         area = left.mean((1, 2))[:, None]
         shape = torch.cat([area, area.sqrt(), torch.full((len(left), 2), NEUTRAL)], dim=1)
@@ -101,8 +101,10 @@ class Evidence:
         """Sum of ``[n, h, w]`` over each region, in units of whole cells: ``[K, n]``."""
         if not len(self.weights):
             return torch.zeros(0, len(maps))
-        weight = F.adaptive_avg_pool2d(self.weights[:, None], maps.shape[1:])
-        return weight.flatten(1) @ maps.flatten(1).T.float().cpu()
+        grid = (maps.shape[1], maps.shape[2])
+        if grid not in self._on_grid:
+            self._on_grid[grid] = F.adaptive_avg_pool2d(self.weights[:, None], grid).flatten(1)
+        return self._on_grid[grid] @ maps.flatten(1).T.float().cpu()
 
     def gradient(self, source: str, layer: str) -> Tensor:
         """One of ``GRADIENTS`` at one layer, ``[K, n]``."""
@@ -199,13 +201,13 @@ class SCGBuilder:
         graphs, matches, baselines = [], [], []
         for photo, (patches, near) in enumerate(zip(candidates.patches, distances, strict=True)):
             matched = self.matcher.match(near)
-            evidence = Evidence.of_patches(
-                self.classifier, candidates.activations, photo, patches, self.editor.margin
-            )
-            graph, plain = _graph(matched, self._nodes(evidence), patches), self._baselines(evidence)
-            baseline = _gather(plain, matched, 0.0)
+            used, place = _used(matched)  # evidence of the matched patches alone
+            patches = patches.select(used)
+            evidence = Evidence.of_patches(self.classifier, candidates.activations, photo, patches, self.editor.margin)
+            graph, plain = _graph(place, self._nodes(evidence), patches), self._baselines(evidence)
+            baseline = _gather(plain, place, 0.0)
             if self.rest:
-                left = self._nodes(evidence.rest(self.classifier, matched))
+                left = self._nodes(evidence.rest(self.classifier, place))
                 graph, baseline = _with_rest(graph, left), F.pad(baseline, (0, 0, 0, 1))
                 matched = np.pad(matched, ((0, 0), (0, 1)), constant_values=UNMATCHED)
             graphs.append(graph)
@@ -222,7 +224,7 @@ class SCGBuilder:
     def _reference(self, x: Tensor) -> dict[str, Tensor]:
         """F's maps of the photo without detail: what gradients are multiplied with the difference to."""
         blurred = gaussian_blur(x, 0.07 * max(x.shape[-2:]))
-        return self.classifier.inspect(blurred, layers=self.layers, gradcam=False).maps
+        return self.classifier.inspect(blurred, layers=self._gradient_layers, gradcam=False).maps
 
     def _nodes(self, evidence: Evidence) -> Tensor:
         """Node features of every region in every graph, ``[K, n, D]``."""
@@ -265,6 +267,12 @@ def _gather(values: Tensor, matched: NDArray[np.int64], missing: float) -> Tenso
     graph, concept = np.nonzero(matched != UNMATCHED)
     out[graph, concept] = values[matched[graph, concept], graph].float()
     return out
+
+
+def _used(matched: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The patches that are matched at all, sorted, and ``matched`` as places among them."""
+    used = np.unique(matched[matched != UNMATCHED])
+    return used, np.where(matched == UNMATCHED, UNMATCHED, np.searchsorted(used, matched))
 
 
 def _graph(matched: NDArray[np.int64], nodes: Tensor, patches: Patches) -> SCG:

@@ -127,7 +127,7 @@ def fit_classifier(
         folder: holds the checkpoints; a finished fit is not repeated.
         source: the photos, by split.
         spec: arguments of :func:`load_classifier`.
-        options: ``epochs, batch_size, lr, weight_decay, label_smoothing, workers``.
+        options: ``epochs, batch_size, lr, weight_decay, label_smoothing, workers``, and ``precision`` as Lightning names it.
         seed: of initialisation, order and augmentation.
         accelerator: of the trainer.
         logger: Lightning logger, or False.
@@ -165,6 +165,7 @@ def fit_classifier(
 
     trainer = Trainer(
         max_epochs=options["epochs"],
+        precision=options.get("precision", "32-true"),
         accelerator=accelerator,
         devices=1,
         logger=logger,

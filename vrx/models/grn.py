@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vrx.structures import NEUTRAL, SCG, VRXError
 from vrx.structures import edges as edge_ends
@@ -74,7 +74,8 @@ class GRN(nn.Module):
         node_widths: width of the node features after each layer.
         edge_widths: width of the edge features after each layer.
         dropout: on the graph embedding, before E.
-        skip: E also reads the nodes as they came (an additive read-out beside the GNN; the paper has none).
+        skip: the score of a class also has a plain sum over the nodes of its graph, of one linear function of their
+            features that all concepts and classes share (an additive read-out beside the GNN; the paper has none).
         isolate_dummies: a dummy hears nothing, and the edges at it tell no place, so that what it sends and what its
             block gives E are the same in every photo. Between detected nodes Eq. 3 is as written. False: dummies take
             part like any node.
@@ -123,11 +124,13 @@ class GRN(nn.Module):
         )
         self.node_norms = nn.ModuleList(nn.BatchNorm1d(w) for w in node_widths)
         self.edge_norms = nn.ModuleList(nn.BatchNorm1d(w) for w in edge_widths)
+        self.hidden_size = nodes[-1]
         self.node_size = nodes[-1] + (node_features if skip else 0)
         self.edge_size = links[-1]
         self.dropout = nn.Dropout(dropout)
-        per_class = num_concepts * self.node_size + self.num_edges * self.edge_size
+        per_class = num_concepts * nodes[-1] + self.num_edges * self.edge_size
         self.embedding = nn.Linear(num_classes * per_class, num_classes)  # E
+        self.additive = nn.Linear(node_features, 1, bias=False) if skip else None
         self.register_buffer("edge_index", edge_ends(num_concepts), persistent=False)
         self.register_buffer("node_mean", torch.zeros(node_features))
         self.register_buffer("node_std", torch.ones(node_features))
@@ -202,12 +205,16 @@ class GRN(nn.Module):
             x, attr = conv(x, attr, sends)
             x, attr = _over_features(node_norm, x.relu()), _over_features(edge_norm, attr.relu())
         links = attr * exists.unsqueeze(-1)
-        return torch.cat([x, given], -1) if self.skip else x, links
+        return torch.cat([x, given * scg.detected.unsqueeze(-1)], -1) if self.skip else x, links
 
     def read_out(self, nodes: Tensor, links: Tensor) -> Tensor:
         """E: the blocks of all graphs -> class scores ``[B, n]``."""
-        blocks = torch.cat([nodes.flatten(2), links.flatten(2)], dim=2)  # [B, n, 32 N + 5 N(N-1)]
-        return self.embedding(self.dropout(blocks).flatten(1))
+        hidden = nodes[..., : self.hidden_size]
+        blocks = torch.cat([hidden.flatten(2), links.flatten(2)], dim=2)  # [B, n, 32 N + 5 N(N-1)]
+        scores: Tensor = self.embedding(self.dropout(blocks).flatten(1))
+        if self.additive is None:
+            return scores
+        return scores + self.additive(nodes[..., self.hidden_size :]).sum((2, 3))
 
     def forward(self, scg: SCG, keep_edges: Tensor | None = None) -> Tensor:
         """Class scores ``[B, n]`` (Eq. 1)."""

@@ -1,0 +1,123 @@
+"""A world in which the right answers are known: F adds up the brightness of four squares, the explanation knows it.
+
+Photos are 32 x 32; the four quarters are the superpixels. Two classes: F's logit of class 0 is the sum over the
+quarters of weight x (mean of the red plane), that of class 1 is the same on the green plane. Concept k of both classes
+is quarter k, its contribution is its exact share of the margin.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vrx.data.images import Photo
+from vrx.edits import Editor
+from vrx.structures import Patches, edges
+from vrx.studies import StudyContext
+from vrx.studies.views import View
+
+SIDE, HALF = 32, 16
+QUARTERS = Patches(
+    np.kron(np.arange(4).reshape(2, 2), np.ones((HALF, HALF))).astype(np.int16)[None], np.arange(4, dtype=np.int64)
+)
+
+
+def photo(red: list[float], green: list[float]) -> Image.Image:
+    """Quarters with these reds and greens in [0, 1]."""
+    planes = [np.kron(np.reshape(p, (2, 2)), np.ones((HALF, HALF))) for p in (red, green, [0.0] * 4)]
+    return Image.fromarray((np.stack(planes, axis=2) * 255).round().astype(np.uint8))
+
+
+def quarter_means(x: Tensor) -> NDArray[np.float64]:
+    """``[3, H, W]`` -> red and green of the quarters, ``[2, 4]``."""
+    return torch.nn.functional.avg_pool2d(x[:2], HALF).flatten(1).double().numpy()
+
+
+class PlantedViewer:
+    """Stands in for :class:`vrx.studies.views.Viewer`; ``lies`` shuffles whose contribution is whose."""
+
+    def __init__(self, lies: bool = False, blind: bool = False) -> None:
+        self.lies, self.blind = lies, blind
+        self.asked = 0
+
+    def normalised(self, image: Image.Image) -> Tensor:
+        return torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)
+
+    def pixels(self, x: Tensor) -> NDArray[np.uint8]:
+        return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+    def superpixels(self, x: Tensor) -> Patches:
+        return QUARTERS
+
+    def answers(self, x: Tensor) -> NDArray[np.float64]:
+        self.asked += len(x)
+        return np.stack([quarter_means(one).sum(1) for one in x])
+
+    def __call__(self, x: Tensor, superpixels: Patches | None = None, links: bool = False) -> View:
+        means = quarter_means(x)
+        margin = means[0] - means[1]  # of class 0, a quarter
+        if self.lies:
+            margin = -margin
+        nodes = np.zeros((2, 2, 4))
+        nodes[0], nodes[1] = margin, -margin
+        matched = np.tile(np.arange(4), (2, 1))
+        if self.blind:
+            matched, nodes = np.full((2, 4), -1), np.zeros_like(nodes)
+        logits = means.sum(1)
+        return View(
+            x,
+            QUARTERS,
+            QUARTERS.ids,
+            matched,
+            logits,
+            logits,
+            nodes,
+            np.zeros((2, 2, edges(4).shape[1])),
+            np.tile(QUARTERS.centroids, (2, 1, 1)),
+        )
+
+
+class PlantedSource:
+    """Photos held in memory, by split: (reds, greens, label)."""
+
+    class_names = ("red", "green")
+
+    def __init__(self, **splits: list[tuple[list[float], list[float], int]]) -> None:
+        self.splits = splits
+
+    def photos(self, split: str) -> list[Photo]:
+        return [Photo(f"{split}/{i}.png", row[2], split) for i, row in enumerate(self.splits[split])]
+
+    def read(self, shown: Photo) -> Image.Image:
+        red, green, _ = self.splits[shown.split][int(Path(shown.path).stem)]
+        return photo(red, green)
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+
+DISCOVERY = [
+    ([0.9, 0.8, 0.7, 0.6], [0.1, 0.1, 0.1, 0.1], 0),
+    ([0.8, 0.9, 0.6, 0.7], [0.1, 0.2, 0.1, 0.1], 0),
+    ([0.1, 0.1, 0.1, 0.1], [0.9, 0.8, 0.9, 0.7], 1),
+    ([0.2, 0.1, 0.1, 0.2], [0.7, 0.9, 0.8, 0.8], 1),
+]
+
+
+def context(folder: Path, source: PlantedSource, **settings: Any) -> StudyContext:
+    """A study's context with the little that the studies ask of an explainer."""
+    bank = SimpleNamespace(
+        class_names=source.class_names, num_concepts=4, present=np.ones((2, 4), bool), digest="planted"
+    )
+    grn = SimpleNamespace(state_dict=dict)
+    explainer = SimpleNamespace(
+        bank=bank, editor=Editor("mean", 0.0), grn=grn, method="planted", classifier=SimpleNamespace(fingerprint="f")
+    )
+    return StudyContext(explainer, source, {}, folder, settings)  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""``explain.py`` on the photos that people have, and on what is no photo and no run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import explain
+from tests.pipeline import Finished, finished_run, picture, refused, run_explain
+from vrx.structures import VRXError
+
+pytestmark = pytest.mark.slow
+SIDEWAYS = 6  # EXIF orientation: the camera was turned
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return finished_run(tmp_path_factory.getbasetemp() / "finished")
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six photos of every kind, and two files that are none."""
+    folder = tmp_path_factory.mktemp("album")
+    photo = picture(0, 900)
+    photo.save(folder / "plain.jpg")
+    photo.save(folder / "plain.png")
+    exif = Image.Exif()
+    exif[0x0112] = SIDEWAYS
+    photo.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
+    photo.convert("L").save(folder / "grey.png")
+    photo.convert("CMYK").save(folder / "print.jpg")
+    (folder / "more").mkdir()
+    rgba = photo.copy()
+    rgba.putalpha(180)
+    rgba.save(folder / "more" / "clear.png")
+    (folder / "broken.jpg").write_bytes((folder / "plain.jpg").read_bytes()[:200])
+    (folder / "empty.jpg").touch()
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def explained(finished: Finished, album: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """What the command wrote and said about the album."""
+    out = tmp_path_factory.mktemp("out")
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        warned: list[str] = []
+        patch.setattr(explain.log, "info", lambda text, *args: lines.append(text % args))
+        patch.setattr(explain.log, "warning", lambda text, *args: warned.append(text % args))
+        run_explain(f"run={finished.folder}", f"images={album}", f"out={out}", "label=circus")
+    return out, "\n".join(lines), "\n".join(warned)
+
+
+def test_every_photo_of_a_folder_gets_its_page(explained: tuple[Path, str, str]) -> None:
+    out, said, _ = explained
+    pages = sorted(str(p.parent.relative_to(out)) for p in out.rglob("explanation.html"))
+    assert pages == ["grey", "more/clear", "plain.jpg", "plain.png", "print", "turned"]
+    for folder in pages:
+        content = json.loads((out / folder / "explanation.json").read_text())
+        assert content["sentence"] in said and content["trust_line"] in said
+        assert str(out / folder / "explanation.html") in said
+        assert content["true_class"] == 0
+        assert (out / folder / "explanation.png").stat().st_size > 10_000
+
+
+def test_a_turned_photo_is_explained_upright(explained: tuple[Path, str, str]) -> None:
+    out = explained[0]
+    upright, turned = (
+        json.loads((out / name / "explanation.json").read_text())["f_probabilities"] for name in ("plain.png", "turned")
+    )
+    assert np.allclose(upright, turned, atol=1e-5)
+
+
+def test_what_cannot_be_read_is_skipped_with_its_name(explained: tuple[Path, str, str]) -> None:
+    warned = explained[2]
+    assert "broken.jpg" in warned and "empty.jpg" in warned and "Skipped 2 of 8 photos" in warned
+
+
+def test_a_run_that_there_is_not(album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, explain, f"run={tmp_path}/none", f"images={album}")
+    assert f"{tmp_path}/none is not a finished run" in line and "train.py" in line
+
+
+def test_what_must_be_given(album: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "run=<run folder>" in refused(capsys, explain, f"images={album}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["images=/no/photos"], ["/no/photos", ".jpg"]),
+        (["label=circuss"], ["label='circuss'", "nearest: circus"]),
+        (["contributions=shap"], ["contributions='shap'", "gradient or knockout"]),
+        (["device=tpu"], ["device='tpu'", "cpu or cuda"]),
+    ],
+)
+def test_bad_options_are_one_line(
+    overrides: list[str],
+    said: list[str],
+    finished: Finished,
+    album: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [f"run={finished.folder}", f"images={album}", f"out={tmp_path}/out"]
+    line = refused(capsys, explain, *given, *overrides)
+    for words in said:
+        assert words in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_broken_photos_is_an_error(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "one.jpg").write_bytes(b"no photo")
+    line = refused(capsys, explain, f"run={finished.folder}", f"images={tmp_path}/broken", f"out={tmp_path}/out")
+    assert "one.jpg" in line and "none of the 1 photos" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_different_runs_are_refused(
+    finished: Finished, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(finished.folder, mixed)
+    bank = json.loads((mixed / "concepts" / "bank.json").read_text())
+    bank["settings"]["classifier"] = "another one"
+    (mixed / "concepts" / "bank.json").write_text(json.dumps(bank))
+    line = refused(capsys, explain, f"run={mixed}", f"images={album}", f"out={tmp_path}/out")
+    assert "different runs" in line and str(mixed) in line
+
+
+@pytest.mark.parametrize("lost", ["checkpoints/grn.pt", "checkpoints/classifier.safetensors", "concepts/bank.json"])
+def test_a_run_that_lost_a_part_is_refused(
+    lost: str, finished: Finished, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(finished.folder, damaged)
+    (damaged / lost).unlink()
+    line = refused(capsys, explain, f"run={damaged}", f"images={album}", f"out={tmp_path}/out")
+    assert str(damaged) in line
+
+
+def test_a_run_that_was_interrupted_is_refused(
+    finished: Finished, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(finished.folder, unfinished)
+    (unfinished / "explainer.json").unlink()
+    assert "not a finished run" in refused(capsys, explain, f"run={unfinished}", f"images={album}")
+
+
+def test_hidden_files_and_other_suffixes_are_no_photos(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", ".hidden.jpg", "c.txt"):
+        (tmp_path / name).touch()
+    assert [p.name for p in explain.find_images(tmp_path)] == ["a.png", "b.JPG"]
+    with pytest.raises(VRXError, match="no photo there"):
+        explain.find_images(tmp_path / "none")

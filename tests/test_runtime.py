@@ -1,0 +1,174 @@
+"""What the scripts share: how a command ends, what is logged where, and what a failed run leaves."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from vrx import runtime
+from vrx.runtime import Run, build, check_config, logged_in, running, script
+from vrx.structures import VRXError
+
+KEY = "0123456789" * 4
+
+
+def config(**changes: object) -> DictConfig:
+    plain = {
+        "name": "test",
+        "objective": "val/objective",
+        "contributions": "auto",
+        "trainer": {"accelerator": "cpu"},
+        "logger": {"_target_": "vrx.runtime.no_logger"},
+    }
+    return OmegaConf.create({**plain, **changes})
+
+
+def ended(error: BaseException) -> object:
+    @script
+    def main(cfg: DictConfig) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as exit_:
+        main(config())
+    return exit_.value.code
+
+
+def test_an_error_that_can_be_mended_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(VRXError("depth=7: use 3")) == 1
+    assert capsys.readouterr().err.strip() == "error: depth=7: use 3"
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+def test_lightnings_answer_to_ctrl_c_counts_as_ctrl_c() -> None:
+    exit_ = SystemExit(1)
+    exit_.__context__ = KeyboardInterrupt()
+    assert ended(exit_) == 130
+    assert ended(SystemExit(3)) == 3
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    @script
+    def main(cfg: DictConfig) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        main(config())
+
+
+def test_an_object_of_the_config_says_what_is_wrong_itself() -> None:
+    with pytest.raises(VRXError, match=r"^Unknown fill 'paint'"):
+        build({"_target_": "vrx.edits.Editor", "fill": "paint"})
+    with pytest.raises(InstantiationException):
+        build({"_target_": "operator.truediv", "_args_": [1, 0]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": {"root": "???", "seed": "???"}}, r"data\.root, data\.seed must be given: add data\.root=\.\.\."),
+        ({"contributions": "shap"}, "contributions='shap': use auto, gradient or knockout"),
+    ],
+)
+def test_what_would_fail_late_is_refused_early(changes: dict[str, object], said: str) -> None:
+    check_config(config())
+    with pytest.raises(VRXError, match=said):
+        check_config(config(**changes))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_f_computes_where_the_trainer_does() -> None:
+    assert runtime.device_of("auto") == runtime.device_of("cpu") == torch.device("cpu")
+    with pytest.raises(VRXError, match="trainer=cpu"):
+        runtime.device_of("gpu")
+
+
+def test_metrics_are_numbers_or_null(tmp_path: Path) -> None:
+    with running(config(objective="val/objectiv"), tmp_path / "run") as run:
+        run.log({"fidelity/l1": 0.25, "faithfulness/spearman": float("nan")})
+        with run.stage("nothing"):
+            pass
+        run.write_metrics()
+        assert run.objective != run.objective  # not a number: it was not measured
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (found["fidelity/l1"], found["faithfulness/spearman"]) == (0.25, None)
+    assert 0 <= found["time/nothing_s"] < 60
+
+
+def test_a_wrong_objective_is_named_with_the_nearest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(config(objective="val/objectiv"), tmp_path)
+    run.log({"val/objective": 1.0})
+    with caplog.at_level(logging.WARNING, "vrx"):
+        assert run.objective != 1.0
+    assert "val/objectiv is not in metrics.json; nearest: val/objective" in caplog.text
+
+
+def test_a_run_refused_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train.log").touch()  # Hydra's
+    with pytest.raises(VRXError), running(config(), tmp_path / "run") as run:
+        assert (run.folder / "config.yaml").exists()
+        raise VRXError("no")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_held_something_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(VRXError), running(config(), tmp_path):
+        raise VRXError("no")
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_an_interrupted_run_keeps_its_log(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), running(config(), tmp_path / "run"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    csv = {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "", "version": ""}
+    with running(config(logger=csv), tmp_path / "run") as run:
+        run.log({"a": 1.0})
+        run.write_metrics()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_key_is_looked_for_where_login_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert not logged_in()
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert logged_in()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not logged_in()
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert logged_in()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_is_offline_with_one_line_when_nobody_is_logged_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.setenv(name, "")  # so that what W&B sets is undone
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with caplog.at_level(logging.WARNING, "vrx"):
+        logger = runtime.wandb_logger("vrx", str(tmp_path / "logs"))
+    logger.log_metrics({"a": 1.0})
+    logger.experiment.finish()
+    (record,) = [r for r in caplog.records if r.name == "vrx"]
+    assert "offline" in record.getMessage() and "wandb sync" in record.getMessage()
+    assert list((tmp_path / "logs").glob("wandb/offline-run-*"))

@@ -1,0 +1,483 @@
+"""``train.py`` from photos to report: every experiment, the caches, sweeps, Ctrl-C, several processes, bad input."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+import train
+from tests.pipeline import (
+    COUNTS,
+    SMALL,
+    WNIDS,
+    Finished,
+    finished_run,
+    ilab_tree,
+    imagenet_tree,
+    places,
+    refused,
+    run_train,
+)
+from vrx import stages
+from vrx.classifiers import Classifier
+from vrx.data.scg_cache import SCGCache
+from vrx.explain.explainer import SPEC, Explainer
+from vrx.models.classification import Classification
+from vrx.models.distillation import Distillation
+from vrx.structures import ConceptBank
+
+ROOT = Path(__file__).parents[1]
+VEHICLES = [f"~data.classes.{wnid}" for wnid in ("n04065272", "n02814533", "n03594945")]
+NAMED = (
+    "fidelity/agreement",
+    "fidelity/l1",
+    "fidelity/agreement_masked",
+    "fidelity/l1_masked",
+    "faithfulness/spearman",
+    "faithfulness/spearman_area",
+    "faithfulness/ceiling",
+    "val/objective",
+    "time/graphs_s",
+    "time/distillation_s",
+)
+
+
+def metrics(run: Path) -> dict[str, Any]:
+    found = json.loads((run / "metrics.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def check_finished(run: Path, classes: int) -> None:
+    """All that a run leaves, and it opens."""
+    found = metrics(run)
+    assert set(NAMED) <= set(found)
+    for name in ("fidelity/agreement", "fidelity/l1", "val/objective"):
+        assert isinstance(found[name], float) and np.isfinite(found[name]), name
+    assert len(list((run / "concepts").glob("gallery_*.png"))) == classes
+    assert "data:image" in (run / "reports" / "index.html").read_text()
+    assert len(list((run / "reports").glob("explanation_*.png"))) == 2
+    assert len(Explainer.load(run).bank.class_names) == classes
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many photos each pass of F was asked about."""
+    passes: list[int] = []
+    forward = Classifier.forward
+
+    def counted(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        passes.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(Classifier, "forward", counted)
+    return passes
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return finished_run(tmp_path_factory.getbasetemp() / "finished")
+
+
+# --- the shared run, and what later runs take from it
+
+
+@pytest.mark.slow
+def test_a_run_leaves_all_that_the_other_commands_need(finished: Finished) -> None:
+    check_finished(finished.folder, classes=3)
+    logged = (finished.folder / "logs" / "metrics.csv").read_text().splitlines()[0].split(",")
+    for name in ("fit/train_loss", "concepts/importance", "train/loss", "val/objective", "fidelity/agreement"):
+        assert name in logged  # fit of F, concepts, distillation, evaluation
+    assert str(finished.photos) in (finished.folder / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_the_same_command_again_never_asks_f(
+    finished: Finished, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("this was finished before")
+
+    for owner, name in ((Classification, "training_step"), (Distillation, "training_step"), (ConceptBank, "save")):
+        monkeypatch.setattr(owner, name, never)
+    monkeypatch.setattr(stages, "report", lambda *_: finished.folder)  # its explanations do ask F
+    monkeypatch.setattr(Explainer, "save", lambda *_: None)
+    again = run_train(*finished.overrides)
+    assert again != finished.folder and not asked
+    same = {k: v for k, v in metrics(again).items() if not k.startswith(("time/", "throughput/"))}
+    assert same == {k: v for k, v in metrics(finished.folder).items() if k in same}
+    assert {"val/objective", "fidelity/agreement", "faithfulness/spearman"} <= set(same)
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_on_the_cached_graphs_and_returns_the_objective(
+    finished: Finished, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned: list[float] = []
+    objective = stages.Run.objective.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        stages.Run, "objective", property(lambda self: returned.append(objective(self)) or returned[-1])
+    )
+    trained: list[float] = []
+    step = Distillation.training_step
+
+    def watched(self: Distillation, batch: Mapping[str, Any], index: int) -> Any:
+        trained.append(self.optimizers().optimizer.defaults["lr"])  # type: ignore[union-attr]
+        return step(self, dict(batch), index)
+
+    monkeypatch.setattr(Distillation, "training_step", watched)
+    run_train("-m", "model.optimizer.lr=0.003,0.01", *finished.overrides)
+    (sweep,) = (finished.home / "runs" / "tiny").glob("sweep_*")
+    jobs = [metrics(sweep / number) for number in ("0", "1")]
+    assert not asked
+    assert set(trained) == {0.003, 0.01}
+    assert returned == [job["val/objective"] for job in jobs]
+    assert all((sweep / number / SPEC).exists() for number in ("0", "1"))
+
+
+@pytest.mark.slow
+def test_a_changed_setting_of_the_trainer_misses_the_cache(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    class TrainedError(Exception):
+        pass
+
+    def trained(*_: Any) -> Any:
+        raise TrainedError
+
+    monkeypatch.setattr(Distillation, "training_step", trained)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(TrainedError):
+        run_train(*finished.overrides, "trainer.gradient_clip_val=0.1")
+
+
+# --- Ctrl-C, and the same command again
+
+
+@pytest.fixture
+def interrupted(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Runs a command that Ctrl-C ends: exit status 130 and one line."""
+
+    def run(*overrides: str) -> None:
+        with pytest.raises(SystemExit) as exit_:
+            run_train(*overrides)
+        assert exit_.value.code == 130
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert said.count("the same command goes on from there") == 1
+
+    yield run
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_graphs_are_built_and_while_the_grn_is_distilled(
+    finished: Finished, interrupted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*finished.overrides, "graph.variants=2", "trainer.max_epochs=3"]
+    write, written = SCGCache.write, []
+
+    def write_and_stop(self: SCGCache, *args: Any) -> None:
+        write(self, *args)
+        written.append(self.path(args[0]))
+        if len(written) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(SCGCache, "write", write_and_stop)
+    interrupted(*command)
+    (first,) = written
+    before = first.stat().st_mtime_ns
+
+    epochs: list[int] = []
+    step = Distillation.training_step
+
+    def step_or_stop(self: Distillation, batch: dict[str, Any], index: int) -> Any:
+        epochs.append(self.current_epoch)
+        if len(set(epochs)) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Distillation, "training_step", step_or_stop)
+    interrupted(*command)
+    assert first.stat().st_mtime_ns == before and written.count(first) == 1
+    assert max(epochs) == 2
+
+    unfinished = [p.parent for p in finished.home.glob("runs/tiny/*/config.yaml") if not (p.parent / SPEC).exists()]
+    assert len(unfinished) >= 2  # what was logged is kept, but nobody takes it for a run
+    written.clear()
+    epochs.clear()
+    run = run_train(*command)
+    check_finished(run, classes=3)
+    assert not written  # no graph is built twice
+    assert set(epochs) == {2}  # and no finished epoch trained twice
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_f_is_fitted(finished: Finished, interrupted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs: list[int] = []
+    step = Classification.training_step
+
+    def step_or_stop(self: Classification, batch: Any, index: int) -> Any:
+        epochs.append(self.current_epoch)
+        if self.current_epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Classification, "training_step", step_or_stop)
+    command = [*finished.overrides, "classifier.fit.lr=0.001"]
+    interrupted(*command)
+    assert set(epochs) == {0, 1}
+    epochs.clear()
+    interrupted(*command)
+    assert set(epochs) == {1}  # the first epoch is kept, and half a fit is never taken for F
+
+
+# --- several processes
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_the_first_one_reports(finished: Finished) -> None:
+    command = [*finished.overrides, "trainer=ddp_cpu", "trainer.max_epochs=2", "graph.variants=1", "name=two"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *command],
+        cwd=finished.home,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = (finished.home / "runs" / "two").iterdir()
+    check_finished(run, classes=3)
+    assert done.stderr.count("== distillation") + done.stdout.count("== distillation") == 1  # one process speaks
+    (log,) = [p for p in (finished.home / "cache" / "grn").glob("*/finished.json") if _trained_for(p, run)]
+    assert json.loads(log.read_text())["score"]["val/objective"] == metrics(run)["val/objective"]
+
+
+def _trained_for(finished: Path, run: Path) -> bool:
+    """Whether a run's GRN is the best checkpoint of this distillation."""
+    score = json.loads(finished.read_text())
+    state = torch.load(finished.parent / score["best"], map_location="cpu", weights_only=True)["state_dict"]
+    ours = torch.load(run / "checkpoints" / "grn.pt", map_location="cpu", weights_only=True)["state"]
+    return all(torch.equal(state[f"grn.{name}"], value) for name, value in ours.items() if f"grn.{name}" in state)
+
+
+# --- the experiments, on small trees
+
+
+@pytest.mark.slow
+def test_xception_vehicles_logs_every_stage_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = run_train(
+        "experiment=xception_vehicles",
+        f"data.root={imagenet_tree(tmp_path / 'photos')}",
+        *VEHICLES,
+        "data.class_indices=[555,407,779]",
+        *COUNTS,
+        "classifier.pretrained=false",
+        "classifier.input_size=72",
+        *SMALL,
+        *places(tmp_path),
+    )
+    check_finished(run, classes=3)
+    assert ConceptBank.load(run / "concepts").class_names == tuple(WNIDS.values())
+    logged, config = wandb_records(run)
+    for name in ("concepts/importance", "train/loss", "val/objective", "fidelity/agreement", "faithfulness/spearman"):
+        assert name in logged
+    assert {f"concepts/{name}" for name in WNIDS.values()} <= logged
+    assert {"explanations/01", "explanations/02"} <= logged
+    assert len(list(run.glob("logs/wandb/offline-*/files/media/images/**/*.png"))) == 5
+    assert config["classifier"]["name"] == "timm/legacy_xception"
+
+
+def wandb_records(run: Path) -> tuple[set[str], dict[str, Any]]:
+    """Names of all that was logged, and the config, from an offline run's own file."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (file,) = run.glob("logs/wandb/offline-*/*.wandb")
+    logged: set[str] = set()
+    config: dict[str, Any] = {}
+    for data in leveldb_log(file.read_bytes()):
+        record = Record.FromString(data)
+        logged |= {item.key or item.nested_key[0] for item in record.history.item}
+        updates = [*record.run.config.update, *record.config.update]
+        config |= {u.key or "/".join(u.nested_key): json.loads(u.value_json) for u in updates}
+    return logged, config
+
+
+def leveldb_log(data: bytes, block: int = 32768, header: int = 7) -> Iterator[bytes]:
+    """Records of a file in LevelDB's log format, which W&B writes after seven bytes of its own."""
+    position, parts = header, b""
+    while position + header <= len(data):
+        if block - position % block < header:  # too short for a header: filled with zeros
+            position += block - position % block
+            continue
+        _, size, kind = struct.unpack("<IHB", data[position : position + header])
+        position += header
+        parts += data[position : position + size]
+        position += size
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield parts
+            parts = b""
+
+
+@pytest.mark.slow
+def test_googlenet_vehicles_runs_on_a_folder_tree(tmp_path: Path) -> None:
+    run = run_train(
+        "experiment=googlenet_vehicles",
+        f"data.root={imagenet_tree(tmp_path / 'photos')}",
+        *VEHICLES,
+        "data.class_indices=[555,407,779]",
+        *COUNTS,
+        "classifier.pretrained=false",
+        "classifier.input_size=64",
+        "logger=csv",
+        *SMALL,
+        *places(tmp_path),
+    )
+    check_finished(run, classes=3)
+
+
+@pytest.mark.slow
+def test_resnet18_ilab20m_fits_f_on_views_of_toys(tmp_path: Path) -> None:
+    run = run_train(
+        "experiment=resnet18_ilab20m",
+        f"data.root={ilab_tree(tmp_path / 'views')}",
+        *COUNTS,
+        "classifier.pretrained=false",
+        "classifier.input_size=64",
+        "classifier.fit.epochs=1",
+        "classifier.fit.batch_size=4",
+        "classifier.fit.workers=0",
+        "logger=none",
+        *SMALL,
+        *places(tmp_path),
+    )
+    check_finished(run, classes=3)
+    assert ConceptBank.load(run / "concepts").class_names == ("bus", "military", "tank")
+
+
+@pytest.mark.slow
+def test_imagenette_runs_on_other_classes_with_given_weights(tmp_path: Path) -> None:
+    folders = ("n03417042", "n03425413")
+    photos = imagenet_tree(tmp_path / "photos", folders)
+    weights = timm.create_model("mobilenetv2_100", pretrained=False, pad_type="same").state_dict()
+    save_file(weights, photos / "mobilenetv2_100.safetensors")
+    run = run_train(
+        "experiment=imagenette",
+        f"data.root={photos}",
+        "data.classes=null",
+        "data.class_indices=[569,571]",
+        *COUNTS,
+        "classifier.input_size=64",
+        *SMALL,
+        *places(tmp_path),
+    )
+    check_finished(run, classes=2)
+    kept = load_file(run / "checkpoints" / "classifier.safetensors")
+    assert torch.equal(kept["classifier.weight"], weights["classifier.weight"])
+
+
+@pytest.mark.slow
+def test_toy_vehicles_needs_no_photos(tmp_path: Path) -> None:
+    run = run_train(
+        "experiment=toy_vehicles",
+        "+data.classes=[fire engine,tank]",
+        "data.size=64",
+        *COUNTS,
+        "classifier.input_size=64",
+        "classifier.fit.epochs=1",
+        "classifier.fit.batch_size=4",
+        "classifier.fit.workers=0",
+        *SMALL,
+        *places(tmp_path),
+    )
+    check_finished(run, classes=2)
+
+
+# --- bad input: one line that names the value and the remedy, and nothing half-written
+
+
+def command(tmp_path: Path, *overrides: str) -> list[str]:
+    return ["data=imagefolder", "classifier=resnet10t_fitted", *COUNTS, *SMALL, *overrides, *places(tmp_path)]
+
+
+def left_behind(tmp_path: Path) -> list[Path]:
+    return [p for p in tmp_path.glob("runs/**/*") if p.is_file()] if (tmp_path / "runs").exists() else []
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return imagenet_tree(tmp_path_factory.mktemp("bad") / "photos", ("circus", "depot"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.root=/nowhere/at/all"], ["/nowhere/at/all", "set data.root"]),
+        ([], ["data.root must be given", "data.root=..."]),
+        (["data.classes=[circus,depott]"], ["depott", "did you mean depot"]),
+        (["classifier.name=timm/resnett18"], ["resnett18", "resnet18"]),
+        (["classifier.checkpoint=/no/weights.safetensors"], ["/no/weights.safetensors"]),
+        (["contributions=shap"], ["contributions='shap'", "gradient or knockout"]),
+        (["graph.sources=[colour]"], ["colour", "head_area"]),
+        (["concepts.num_concepts=9"], ["concepts.clusters=4", "raise it"]),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    overrides: list[str], said: list[str], tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [] if said[0].startswith("data.root") else [f"data.root={photos}"]
+    unfitted = ["classifier.pretrained=false", "classifier.fit=null", "classifier.resize=squash"]
+    line = refused(capsys, train, *command(tmp_path, *given, *unfitted, *overrides))
+    for words in said:
+        assert words in line
+    assert not left_behind(tmp_path)
+
+
+def test_a_class_without_photos_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = imagenet_tree(tmp_path / "photos", ("circus", "depot"))
+    (root / "train" / "empty").mkdir()
+    (root / "val" / "empty").mkdir()
+    line = refused(capsys, train, *command(tmp_path, f"data.root={root}"))
+    assert "'empty' has 0 photos" in line and "leave it out of data.classes" in line
+    assert not left_behind(tmp_path)
+
+
+def test_weights_that_cannot_be_downloaded_name_the_way_out(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> Any:
+        raise OSError("the network cannot be reached")
+
+    monkeypatch.setattr("socket.socket.connect", unreachable)
+    monkeypatch.setattr("socket.getaddrinfo", unreachable)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    overrides = [f"data.root={photos}", "classifier=googlenet", "data.class_indices=[1,2]"]
+    line = refused(capsys, train, *command(tmp_path, *overrides))
+    assert "googlenet could not be downloaded" in line and "classifier.checkpoint=" in line
+    assert not left_behind(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_missed_at_once(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, train, *command(tmp_path, f"data.root={photos}", "trainer=gpu"))
+    assert "no GPU" in line and "trainer=cpu" in line
+
+
+def test_a_sweep_of_several_processes_is_refused(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, train, "-m", "seed=0,1", *command(tmp_path, f"data.root={photos}", "trainer=ddp_cpu"))
+    assert "trainer.strategy=ddp" in line and "trainer=cpu" in line
