@@ -151,7 +151,7 @@ class Classifier(nn.Module):
 
     def normalize(self, pictures: NDArray[np.uint8]) -> Tensor:
         """Inverse of :meth:`pixels`, on F's device."""
-        x = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        x = torch.from_numpy(np.array(pictures, order="C")).to(self.device).permute(0, 3, 1, 2).float() / 255
         return (x - self.mean) / self.std
 
     # --- what F says

@@ -83,6 +83,25 @@ def test_tcav_finds_a_planted_direction() -> None:
     score, p_value = tcav(concept, random, gradients)
     assert score == pytest.approx(0.8) and p_value < 0.05
     assert tcav(concept, random, -gradients)[0] == pytest.approx(0.2)
-    same, p_same = tcav(random[:40], random[40:], gradients)
-    assert p_same > 0.05 and 0.2 <= same <= 0.8
     assert tcav(concept, random, gradients) == (score, p_value), "seeded"
+
+
+def test_tcav_of_random_concepts_is_significant_no_more_often_than_its_level_says() -> None:
+    gradients = np.where(np.arange(50)[:, None] < 40, 1.0, -1.0).astype(np.float32) * np.eye(12, dtype=np.float32)[3]
+    p_values, scores = [], []
+    for seed in range(60):
+        patches = np.random.default_rng(seed).normal(0, 1, (120, 12)).astype(np.float32)
+        score, p_value = tcav(patches[:40], patches[40:], gradients, seed=seed)
+        scores.append(score)
+        p_values.append(p_value)
+    assert stats.binom.sf((np.array(p_values) < 0.05).sum() - 1, 60, 0.05) > 0.01, "3 of 60 are to be expected"
+    assert min(p_values) < 0.3, "and yet it does not always say 1"
+    assert np.mean(scores) == pytest.approx(0.5, abs=0.1)
+
+
+def test_tcav_of_too_few_patches_for_a_test_is_not_significant() -> None:
+    patches = np.random.default_rng(0).normal(0, 1, (9, 4)).astype(np.float32)
+    gradients = np.ones((5, 4), np.float32)
+    for concept, random in ((patches[:3] + 9, patches[3:]), (patches[:5] + 9, patches[5:7])):
+        score, p_value = tcav(concept, random, gradients)
+        assert score == 1.0 and p_value == 1.0

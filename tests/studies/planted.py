@@ -1,7 +1,8 @@
 """A world in which the right answers are known: F adds up the brightness of four squares, the explanation knows it.
 
 Photos are 32 x 32; the four quarters are the superpixels. Two classes: F's logit of class 0 is the sum over the
-quarters of weight x (mean of the red plane), that of class 1 is the same on the green plane. Concept k of both classes
+quarters of the mean of the red plane, a quarter brighter than 0.93 counting fourfold, that of class 1 is the same on
+the green plane. Concept k of both classes
 is quarter k, its contribution is its exact share of the margin.
 """
 
@@ -35,9 +36,10 @@ def photo(red: list[float], green: list[float]) -> Image.Image:
     return Image.fromarray((np.stack(planes, axis=2) * 255).round().astype(np.uint8))
 
 
-def quarter_means(x: Tensor) -> NDArray[np.float64]:
-    """``[3, H, W]`` -> red and green of the quarters, ``[2, 4]``."""
-    return torch.nn.functional.avg_pool2d(x[:2], HALF).flatten(1).double().numpy()
+def loudness(x: Tensor) -> NDArray[np.float64]:
+    """``[3, H, W]`` -> what red and green of each quarter count, ``[2, 4]``."""
+    means = torch.nn.functional.avg_pool2d(x[:2], HALF).flatten(1).double().numpy()
+    return np.where(means > 0.93, 4 * means, means)
 
 
 class PlantedViewer:
@@ -58,10 +60,10 @@ class PlantedViewer:
 
     def answers(self, x: Tensor) -> NDArray[np.float64]:
         self.asked += len(x)
-        return np.stack([quarter_means(one).sum(1) for one in x])
+        return np.stack([loudness(one).sum(1) for one in x])
 
     def __call__(self, x: Tensor, superpixels: Patches | None = None, links: bool = False) -> View:
-        means = quarter_means(x)
+        means = loudness(x)
         margin = means[0] - means[1]  # of class 0, a quarter
         if self.lies:
             margin = -margin

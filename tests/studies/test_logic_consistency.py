@@ -19,7 +19,7 @@ from vrx.studies.arms import ARMS, Edit, margin, resized
 from vrx.studies.logic_consistency import LogicConsistency, cause, corrected, spread_evenly
 
 # a red photo whose third quarter shouts green: replacing that one quarter mends it, replacing another does not
-FLAWED = ([0.6, 0.6, 0.1, 0.6], [0.3, 0.3, 1.0, 0.4], 0)
+FLAWED = ([0.9, 0.8, 0.1, 0.6], [0.1, 0.1, 1.0, 0.1], 0)
 RIGHT = ([0.8, 0.8, 0.8, 0.8], [0.1, 0.1, 0.1, 0.1], 0)
 HOPELESS = ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], 0)
 
@@ -72,7 +72,7 @@ def test_the_table_counts_by_cause_and_the_curve_falls(tmp_path: Path, monkeypat
     metrics, _ = run(tmp_path, monkeypatch, [FLAWED, HOPELESS, RIGHT], max_edits=4)
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(rows[0][c]) for c in ("errors left", "concept", "structure", "both")][0] == 2
+    assert int(rows[0]["errors left"]) == 2
     for row in rows:
         assert int(row["errors left"]) == sum(int(row[c]) for c in ("concept", "structure", "both"))
     assert json.loads((tmp_path / "metrics.json").read_text())["errors/total"] == 2

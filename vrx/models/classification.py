@@ -127,7 +127,7 @@ def fit_classifier(
         folder: holds the checkpoints; a finished fit is not repeated.
         source: the photos, by split.
         spec: arguments of :func:`load_classifier`.
-        options: ``epochs, batch_size, lr, weight_decay, label_smoothing, workers``, and ``precision`` as Lightning names it.
+        options: ``epochs, batch_size, lr, weight_decay, label_smoothing, workers``, ``precision``.
         seed: of initialisation, order and augmentation.
         accelerator: of the trainer.
         logger: Lightning logger, or False.

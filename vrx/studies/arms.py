@@ -233,8 +233,8 @@ def onto_itself(plan: Plan, view: View, budget: list[Edit], rng: np.random.Gener
         zoom = max(ROUND_TRIP, _zoom(like))
         size = [max(2, round(side / zoom)) for side in like.mask.shape]
         small = F.interpolate(view.x[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
-        weight = F.interpolate(torch.from_numpy(like.mask)[None, None].float(), size=size, mode="area")[0, 0]
-        yield Edit(like.mask, (small, (weight >= min(0.5, float(weight.max()))).numpy()), like.graph, like.concept)
+        dull = F.interpolate(small[None], size=like.mask.shape, mode="bilinear", align_corners=False)[0]
+        yield Edit(like.mask, (dull, like.mask), like.graph, like.concept)
 
 
 def _zoom(edit: Edit) -> float:

@@ -85,11 +85,15 @@ class Usual:
     def novelty(self, looked: Looked, label: int) -> float:
         """How far the photo's match with all concepts of the bank is from that of the nearest photos of a class."""
         known = [
-            float(np.sqrt(np.nanmean((looked.nearest - other.nearest) ** 2)))
-            for other in self._of[label]
-            if other is not looked
+            mean(np.square(looked.nearest - other.nearest)) ** 0.5 for other in self._of[label] if other is not looked
         ]
-        return nearest_mean(known)
+        return nearest_mean([value for value in known if np.isfinite(value)])
+
+
+def mean(values: NDArray[np.float64]) -> float:
+    """Of the values that are known; NaN: none."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def nearest_mean(distances: Sequence[float]) -> float:
@@ -125,7 +129,7 @@ def evidence(looked: Looked, true: int, predicted: int, usual: Usual) -> dict[st
         return lambda one: float(one.view.links[label, label].sum())
 
     def match(label: int) -> Any:
-        return lambda one: float(np.nanmean(one.nearest[label]))
+        return lambda one: mean(one.nearest[label])
 
     def found(label: int) -> Any:
         return lambda one: float(one.view.detected[label].mean())
@@ -138,7 +142,8 @@ def evidence(looked: Looked, true: int, predicted: int, usual: Usual) -> dict[st
     known = [v for v in novelty if np.isfinite(v)]
     ordered = np.sort(view.logits)
     values = (
-        found(true)(looked), found(predicted)(looked), standing(match(true), true), standing(match(predicted), predicted),
+        found(true)(looked), found(predicted)(looked), standing(match(true), true),
+        standing(match(predicted), predicted),
         standing(nodes(true), true), standing(links(true), true), standing(nodes(predicted), predicted),
         standing(links(predicted), predicted), usual.structure(view, true), usual.structure(view, predicted),
         shared_evidence(view, true, predicted), apart, off,

@@ -2,8 +2,8 @@
 
 Three classes, each seen in training in one pose alone. F is fitted and explained; the causes of its errors on probe
 photos of all poses give the recommendation. Then F is fitted anew twice: with photos of the recommended poses (setting
-1), and with as many of the same classes in their old pose (setting 2). Accuracy is measured on test photos of all poses,
-which nothing else touches. Everything is repeated for several seeds, which choose photos and initial weights.
+1), and with as many of the same classes in their old pose (setting 2). Accuracy is measured on test photos of all
+poses, which nothing else touches. Everything is repeated for several seeds, which choose photos and initial weights.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Model diagnosis (4.4, figure 8): F's errors, the cause of each, and what would help.
 
 How good the diagnosis is can be measured where causes can be planted (:mod:`vrx.studies.planting`): the cause model is
-fitted on errors planted into validation photos and tested on errors planted into test photos, beside a guess of the most
-frequent cause and the same kind of model on what Grad-CAM says.
+fitted on errors planted into validation photos and tested on errors planted into test photos, beside a guess of the
+most frequent cause and the same kind of model on what Grad-CAM says.
 """
 
 from __future__ import annotations

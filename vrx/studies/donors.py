@@ -106,8 +106,9 @@ class Donors:
         return self._norms[index]
 
     def good(self, index: int, concept: int, area: int, among: int = 5) -> Donor | None:
-        """A good exemplar: of the ``among`` highest contributions the one whose area is nearest; None: there is none."""
-        best = [d for d in self.of(index, concept)[:among] if d.score > 0] or self.of(index, concept)[:1]
+        """A good exemplar: of the ``among`` highest contributions that of the nearest area; None: there is none."""
+        ranked = self.of(index, concept)
+        best = [d for d in ranked[:among] if d.score > 0] or ranked[:1]
         return min(best, key=lambda d: abs(np.log(d.area / max(area, 1))), default=None)
 
     def bad(self, index: int, concept: int, area: int, among: int = 5) -> Donor | None:

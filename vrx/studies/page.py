@@ -30,7 +30,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: heading, paragraphs, a table (rows of column -> value), pictures; all but the first optional."""
+    """A part of the page: a heading and, if there are any, paragraphs, a table (rows of column -> value), pictures."""
 
     heading: str
     paragraphs: Sequence[str] = ()

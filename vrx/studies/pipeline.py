@@ -1,7 +1,7 @@
 """From a fitted classifier and photos to an explainer, with the settings of a run: concepts, graphs, GRN.
 
-``train.py`` does the same with a config, loggers and callbacks; here F changes from seed to seed and nothing is kept but
-the caches.
+``train.py`` does the same with a config, loggers and callbacks; here F changes from seed to seed and nothing is kept
+but the caches.
 """
 
 from __future__ import annotations

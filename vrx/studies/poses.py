@@ -1,4 +1,4 @@
-"""Poses of photos, where the data know them, as short names that people can act on; pools to draw photos by pose from."""
+"""Poses of photos, where the data know them, as short names, and pools to draw photos by pose from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ ILAB_POSES = {"bus": "c03-r02", "military": "c05-r00", "tank": "c07-r05"}
 def pose_name(source: Any, photo: Photo) -> str | None:
     """The pose of a photo; None where the data do not know it.
 
-    toy_vehicles: the rotation of the turntable, 0 to 7, in steps of 45 degrees. iLab-20M: camera and rotation, ``c03-r02``.
+    toy_vehicles: the rotation of the turntable, 0 to 7, in steps of 45 degrees. iLab-20M: camera and rotation,
+    ``c03-r02``.
     """
     if isinstance(source, ToyVehicles):
         return f"{round(source.pose(photo).azimuth / 45) % 8}"

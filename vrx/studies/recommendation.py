@@ -90,7 +90,8 @@ def sentence(
     start = f"{true} -> {predicted}: {count} of {total} error{'s' if total != 1 else ''} from {IN_WORDS[cause]}"
     if cause == UNSEEN and missing:
         poses = f"pose{'s' if len(missing) > 1 else ''} {join(missing)}"
-        return f"{start}, {poses} missing in training: add photos of {true} in {'those poses' if len(missing) > 1 else 'that pose'}."
+        those = "those poses" if len(missing) > 1 else "that pose"
+        return f"{start}, {poses} missing in training: add photos of {true} in {those}."
     if cause == UNSEEN:
         return f"{start}: add photos of {true} from more viewpoints."
     if cause == SHARED:

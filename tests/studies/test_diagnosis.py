@@ -1,0 +1,249 @@
+"""Planted causes, the evidence that gives them away, the cause model, the advice, and the study as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vrx.data.images import Photo
+from vrx.data.toy_vehicles import ToyVehicles
+from vrx.structures import Patches, VRXError
+from vrx.studies.causes import (
+    CAM,
+    EVIDENCE,
+    CauseModel,
+    Looked,
+    Usual,
+    apartness,
+    cam_evidence,
+    evidence,
+    pair_distance,
+    rule,
+    shared_evidence,
+)
+from vrx.studies.diagnosis import Diagnosis, errors_figure, lead, quality_table, scores
+from vrx.studies.planting import CAUSES, Attempt, RenderedPlanter, is_clear, unseen_azimuths
+from vrx.studies.recommendation import advise, missing_poses, wanted_photos
+from vrx.studies.views import View
+
+SIDE = 16
+
+
+def make_view(
+    places: dict[tuple[int, int], tuple[int, int]], scores: dict[tuple[int, int], float] | None = None
+) -> View:
+    """A view of two classes with three concepts: (class, concept) -> row and column of a 4 x 4 cell of the photo."""
+    cells = np.arange(SIDE) // 4
+    labels = (cells[:, None] * 4 + cells[None]).astype(np.int16)[None]
+    matched = np.full((2, 3), -1, np.int64)
+    centroids = np.full((2, 3, 2), 0.5, np.float32)
+    nodes = np.zeros((2, 2, 3))
+    for (c, k), (row, column) in places.items():
+        matched[c, k] = row * 4 + column
+        centroids[c, k] = (column + 0.5) / 4, (row + 0.5) / 4
+        nodes[c, c, k] = (scores or {}).get((c, k), 1.0)
+    return View(
+        x=torch.zeros(3, SIDE, SIDE), superpixels=Patches(labels, np.arange(16)), attended=np.arange(16), matched=matched,
+        logits=np.array([0.0, 2.0]), grn_logits=np.array([0.0, 2.0]), nodes=nodes, links=np.zeros((2, 2, 6)),
+        centroids=centroids,
+    )  # fmt: skip
+
+
+def make_looked(view: View, nearest: float = 0.5) -> Looked:
+    return Looked(view, np.full((2, 3), nearest), view.centroids.reshape(-1, 2).astype(float), np.ones((2, 4, 4)))
+
+
+def test_shared_evidence_is_the_share_of_the_other_class_support_in_own_patches() -> None:
+    view = make_view({(0, 0): (0, 0), (1, 0): (0, 0), (1, 1): (3, 3)}, {(1, 0): 3.0, (1, 1): 1.0})
+    assert shared_evidence(view, 0, 1) == pytest.approx(0.75)
+    assert shared_evidence(make_view({(1, 0): (3, 3)}), 0, 1) == 0.0  # no concept of the true class at all
+    assert np.isnan(shared_evidence(make_view({(0, 0): (0, 0)}), 0, 1))
+
+
+def test_apartness_measures_from_the_strongest_concept_of_the_answer() -> None:
+    view = make_view({(0, 0): (0, 0), (0, 1): (0, 1), (1, 0): (0, 0), (1, 1): (3, 0)}, {(1, 0): 0.1, (1, 1): 5.0})
+    nearest, middle = apartness(view, 0, 1)
+    assert nearest == pytest.approx(0.75)  # three cells below the first concept
+    assert middle == pytest.approx(np.hypot(0.125, 0.75))
+    assert np.isnan(apartness(make_view({(0, 0): (0, 0)}), 0, 1)).all()
+
+
+def test_pair_distance_ignores_shifts_and_sees_moved_or_missing_concepts() -> None:
+    usual = make_view({(0, 0): (0, 0), (0, 1): (0, 1), (0, 2): (1, 0)})
+    shifted = make_view({(0, 0): (2, 2), (0, 1): (2, 3), (0, 2): (3, 2)})
+    moved = make_view({(0, 0): (0, 0), (0, 1): (0, 1), (0, 2): (3, 0)})
+    assert pair_distance(shifted, usual, 0) == pytest.approx(0, abs=1e-6)
+    # the pairs with the moved concept differ by (0, 0.5), the third not at all
+    assert pair_distance(moved, usual, 0) == pytest.approx(np.sqrt(2 * 0.25 / 3))
+    missing = make_view({(0, 0): (0, 0), (0, 1): (0, 1)})
+    assert pair_distance(missing, usual, 0) == pytest.approx(np.sqrt(2 * 0.25 / 3))
+    assert np.isnan(pair_distance(make_view({(0, 0): (0, 0)}), usual, 0))
+
+
+def test_standing_is_a_z_score_of_the_class_own_photos() -> None:
+    views = [make_looked(make_view({(0, 0): (0, 0)}, {(0, 0): s})) for s in (1.0, 2.0, 3.0)]
+    usual = Usual([(0, looked) for looked in views], 2)
+
+    def total(looked: Looked) -> float:
+        return float(looked.view.nodes[0, 0].sum())
+
+    assert usual.standing(3.0, 0, total) == pytest.approx(1 / np.std([1, 2, 3]))
+    assert usual.standing(1e9, 0, total) == 8
+    assert np.isnan(usual.standing(1.0, 1, total))  # no photo of class 1 is known
+
+
+def test_evidence_copes_with_a_photo_without_concepts() -> None:
+    usual = Usual([(0, make_looked(make_view({(0, 0): (0, 0), (0, 1): (1, 1)}))) for _ in range(3)], 2)
+    empty = Looked(make_view({}), np.full((2, 3), np.nan), np.zeros((0, 2)), np.zeros((2, 4, 4)))
+    found = evidence(empty, 0, 1, usual)
+    assert tuple(found) == EVIDENCE
+    assert rule(found) in CAUSES
+
+
+def test_cam_evidence_of_equal_and_of_disjoint_maps() -> None:
+    maps = np.zeros((2, 4, 4))
+    maps[0, 0, 0] = maps[1, 3, 3] = 2.0
+    apart = cam_evidence(maps, 0, 1)
+    assert apart["overlap"] == 0 and apart["distance of peaks"] == pytest.approx(np.hypot(0.75, 0.75))
+    same = cam_evidence(maps[[0, 0]], 0, 1)
+    assert same["overlap"] == 1 and same["correlation"] == pytest.approx(1) and same["distance of centres"] == 0
+    assert all(np.isfinite(list(cam_evidence(np.zeros((2, 4, 4)), 0, 1).values())))
+
+
+def planted_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Evidence with a known cause: each cause moves one number by four standard deviations."""
+    rng = np.random.default_rng(seed)
+    telling = dict(zip(CAUSES, ("shared patches", "evidence lies apart", "own structure is unusual"), strict=True))
+    rows = []
+    for number in range(count):
+        for cause in CAUSES:
+            found = {name: float(rng.normal()) for name in EVIDENCE}
+            found[telling[cause]] += 4
+            cam = {name: float(rng.normal()) for name in CAM}
+            rows.append({"evidence": found, "cam": cam, "cause": cause, "photo": f"{seed}/{number}"})
+    return rows
+
+
+def test_cause_model_finds_planted_causes_in_other_photos_and_not_in_noise() -> None:
+    learn, test = planted_rows(40, 0), planted_rows(40, 1)
+
+    def accuracy(kind: str, names: tuple[str, ...]) -> float:
+        causes, photos = [r["cause"] for r in learn], [r["photo"] for r in learn]
+        model = CauseModel(names).fit([r[kind] for r in learn], causes, photos)
+        return float(np.mean([model(r[kind]) == r["cause"] for r in test]))
+
+    assert accuracy("evidence", EVIDENCE) > 0.85
+    assert accuracy("cam", CAM) < 0.5
+    model = CauseModel().fit([r["evidence"] for r in learn], [r["cause"] for r in learn], [r["photo"] for r in learn])
+    assert sum(model.probabilities(test[0]["evidence"]).values()) == pytest.approx(1)
+    assert model(dict.fromkeys(EVIDENCE)) in CAUSES  # all of it missing
+
+
+def test_cause_model_refuses_too_few_errors() -> None:
+    row = planted_rows(1, 0)[0]
+    with pytest.raises(VRXError, match=r"study\.trials"):
+        CauseModel().fit([row["evidence"]] * 4, ["shared"] * 4, ["a", "b", "c", "d"])
+    with pytest.raises(VRXError, match="not fitted"):
+        CauseModel()(row["evidence"])
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> ToyVehicles:
+    return ToyVehicles(
+        tmp_path_factory.mktemp("toys"), 48, 1, 1, 1, 2, ["tank", "city bus"], {"train": {"tank": [0, 1]}}, seed=3
+    )
+
+
+def test_planted_changes_are_what_they_claim(toys: ToyVehicles) -> None:
+    photos = toys.photos("test")
+    planter = RenderedPlanter(toys)
+    for cause in CAUSES:
+        for attempt in planter.attempts(photos, cause, 2):
+            original = np.asarray(toys.read(attempt.photo))
+            vehicle = np.any(list(toys.parts(attempt.photo).values()), axis=0)
+            changed = np.abs(original.astype(int) - attempt.pixels.astype(int)).max(2) > 8
+            if cause == "false alarm":
+                assert (changed & vehicle).sum() <= 0.1 * changed.sum() and changed.any()
+            if cause == "unseen":
+                assert changed.mean() > 0.1 and attempt.donor is None
+            else:
+                assert attempt.donor == 1 - attempt.photo.label
+    first = [a.pixels for a in planter.attempts(photos, "shared", 1)]
+    again = [a.pixels for a in RenderedPlanter(toys).attempts(photos, "shared", 1)]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert unseen_azimuths(toys, 0) == [2, 3, 4, 5, 6, 7] and unseen_azimuths(toys, 1) == []
+    toys.close()
+
+
+def test_an_attempt_succeeds_only_with_the_error_it_was_to_cause() -> None:
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    shared = Attempt("a", Photo("p", 0, "test"), "shared", 2, pixels, "")
+    unseen = Attempt("b", Photo("p", 0, "test"), "unseen", None, pixels, "")
+    assert [shared.succeeded(c) for c in range(3)] == [False, False, True]
+    assert [unseen.succeeded(c) for c in range(3)] == [False, True, True]
+
+
+def test_is_clear_wants_the_distractor_seen_and_the_vehicle_untouched() -> None:
+    clean = np.zeros((10, 10, 3), np.uint8)
+    vehicle = np.zeros((10, 10), bool)
+    vehicle[:, 5:] = True
+    beside, over = clean.copy(), clean.copy()
+    beside[:3, :3] = over[:3, 4:7] = 200
+    assert is_clear(clean, beside, vehicle)
+    assert not is_clear(clean, over, vehicle)
+    assert not is_clear(clean, clean, vehicle)
+
+
+def test_planting_needs_rendered_photos() -> None:
+    with pytest.raises(VRXError, match="toy_vehicles"):
+        RenderedPlanter(object())
+
+
+def errors(*kinds: tuple[int, int, str, str]) -> list[dict[str, Any]]:
+    return [{"true": t, "predicted": p, "cause": c, "pose": pose} for t, p, c, pose in kinds]
+
+
+def test_advice_names_cause_count_and_missing_poses() -> None:
+    rows = errors(*[(0, 1, "unseen", "2")] * 3, (0, 1, "unseen", "3"), (0, 1, "unseen", "0"), (0, 1, "shared", "0"),
+                  (1, 0, "false alarm", "0"))  # fmt: skip
+    first, second = advise(rows, ["tank", "military"], lambda r: r["pose"], {0: ["0"] * 30, 1: ["1"] * 30})
+    assert first.text == (
+        "tank -> military: 5 of 6 errors from structure or viewpoint not seen in training, poses 2 and 3 missing in "
+        "training: add photos of tank in those poses."
+    )
+    assert dict(first.missing) == {"2": 3, "3": 1}
+    assert second.cause == "false alarm" and not second.missing and "background" in second.text
+    assert advise([], ["tank", "military"]) == []
+
+
+def test_missing_poses_and_budget() -> None:
+    assert missing_poses(["a", "b", "b", "c"], ["a"] * 9 + ["c"] * 6) == {"b": 2}
+    rows = errors(*[(0, 1, "unseen", "2")] * 2, (1, 0, "unseen", "3"))
+    advice = advise(rows, ["x", "y"], lambda r: r["pose"], {0: ["0"], 1: ["0"]})
+    assert wanted_photos(advice, 100) == {(0, "2"): 67, (1, "3"): 33}
+    assert wanted_photos([], 100) == {}
+
+
+def test_scores_table_and_figure() -> None:
+    tested = [
+        {"cause": c, "found": f, "gradcam": g, "majority": "shared"}
+        for c, f, g in (("shared", "shared", "unseen"), ("unseen", "unseen", "unseen"), ("unseen", "shared", "shared"))
+    ]
+    found = scores(tested)
+    assert found["cause/accuracy"] == pytest.approx(2 / 3)
+    assert found["cause/accuracy_majority"] == found["cause/accuracy_gradcam"] == pytest.approx(1 / 3)
+    assert scores([]) == {}
+    assert [row["errors"] for row in quality_table(tested)] == [3, 1, 0, 2]
+    advice = advise(errors((0, 1, "unseen", "1"), (0, 1, "shared", "1")), ["a", "b"])
+    figure = errors_figure(np.array([[3, 2], [0, 4]]), advice, ["a", "b"])
+    marks = [t.get_text() for t in figure.axes[0].texts]
+    assert {"3", "2", "0", "4"} <= set(marks) and {"S", "U"} <= set(marks)
+    assert lead([], [], {}).startswith("F makes no error")
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(VRXError, match="errors_per_cause"):
+        Diagnosis(errors_per_cause=1)
