@@ -41,7 +41,9 @@ def study_context(cfg: DictConfig) -> StudyContext:
     """Open the run: its explainer, its photos, its config."""
     run = Path(str(cfg.run))
     config = run_config(run)
-    config = OmegaConf.merge(config, {"data": cfg.data})
+    merged = OmegaConf.merge(config, {"data": cfg.data})
+    assert isinstance(merged, DictConfig)
+    config = merged
     explainer = Explainer.load(run, cfg.device, cfg.contributions)
     source = instantiate(config.data)
     if tuple(source.class_names) != tuple(explainer.bank.class_names):

@@ -216,7 +216,9 @@ def test_skip_reads_the_nodes_directly() -> None:
     plain.load_state_dict({k: v for k, v in grn.state_dict().items() if "embedding" not in k}, strict=False)
     nodes, _ = grn.embed(scg)
     torch.testing.assert_close(nodes[..., :7], plain.eval().embed(scg)[0])
-    assert torch.equal(nodes[..., 7:], grn._standard(scg))
+    direct = nodes[..., 7:]
+    assert torch.equal(direct[scg.detected], grn._standard(scg)[scg.detected])
+    assert not scg.detected.all() and (direct[~scg.detected] == 0).all(), "a place without a concept adds nothing"
 
 
 def test_rebuilds_from_its_hyperparameters() -> None:

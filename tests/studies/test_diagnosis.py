@@ -46,7 +46,8 @@ def make_view(
         centroids[c, k] = (column + 0.5) / 4, (row + 0.5) / 4
         nodes[c, c, k] = (scores or {}).get((c, k), 1.0)
     return View(
-        x=torch.zeros(3, SIDE, SIDE), superpixels=Patches(labels, np.arange(16)), attended=np.arange(16), matched=matched,
+        x=torch.zeros(3, SIDE, SIDE), superpixels=Patches(labels, np.arange(16)), attended=np.arange(16),
+        matched=matched,
         logits=np.array([0.0, 2.0]), grn_logits=np.array([0.0, 2.0]), nodes=nodes, links=np.zeros((2, 2, 6)),
         centroids=centroids,
     )  # fmt: skip

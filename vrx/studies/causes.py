@@ -167,7 +167,7 @@ def shared_evidence(view: View, true: int, predicted: int) -> float:
     weight = np.maximum(view.nodes[predicted, predicted], 0) * view.detected[predicted]
     if weight.sum() <= 0:
         return float("nan")
-    own = [view.mask(true, k) for k in np.flatnonzero(view.detected[true])]
+    own = [view.mask(true, int(k)) for k in np.flatnonzero(view.detected[true])]
     if not own:
         return 0.0
     covered = np.any(own, axis=0)

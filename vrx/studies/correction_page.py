@@ -126,7 +126,8 @@ def curve_figure(records: Sequence[Mapping[str, Any]], metrics: Mapping[str, flo
         values = [1.0, *(metrics[f"left/{arm}_{b}"] for b in budgets[1:])]
         bounds = [Share(round(v * len(records)), len(records)).interval for v in values]
         ax.plot(budgets, values, color=colour, marker=mark, label=label, linewidth=2)
-        ax.fill_between(budgets, *zip(*bounds, strict=True), color=colour, alpha=0.12, linewidth=0)
+        low, high = [b[0] for b in bounds], [b[1] for b in bounds]
+        ax.fill_between(budgets, low, high, color=colour, alpha=0.12, linewidth=0)
     ax.set(xlabel="edits allowed", ylabel="errors left", ylim=(0, 1.03), xticks=list(budgets))
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     ax.spines[["top", "right"]].set_visible(False)

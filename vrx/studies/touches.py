@@ -65,7 +65,7 @@ def touched_by(view: View, index: int, changed: Mask) -> tuple[int, ...]:
         Empty when not even the most exposed patch changes by a fifth.
     """
     found = np.flatnonzero(view.detected[index])
-    exposure = np.array([changed[view.mask(index, k)].mean() for k in found])
+    exposure = np.array([changed[view.mask(index, int(k))].mean() for k in found])
     if not len(found) or exposure.max() < LEAST:
         return ()
     return tuple(found[(exposure >= EXPOSED) | (exposure == exposure.max())].tolist())
