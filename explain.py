@@ -82,7 +82,7 @@ def open_run(cfg: DictConfig) -> Explainer:
 @script
 def main(cfg: DictConfig) -> None:
     """Write JSON, PNG and a self-contained HTML page for every photo."""
-    missing = OmegaConf.missing_keys(cfg) & {"run", "images"}
+    missing = {key for key in ("run", "images") if OmegaConf.is_missing(cfg, key)}
     if missing:
         raise VRXError("Give both: python explain.py run=<run folder> images=<file or folder>.")
     root, out = Path(str(cfg.images)), Path(str(cfg.out))

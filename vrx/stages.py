@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -281,18 +282,15 @@ def evaluate(run: Run, data: SCGDataModule, grn: GRN) -> str:
 
 
 def explained_photos(source: PhotoSource, data: SCGDataModule, count: int) -> list[Photo]:
-    """Test photos for the report: for every class in turn a right one, and up to a third wrong ones."""
+    """Test photos for the report: a third wrong ones, and for every class in turn a right one, as far as there are."""
     table = data.tables["test"]
     photos = source.photos("test")
-    predicted, label, index = table["logits"].argmax(1), table["label"], table["index"]
-    wrong = [photos[i] for i in index[predicted != label].tolist()][: count // 3]
-    right: list[Photo] = []
-    rows = {c: index[(predicted == label) & (label == c)].tolist() for c in range(len(source.class_names))}
-    while len(right) < count - len(wrong) and any(rows.values()):
-        for remaining in rows.values():
-            if remaining and len(right) < count - len(wrong):
-                right.append(photos[remaining.pop(0)])
-    return right + wrong
+    hit, label, index = table["logits"].argmax(1) == table["label"], table["label"], table["index"]
+    wrong = index[~hit].tolist()
+    classes = [index[hit & (label == c)].tolist() for c in range(len(source.class_names))]
+    right = [i for turn in zip_longest(*classes) for i in turn if i is not None]
+    kept = right[: count - min(len(wrong), count // 3)]
+    return [photos[i] for i in kept + wrong[: count - len(kept)]]
 
 
 def report(run: Run, source: PhotoSource, data: SCGDataModule, explainer: Explainer) -> Path:
