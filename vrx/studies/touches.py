@@ -167,7 +167,7 @@ class RenderedTouches:
             after, _ = self._render(photo, replace_part={part: (other, part)})
             touched = touched_by(view, photo.label, self._fitted((before != after).any(2)))
             if self._good(view, photo.label, touched):
-                what = f"{part} replaced by those of the {other}"
+                what = f"{part} replaced by the {other}'s"
                 return Touch(view.x, self.viewer.normalised(Image.fromarray(after)), touched, {}, what)
         return None
 
