@@ -7,6 +7,7 @@ matters is measured in ``docs/results.md``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -120,27 +121,19 @@ class Editor:
         hole, alpha = soften(masks.to(x.device), self.margin)
         return alpha * self._background(x, hole) + (1 - alpha) * x
 
-    def substitute(self, x: Tensor, masks: Tensor, donors: Tensor, donor_masks: Tensor) -> Tensor:
-        """Put patches of other photos in the place of ``masks``, blended like every edit (4.2, 4.3).
-
-        The donor is scaled alike in both directions, so that its patch covers the hole's bounding box, and its middle
-        comes to lie on the hole's. What shows is decided by the hole alone: any donor changes the same pixels.
+    def paste(self, x: Tensor, masks: Tensor, layers: Tensor) -> Tensor:
+        """Let ``layers`` show in the place of ``masks``, blended like every edit (4.2, 4.3).
 
         Args:
             x: normalised photos ``[B, 3, H, W]``.
-            masks: what to replace of each photo, bool ``[B, H, W]``; where it is empty the photo stays.
-            donors: normalised photos of any size, ``[B, 3, Hd, Wd]``.
-            donor_masks: the patch of each, bool ``[B, Hd, Wd]``, not empty.
+            masks: what to replace of each photo, bool ``[B, H, W]``.
+            layers: what to put there, ``[B, 3, H, W]``; see :func:`placed`.
 
         Returns:
             The edited photos ``[B, 3, H, W]``.
         """
         _, alpha = soften(masks.to(x.device), self.margin)
-        layers = [
-            fitted(donor.to(x.device), _box(donor_mask), _box(mask), (x.shape[2], x.shape[3])) if mask.any() else photo
-            for photo, mask, donor, donor_mask in zip(x, masks, donors, donor_masks, strict=True)
-        ]
-        return alpha * torch.stack(layers) + (1 - alpha) * x if layers else x
+        return alpha * layers.to(x.device) + (1 - alpha) * x
 
     def move(self, x: Tensor, masks: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Move patches to another place of the same photo and fill what they leave behind (4.3).
@@ -174,7 +167,7 @@ def _box(mask: Tensor) -> Box:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def _inside(box: Box, offset: list[int], shape: tuple[int, int]) -> tuple[int, int]:
+def _inside(box: Box, offset: Sequence[float], shape: tuple[int, int]) -> tuple[int, int]:
     """The offset (dx, dy), shortened so that the box stays inside the photo."""
     dx, dy = (round(v) for v in offset)
     return max(-box[1], min(dx, shape[1] - box[3])), max(-box[0], min(dy, shape[0] - box[2]))
@@ -190,27 +183,34 @@ def shifted(x: Tensor, dx: int, dy: int) -> Tensor:
     return out
 
 
-def fitted(donor: Tensor, source: Box, target: Box, shape: tuple[int, int]) -> Tensor:
-    """A photo scaled and moved so that its box ``source`` covers the box ``target`` of a photo of another size.
+def placed(donor: Tensor, donor_mask: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+    """A patch of another photo in the place of a hole, at its own size: enlarging it would blur what F reads in it.
+
+    Its middle comes to lie on the hole's, as far as the photo's border allows; one larger than the photo is averaged
+    down until it fits.
 
     Args:
-        donor: ``[3, Hd, Wd]``.
-        source: box in the donor.
-        target: box in the result.
-        shape: height and width of the result.
+        donor: normalised photo of any size, ``[3, Hd, Wd]``.
+        donor_mask: its patch, bool ``[Hd, Wd]``, not empty.
+        hole: bool ``[H, W]``, not empty.
 
     Returns:
-        ``[3, *shape]``; beyond the donor's border its border pixels go on.
+        The donor photo in its new place, ``[3, H, W]`` (beyond its border its border pixels go on), and the pixels to
+        replace: the hole and the patch, bool ``[H, W]``.
     """
-    height, width = donor.shape[1:]
-    zoom = max((target[2] - target[0]) / (source[2] - source[0]), (target[3] - target[1]) / (source[3] - source[1]))
-    picture = donor[None]
-    if zoom < 1:  # smaller: average first, or fine detail would alias
-        size = (max(1, round(height * zoom)), max(1, round(width * zoom)))
-        picture = F.interpolate(picture, size=size, mode="bilinear", antialias=True, align_corners=False)
-    rows = (torch.arange(shape[0], device=donor.device) + 0.5 - (target[0] + target[2]) / 2) / zoom
-    columns = (torch.arange(shape[1], device=donor.device) + 0.5 - (target[1] + target[3]) / 2) / zoom
-    y = (rows + (source[0] + source[2]) / 2) / height * 2 - 1
-    x = (columns + (source[1] + source[3]) / 2) / width * 2 - 1
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None].to(donor.dtype)
-    return F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    shape = (hole.shape[0], hole.shape[1])
+    top, left, bottom, right = _box(donor_mask)
+    zoom = min(1.0, shape[0] / (bottom - top), shape[1] / (right - left))
+    if zoom < 1:
+        size = (max(1, int(donor.shape[1] * zoom)), max(1, int(donor.shape[2] * zoom)))
+        donor = F.interpolate(donor[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+        donor_mask = F.interpolate(donor_mask[None, None].float(), size=size, mode="area")[0, 0] > 0.5
+        top, left, bottom, right = _box(donor_mask)
+    box = _box(hole)
+    offset = [(box[1] + box[3] - left - right) / 2, (box[0] + box[2] - top - bottom) / 2]
+    dx, dy = _inside((top, left, bottom, right), offset, shape)
+    rows = (torch.arange(shape[0], device=donor.device) - dy).clamp(0, donor.shape[1] - 1)
+    columns = (torch.arange(shape[1], device=donor.device) - dx).clamp(0, donor.shape[2] - 1)
+    patch = torch.zeros(shape, dtype=torch.bool)
+    patch[top + dy : bottom + dy, left + dx : right + dx] = donor_mask[top:bottom, left:right]
+    return donor[:, rows][:, :, columns], patch | hole

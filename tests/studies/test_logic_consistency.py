@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from tests.studies.planted import DISCOVERY, PlantedSource, PlantedViewer, context
-from vrx.edits import Editor
+from vrx.edits import Editor, placed
 from vrx.structures import VRXError
 from vrx.studies import logic_consistency
-from vrx.studies.arms import ARMS, Edit, margin, resized
+from vrx.studies.arms import ARMS, Arm, Edit, margin, noise_floor, resized
+from vrx.studies.donors import Donors
 from vrx.studies.logic_consistency import LogicConsistency, cause, corrected, spread_evenly
+from vrx.studies.results import Records
 
 # a red photo whose third quarter shouts green: replacing that one quarter mends it, replacing another does not
 FLAWED = ([0.9, 0.8, 0.1, 0.6], [0.1, 0.1, 1.0, 0.1], 0)
@@ -105,7 +107,7 @@ def test_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     again, viewer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
     assert again == whole
     third, viewer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
-    assert third == whole and viewer.asked == len(photos)  # errors are looked for, nothing is edited
+    assert third == whole and viewer.asked == 0  # F is not asked about anything twice
 
 
 def test_other_settings_do_not_read_old_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,10 +145,36 @@ def test_spread_evenly() -> None:
     assert spread_evenly(list(range(100)), 5) == [0, 25, 50, 74, 99]  # type: ignore[arg-type, comparison-overlap]
 
 
-def test_corrected_within_a_budget() -> None:
-    record = {"arms": {"a": {"corrected_after": 2}, "b": {"corrected_after": None}}}
-    assert [corrected(record, "a", b) for b in (1, 2, 3)] == [False, True, True]
-    assert not corrected(record, "b", 9)
+def test_corrected_within_a_budget_and_by_each_rule() -> None:
+    guided = {"corrected_after": 3, "answered_after": 2, "edits": [{}, {}, {}]}
+    early = {"corrected_after": 2, "answered_after": 1, "edits": [{}, {}]}
+    late = {"corrected_after": None, "answered_after": 5, "edits": [{}] * 6}
+    record = {"arms": {"vrx_guided": guided, "early": early, "late": late}}
+    assert [corrected(record, "early", b) for b in (1, 2, 3)] == [False, True, True]
+    assert [corrected(record, "late", 9, rule) for rule in ("noise", "answer", "all_tries")] == [False, False, True]
+    early["answered_after"] = 3  # one edit more than the guided arm needed for a right answer
+    assert not corrected(record, "early", 9, "answer") and corrected(record, "early", 9, "all_tries")
+    assert not corrected(record, "late", 4, "all_tries")
+
+
+def test_the_noise_floor_is_the_quantile_of_what_pasting_onto_itself_moves(tmp_path: Path) -> None:
+    viewer, editor = PlantedViewer(), Editor("mean", 0.0)
+    records = Records(tmp_path / "records.jsonl", "key")
+    donors = Donors(viewer, PlantedSource(discovery=DISCOVERY), records)  # type: ignore[arg-type]
+    assert len(donors.best_of_photos()) == len(DISCOVERY)  # F gets all of them right
+    floor = noise_floor(viewer, donors, editor, records, 0.5)  # type: ignore[arg-type]
+    changes = [abs(records[f"noise discovery/{i}.png"]["change"]) for i in range(len(DISCOVERY))]
+    assert floor == pytest.approx(np.median(changes)) and floor > 0
+    asked = viewer.asked
+    assert noise_floor(viewer, donors, editor, records, 0.5) == floor and viewer.asked == asked  # type: ignore[arg-type]
+
+
+def test_an_answer_within_the_noise_is_no_correction() -> None:
+    arm = Arm(torch.zeros(3, 2, 2), 0, before=-1.0, enough=1.5)
+    arm.edits, arm.logits = [Edit(np.ones((2, 2), bool), None)], [np.array([1.0, 0.0])]
+    assert not arm.corrected and arm.record(("a", "b"))["answered_after"] == 1
+    arm.logits = [np.array([2.0, 0.0])]
+    assert arm.corrected and arm.record(("a", "b"))["corrected_after"] == 1
 
 
 @pytest.mark.parametrize("settings", [{"max_edits": 0}, {"quantile": 1.0}, {"max_photos": 0}])
@@ -155,22 +183,34 @@ def test_bad_settings(settings: dict[str, Any]) -> None:
         LogicConsistency(**settings)
 
 
-def test_substitute_shows_the_donor_in_the_hole_and_nothing_elsewhere() -> None:
-    x, donor = torch.zeros(1, 3, 24, 24), torch.zeros(1, 3, 60, 90)  # the exemplar is larger than the photo
-    donor[:, 0, 20:40, 30:50] = 1
-    mask, patch = torch.zeros(1, 24, 24, dtype=torch.bool), torch.zeros(1, 60, 90, dtype=torch.bool)
-    mask[:, 4:12, 6:14], patch[:, 20:40, 30:50] = True, True
-    out = Editor("mean", 0.0).substitute(x, mask, donor, patch)
-    assert out[0, 0][mask[0]].min() > 0.7 and out[0, 0, 5:11, 7:13].min() == pytest.approx(1, abs=1e-5)
-    assert out[0, :, ~mask[0]].abs().max() == 0
+def test_a_donor_comes_at_its_own_size_with_its_middle_on_the_hole() -> None:
+    donor = torch.rand(3, 30, 40, generator=torch.Generator().manual_seed(0))
+    patch, hole = torch.zeros(30, 40, dtype=torch.bool), torch.zeros(24, 24, dtype=torch.bool)
+    patch[20:26, 30:36], hole[4:8, 6:14] = True, True  # middles (23, 33) and (6, 10): 17 up, 23 left
+    layer, changed = placed(donor, patch, hole)
+    assert torch.equal(layer[:, 3:9, 7:13], donor[:, 20:26, 30:36])
+    expected = hole.clone()
+    expected[3:9, 7:13] = True
+    assert torch.equal(changed, expected)
 
 
-def test_substitute_by_itself_changes_nothing() -> None:
+def test_a_donor_stays_inside_and_a_larger_one_is_averaged_down() -> None:
+    donor = torch.zeros(3, 60, 90)
+    patch, hole = torch.zeros(60, 90, dtype=torch.bool), torch.zeros(24, 24, dtype=torch.bool)
+    patch[5:55, 20:80], hole[0:2, 0:2] = True, True
+    donor[0, 5:55, 20:80] = 1
+    layer, changed = placed(donor, patch, hole)
+    assert changed.any(0).sum() == 24 and 18 <= changed.any(1).sum() <= 22  # 60 x 50 becomes 24 x 20
+    assert layer[0][changed & ~hole].min() > 0.4 and layer[0][changed].mean() > 0.9
+
+
+def test_a_patch_pasted_onto_itself_changes_nothing() -> None:
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(1, 32, 32, dtype=torch.bool)
     mask[:, 8:20, 10:30] = True
-    out = Editor("blur", 0.05).substitute(x, mask, x, mask)
-    assert torch.allclose(out, x, atol=1e-5)
+    layer, changed = placed(x[0], mask[0], mask[0])
+    assert torch.equal(changed, mask[0])
+    assert torch.allclose(Editor("blur", 0.05).paste(x, changed[None], layer[None]), x, atol=1e-6)
 
 
 def test_move_takes_the_patch_along_and_stays_inside() -> None:

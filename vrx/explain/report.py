@@ -155,7 +155,7 @@ def _entry(explanation: Explanation, pixels: NDArray[np.uint8], anchor: str) -> 
         "sentence": sentence(explanation, shown),
         "level": trust(explanation).level,
         "trust": line[2],
-        "pictures": [_picture(part, text) for part, text in zip(cut, texts, strict=True)],
+        "pictures": [embedded(part, text) for part, text in zip(cut, texts, strict=True)],
     }
 
 
@@ -207,14 +207,14 @@ def draw(figure: Figure) -> NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _picture(pixels: NDArray[np.uint8], alt: str) -> dict[str, Any]:
+def embedded(pixels: NDArray[np.uint8], alt: str) -> dict[str, Any]:
     """Pixels drawn at ``DPI`` as an inlined JPEG, with its size on the page."""
     height, width = pixels.shape[:2]
     return {"uri": _uri(pixels), "alt": alt, "width": round(96 * width / DPI), "height": round(96 * height / DPI)}
 
 
 def _chart(figure: Figure | None, alt: str) -> dict[str, Any] | None:
-    return None if figure is None else _picture(draw(figure), alt)
+    return None if figure is None else embedded(draw(figure), alt)
 
 
 def _uri(pixels: NDArray[np.uint8]) -> Markup:

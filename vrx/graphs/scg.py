@@ -195,34 +195,44 @@ class SCGBuilder:
             x: normalised photos ``[B, 3, H, W]``.
             superpixels: of each photo, from ``extractor.segmenter``.
         """
-        reference = self._reference(x) if "grad_diff" in self.sources else None
-        candidates = self.extractor(self.classifier, x, superpixels, self._gradient_layers, reference)
+        candidates = self.extractor(self.classifier, x, superpixels, self._gradient_layers, self._reference(x))
         distances = candidates.split(self.matcher.distances(candidates.features.cpu().numpy()))
-        graphs, matches, baselines = [], [], []
-        for photo, (patches, near) in enumerate(zip(candidates.patches, distances, strict=True)):
-            matched = self.matcher.match(near)
-            used, place = _used(matched)  # evidence of the matched patches alone
-            patches = patches.select(used)
-            evidence = Evidence.of_patches(self.classifier, candidates.activations, photo, patches, self.editor.margin)
-            graph, plain = _graph(place, self._nodes(evidence), patches), self._baselines(evidence)
-            baseline = _gather(plain, place, 0.0)
+        matched = np.stack([self.matcher.match(near) for near in distances])
+        return self._graphs(candidates.activations, candidates.patches, matched)
+
+    def rebuild(self, x: Tensor, patches: Sequence[Patches], matched: NDArray[np.int64]) -> PhotoGraphs:
+        """Build the graphs of edited photos with the matches of the clean ones: only what the patches show may differ.
+
+        Args:
+            x: normalised photos ``[B, 3, H, W]``.
+            patches: of each photo, where they are now.
+            matched: the patch of each node, ``[B, n, N]``; ``UNMATCHED`` for dummies.
+        """
+        activations = self.classifier.inspect(
+            x, gradients=self._gradient_layers, target="margin", reference=self._reference(x)
+        )
+        return self._graphs(activations, list(patches), matched)
+
+    def _graphs(self, activations: Activations, patches: list[Patches], matched: NDArray[np.int64]) -> PhotoGraphs:
+        graphs, baselines = [], []
+        for photo, matches in enumerate(matched):
+            used, place = _used(matches)  # evidence of the matched patches alone
+            regions = patches[photo].select(used)
+            evidence = Evidence.of_patches(self.classifier, activations, photo, regions, self.editor.margin)
+            graph = _graph(place, self._nodes(evidence), regions)
+            baseline = _gather(self._baselines(evidence), place, 0.0)
             if self.rest:
-                left = self._nodes(evidence.rest(self.classifier, place))
-                graph, baseline = _with_rest(graph, left), F.pad(baseline, (0, 0, 0, 1))
-                matched = np.pad(matched, ((0, 0), (0, 1)), constant_values=UNMATCHED)
+                graph = _with_rest(graph, self._nodes(evidence.rest(self.classifier, place)))
+                baseline = F.pad(baseline, (0, 0, 0, 1))
             graphs.append(graph)
             baselines.append(baseline)
-            matches.append(matched)
-        return PhotoGraphs(
-            SCG.stack(graphs),
-            np.stack(matches),
-            candidates.patches,
-            candidates.activations.logits.float().cpu(),
-            torch.stack(baselines),
-        )
+        nodes = np.pad(matched, ((0, 0), (0, 0), (0, int(self.rest))), constant_values=UNMATCHED)
+        return PhotoGraphs(SCG.stack(graphs), nodes, patches, activations.logits.float().cpu(), torch.stack(baselines))
 
-    def _reference(self, x: Tensor) -> dict[str, Tensor]:
+    def _reference(self, x: Tensor) -> dict[str, Tensor] | None:
         """F's maps of the photo without detail: what gradients are multiplied with the difference to."""
+        if "grad_diff" not in self.sources:
+            return None
         blurred = gaussian_blur(x, 0.07 * max(x.shape[-2:]))
         return self.classifier.inspect(blurred, layers=self._gradient_layers, gradcam=False).maps
 

@@ -18,8 +18,8 @@ from vrx.studies.page import Picture, Section, write_page
 from vrx.studies.statistics import Share
 from vrx.studies.views import View, Viewer
 
-COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#7f7f7f")  # Okabe and Ito: distinguishable by all
-MARKS = ("o", "s", "^", "D", "x")
+COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "#7f7f7f")  # Okabe and Ito: distinguishable by all
+MARKS = ("o", "s", "^", "v", "D", "x")
 
 
 def strip_path(folder: Path, name: str) -> Path:
@@ -74,7 +74,8 @@ def corrections_page(
     guided = Share(round(metrics["left/vrx_guided"] * len(records)), len(records))
     lead = (
         f"F gets {metrics['errors/all']:.0f} of {metrics['photos/total']:.0f} photos wrong. Of the {len(records)} "
-        f"studied, {guided} stay wrong after at most {max_edits} edits that the explanation chose."
+        f"studied, {guided} stay wrong after at most {max_edits} edits that the explanation chose; as many edits of the "
+        f"same size at random leave {metrics['left/random']:.0%}."
     )
     shown = pick(records, [strip_path(context.folder, n).exists() for n in names], examples)
     pictures = [Picture(example_figure(context.folder, names[i], records[i]), words(records[i])) for i in shown]
@@ -82,9 +83,12 @@ def corrections_page(
         Section(
             "Errors left",
             [
-                "Every arm may make the same number of edits of the same area, with the same code; F is asked after "
-                "each, and a photo counts as corrected once F answers its true class. Intervals are Wilson's, 95 %; "
-                "p is McNemar's exact test against the guided arm.",
+                "Every arm makes as many edits as the guided one, of the same areas, with the same code; F is asked after "
+                "each. A photo counts as corrected once F's log-odds for its true class exceed "
+                f"{metrics['noise_floor']:.2f}: what pasting a patch back onto itself, a little out of place, moves "
+                "them by at most in 95 % of right photos. Without that threshold see “left by F's answer alone”; “with "
+                "all tries” lets every arm go on until F answers right or all edits are spent. Intervals are "
+                "Wilson's, 95 %; p is McNemar's exact test against the guided arm.",
             ],
             rows,
             [Picture(curve_figure(records, metrics, max_edits), "Share of the errors left, by the edits allowed.")],
@@ -101,7 +105,12 @@ def pick(records: Sequence[Mapping[str, Any]], kept: Sequence[bool], count: int)
     bad = [i for i in usable if i not in good]
     wanted = round(count * len(bad) / max(1, len(usable)))
     wanted = min(len(bad), max(wanted, min(1, len(bad))))
-    return good[: count - wanted] + bad[:wanted]
+    return spaced(good, count - wanted) + spaced(bad, wanted)
+
+
+def spaced(items: Sequence[int], count: int) -> list[int]:
+    """``count`` of the items, evenly spaced: errors are sorted by class."""
+    return [items[i * len(items) // count] for i in range(min(count, len(items)))]
 
 
 def words(record: Mapping[str, Any]) -> str:
@@ -111,7 +120,8 @@ def words(record: Mapping[str, Any]) -> str:
         what = f"concept {edit['concept']} of {edit['class']}"
         done.append(f"{what} replaced by a good one" if edit["edit"] == "substitute" else f"{what} deleted")
     after = record["arms"]["vrx_guided"]
-    end = f"F answers {after['answer']}" + ("" if after["corrected_after"] else ", still wrong")
+    end = f"F answers {after['answers'][-1] if after['answers'] else record['predicted']}"
+    end += "" if after["corrected_after"] else ", not corrected"
     return (
         f"A {record['true']} that F calls {record['predicted']} (cause: {record['cause']}): {', '.join(done)}; {end}."
     )
@@ -143,14 +153,15 @@ def example_figure(folder: Path, name: str, record: Mapping[str, Any]) -> Figure
     axes = figure.subplots(1, len(tiles))
     heads = [f"label: {record['true']}", *ARMS.values()]
     margins = [record["arms"]["vrx_guided"]["margins"][0], *(record["arms"][arm]["margins"][-1] for arm in ARMS)]
-    answers = [record["predicted"], *(record["arms"][arm]["answer"] or record["predicted"] for arm in ARMS)]
+    first = record["predicted"]
+    answers = [first, *([first, *record["arms"][arm]["answers"]][-1] for arm in ARMS)]
     for ax, tile, head, margin, answer in zip(axes, tiles, heads, margins, answers, strict=True):
         ax.imshow(tile)
         ax.set(xticks=[], yticks=[])
         right = answer == record["true"]
         ax.set_title(shorten(head, 34), fontsize=8.5, color=INK)
         ax.set_xlabel(
-            f"F: {shorten(answer, 18)} {'✓' if right else '✗'}\nmargin of the label {margin:+.1f}".replace("-", "−"),
+            f"F: {shorten(answer, 18)} {'✓' if right else '✗'}\nlog-odds of the label {margin:+.1f}".replace("-", "−"),
             fontsize=8.5,
             color=INK if right else QUIET,
             weight="bold" if right else "normal",

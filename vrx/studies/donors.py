@@ -67,9 +67,9 @@ class Donors:
 
     def __init__(self, viewer: Viewer, source: PhotoSource, records: Records) -> None:
         self._viewer, self._source = viewer, source
-        photos = source.photos("discovery")
+        self._photos = source.photos("discovery")
         found = []
-        for photo in tqdm(photos, desc="explaining the discovery photos", unit="photo"):
+        for photo in tqdm(self._photos, desc="explaining the discovery photos", unit="photo"):
             name = f"discovery {photo.path}"
             if name not in records:
                 records.add(name, self._look(photo))
@@ -101,15 +101,22 @@ class Donors:
         """Patches of a concept in photos that F gets right, the highest contribution first."""
         return self._by_concept.get((index, concept), [])
 
+    def best_of_photos(self) -> list[Donor]:
+        """Of every discovery photo that F gets right, the patch that speaks most for its class."""
+        best: dict[Photo, Donor] = {}
+        for donor in (d for ranked in self._by_concept.values() for d in ranked):
+            if donor.photo not in best or donor.score > best[donor.photo].score:
+                best[donor.photo] = donor
+        return list(best.values())
+
     def norm(self, index: int) -> Norm:
         """Of a class."""
         return self._norms[index]
 
-    def good(self, index: int, concept: int, area: int, among: int = 5) -> Donor | None:
-        """A good exemplar: of the ``among`` highest contributions that of the nearest area; None: there is none."""
+    def good(self, index: int, concept: int, among: int = 5) -> Sequence[Donor]:
+        """Good exemplars: the highest contributions, of those that speak for the class if any does."""
         ranked = self.of(index, concept)
-        best = [d for d in ranked[:among] if d.score > 0] or ranked[:1]
-        return min(best, key=lambda d: abs(np.log(d.area / max(area, 1))), default=None)
+        return [d for d in ranked[:among] if d.score > 0] or ranked[:1]
 
     def bad(self, index: int, concept: int, area: int, among: int = 5) -> Donor | None:
         """A bad exemplar of the same class: of the ``among`` lowest contributions the one whose area is nearest."""
@@ -120,9 +127,11 @@ class Donors:
         x, labels = self._patches(donor.photo)
         return x, np.asarray((labels == donor.label).any(0))
 
-    def random(self, area: int, rng: np.random.Generator, among: int = 5) -> tuple[Tensor, NDArray[np.bool_]]:
-        """A random patch, of about this area, of a random discovery photo of any class."""
-        photos = self._source.photos("discovery")
+    def random(
+        self, area: int, rng: np.random.Generator, without: int, among: int = 5
+    ) -> tuple[Tensor, NDArray[np.bool_]]:
+        """A random patch, of about this area, of a random discovery photo of any class but ``without``."""
+        photos = [p for p in self._photos if p.label != without]
         x, labels = self._patches(photos[int(rng.integers(len(photos)))])
         names, sizes = np.unique(labels, return_counts=True)
         nearest = np.argsort(np.abs(np.log(sizes / max(area, 1))), kind="stable")[:among]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from vrx.data.images import Photo
 from vrx.structures import VRXError
 from vrx.studies import StudyContext
-from vrx.studies.arms import ARMS, Plan, VRXGuided, controls
+from vrx.studies.arms import ARMS, Plan, VRXGuided, controls, noise_floor
 from vrx.studies.correction_page import corrections_page, strip
 from vrx.studies.donors import Donors, sums
 from vrx.studies.results import Records, write_results
@@ -23,15 +23,16 @@ from vrx.studies.views import View, Viewer, answered
 log = logging.getLogger(__name__)
 
 CAUSES = ("concept", "structure", "both")
-KEPT_PICTURES = 40  # errors of which the edited photos are kept
+KEPT_PICTURES = 40  # errors, spread over all, of which the edited photos are kept
 
 
 class LogicConsistency:
     """Table 1 of the paper: errors of F before and after editing, by cause and by arm.
 
     An edit replaces or deletes the pixels of one patch. Edits of a photo are made one after the other; F is asked
-    after each, and the photo counts as corrected once F answers its true class (the stopping rule, of every arm
-    alike). Every arm may make as many edits as the others; the area of its i-th edit is that of the i-th guided one.
+    after each, and the photo counts as corrected once F's log-odds for its true class exceed the noise floor (the
+    stopping rule, of every arm alike). Every arm has as many edits as the guided one made; the area of its i-th edit
+    is that of the i-th guided one.
 
     Args:
         split: whose errors.
@@ -40,6 +41,7 @@ class LogicConsistency:
         examples: shown on the page.
         quantile: of the right photos of the class, in (0, 1): the contributions of the concepts (structure) of the
             true class are at fault when their sum lies below it.
+        beyond: quantile of what a paste alone moves F's log-odds by, in (0, 1): the noise floor.
         seed: of the random arms.
 
     Raises:
@@ -49,57 +51,62 @@ class LogicConsistency:
     def __init__(
         self,
         split: str = "test",
-        max_edits: int = 4,
+        max_edits: int = 8,
         max_photos: int | None = None,
         examples: int = 6,
         quantile: float = 0.25,
+        beyond: float = 0.95,
         seed: int = 0,
     ) -> None:
         if max_edits < 1 or (max_photos is not None and max_photos < 1):
             raise VRXError(f"study.max_edits={max_edits} and study.max_photos={max_photos} must be at least 1.")
-        if not 0 < quantile < 1:
-            raise VRXError(f"study.quantile={quantile} is out of range: use a share in (0, 1).")
+        for name, value in (("quantile", quantile), ("beyond", beyond)):
+            if not 0 < value < 1:
+                raise VRXError(f"study.{name}={value} is out of range: use a share in (0, 1).")
         self.split, self.max_edits, self.max_photos = split, max_edits, max_photos
-        self.examples, self.quantile, self.seed = examples, quantile, seed
+        self.examples, self.quantile, self.beyond, self.seed = examples, quantile, beyond, seed
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
         """Run the study, or go on with it."""
         viewer = Viewer(context.explainer)
         records = Records(context.folder / "records.jsonl", context.key(max_edits=self.max_edits))
-        photos, errors = self._errors(viewer, context)
+        photos, errors = self._errors(viewer, context, records)
         chosen = spread_evenly(errors, self.max_photos)
         donors = Donors(viewer, context.source, records) if chosen else None
+        floor = noise_floor(viewer, donors, context.explainer.editor, records, self.beyond) if donors else 0.0
+        apart = -(-len(chosen) // KEPT_PICTURES)
         for number, photo in enumerate(tqdm(chosen, desc="editing errors", unit="photo")):
             if photo.path not in records:
                 assert donors is not None
-                record = self._study(viewer, donors, context, photo, number)
+                record = self._study(viewer, donors, context, photo, floor, number % apart == 0)
                 records.add(photo.path, record)
         found = [records[photo.path] for photo in chosen]
-        metrics = {"photos/total": float(photos), "errors/all": float(len(errors))} | summary(found, self.max_edits)
+        metrics = {"photos/total": float(photos), "errors/all": float(len(errors)), "noise_floor": floor}
+        metrics |= summary(found, self.max_edits)
         rows, names = table(found, self.max_edits), [photo.path for photo in chosen]
         write_results(context.folder, rows, metrics)
         corrections_page(context, found, metrics, rows, self.max_edits, names, self.examples)
         return metrics
 
-    def _errors(self, viewer: Viewer, context: StudyContext) -> tuple[int, list[Photo]]:
+    def _errors(self, viewer: Viewer, context: StudyContext, records: Records) -> tuple[int, list[Photo]]:
         """How many photos F was asked about, and those it gets wrong."""
         photos = context.source.photos(self.split)
-        asked = [(photo, int(logits.argmax())) for photo, logits in answered(viewer, context.source, photos)]
+        asked = [(photo, int(logits.argmax())) for photo, logits in answered(viewer, context.source, photos, records)]
         if not asked:
             raise VRXError(f"None of the {len(photos)} {self.split} photos could be read: check the run's data.")
         return len(asked), [photo for photo, answer in asked if answer != photo.label]
 
     def _study(
-        self, viewer: Viewer, donors: Donors, context: StudyContext, photo: Photo, number: int
+        self, viewer: Viewer, donors: Donors, context: StudyContext, photo: Photo, floor: float, keep: bool
     ) -> dict[str, Any]:
         """Every arm's edits of one photo and what F answered."""
         view = viewer(viewer.normalised(context.source.read(photo)), links=True)
         true, names = photo.label, context.explainer.bank.class_names
-        plan = Plan(viewer, donors, context.explainer.editor, true, self.max_edits)
+        plan = Plan(viewer, donors, context.explainer.editor, true, self.max_edits, floor)
         guided = VRXGuided(plan).run(view)
         rng = np.random.default_rng([self.seed, zlib.crc32(photo.path.rsplit("/", 1)[-1].encode())])
         arms = {"vrx_guided": guided} | controls(plan, view, guided, rng)
-        if number < KEPT_PICTURES:
+        if keep:
             strip(context.folder, photo.path, viewer, view, arms)
         return {
             "true": names[true],
@@ -143,15 +150,29 @@ def spread_evenly(photos: Sequence[Photo], count: int | None) -> list[Photo]:
     return [photos[i] for i in np.linspace(0, len(photos) - 1, count).round().astype(int)]
 
 
-def corrected(record: Mapping[str, Any], arm: str, budget: int) -> bool:
-    """Whether an arm had corrected F with at most ``budget`` edits."""
-    after: int | None = record["arms"][arm]["corrected_after"]
-    return after is not None and after <= budget
+AFTER = {"noise": "corrected_after", "answer": "answered_after", "all_tries": "answered_after"}
 
 
-def left(records: Sequence[Mapping[str, Any]], arm: str, budget: int) -> Share:
-    """Share of the errors that are still errors after at most ``budget`` edits."""
-    return Share(sum(not corrected(r, arm, budget) for r in records), len(records))
+def corrected(record: Mapping[str, Any], arm: str, budget: int, rule: str = "noise") -> bool:
+    """Whether an arm had corrected F with at most ``budget`` edits.
+
+    Args:
+        record: of one error.
+        arm: of :data:`vrx.studies.arms.ARMS`.
+        budget: edits allowed.
+        rule: ``noise``: F is right by more than a paste alone can move, with no more edits than the guided arm made;
+            ``answer``: F's answer is right, with no more edits than the guided arm needed for that;
+            ``all_tries``: F's answer was right after any edit, however many the guided arm made.
+    """
+    arms = record["arms"]
+    after: int | None = arms[arm][AFTER[rule]]
+    made = arms["vrx_guided"][AFTER[rule]] or len(arms["vrx_guided"]["edits"])
+    return after is not None and after <= (budget if rule == "all_tries" else min(budget, made))
+
+
+def left(records: Sequence[Mapping[str, Any]], arm: str, budget: int, rule: str = "noise") -> Share:
+    """Share of the errors that are still errors after at most ``budget`` edits; see :func:`corrected`."""
+    return Share(sum(not corrected(r, arm, budget, rule) for r in records), len(records))
 
 
 def summary(records: Sequence[Mapping[str, Any]], max_edits: int) -> dict[str, float]:
@@ -169,9 +190,13 @@ def summary(records: Sequence[Mapping[str, Any]], max_edits: int) -> dict[str, f
         metrics |= left(records, arm, max_edits).metrics(f"left/{arm}")
         for budget in range(1, max_edits + 1):
             metrics[f"left/{arm}_{budget}"] = left(records, arm, budget).value
-        changes = [r["arms"][arm]["margin_gain"] for r in records if r["arms"][arm]["margin_gain"] is not None]
-        if changes:
-            metrics[f"margin_gain/{arm}"] = float(np.mean(changes))
+        for rule in ("answer", "all_tries"):
+            metrics |= left(records, arm, max_edits, rule).metrics(f"left_{rule}/{arm}")
+        margins = [r["arms"][arm]["margins"] for r in records if len(r["arms"][arm]["margins"]) > 1]
+        if margins:
+            metrics[f"margin_gain/{arm}"] = float(np.mean([m[1] - m[0] for m in margins]))
+            edits = [e["area"] for r in records for e in r["arms"][arm]["edits"]]
+            metrics[f"area/{arm}"] = float(np.mean(edits))
         if arm != "vrx_guided":
             metrics[f"p_value/{arm}"] = mcnemar(guided, [corrected(r, arm, max_edits) for r in records])
     areas = [sum(e["area"] for e in r["arms"]["vrx_guided"]["edits"]) for r in records]
@@ -193,6 +218,8 @@ def table(records: Sequence[Mapping[str, Any]], max_edits: int) -> list[dict[str
         row: dict[str, Any] = {"": words, "errors left": share.count}
         row |= {c: left(rs, arm, max_edits).count for c, rs in by_cause.items()}
         row |= {"share left": share.value, "low": low, "high": high}
+        row["left by F's answer alone"] = left(records, arm, max_edits, "answer").value
+        row["with all tries"] = left(records, arm, max_edits, "all_tries").value
         if arm != "vrx_guided":
             row["McNemar p"] = mcnemar(guided, [corrected(r, arm, max_edits) for r in records])
         rows.append(row)

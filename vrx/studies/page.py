@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from vrx.explain.report import _picture, draw, flatten
+from vrx.explain.report import draw, embedded, flatten
 from vrx.studies.results import write_text
 
 TEMPLATE = "page.html.j2"
@@ -69,7 +69,7 @@ def write_page(
             path = folder / "pictures" / f"{number:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-            pictures.append({**_picture(pixels, picture.caption), "caption": picture.caption})
+            pictures.append({**embedded(pixels, picture.caption), "caption": picture.caption})
         columns = list(dict.fromkeys(name for row in section.table for name in row))
         shown.append(
             {

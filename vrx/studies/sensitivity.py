@@ -72,7 +72,7 @@ class Sensitivity:
         records = Records(context.folder / "records.jsonl", context.key())
         toucher = self._toucher(viewer, context, records)
         found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-        photos = self._right(viewer, context)
+        photos = self._right(viewer, context, records)
         with tqdm(total=len(KINDS) * min(self.max_edits, len(photos)), desc="touching concepts", unit="edit") as bar:
             for photo in photos:
                 if all(len(done) >= self.max_edits for done in found.values()):
@@ -94,10 +94,10 @@ class Sensitivity:
             return RenderedTouches(viewer, context.source)  # type: ignore[arg-type]
         return PastedTouches(context.explainer.editor, Donors(viewer, context.source, records))
 
-    def _right(self, viewer: Viewer, context: StudyContext) -> list[Photo]:
+    def _right(self, viewer: Viewer, context: StudyContext, records: Records) -> list[Photo]:
         """Photos that F gets right, the classes taking turns."""
         photos = context.source.photos(self.split)
-        asked = answered(viewer, context.source, photos)
+        asked = answered(viewer, context.source, photos, records)
         right = [photo for photo, logits in asked if int(logits.argmax()) == photo.label]
         by_class = {label: [p for p in right if p.label == label] for label in sorted({p.label for p in right})}
         turns = itertools.zip_longest(*by_class.values())

@@ -15,7 +15,7 @@ from torch import Tensor
 from vrx.data.images import Photo
 from vrx.data.toy_models import BUILDERS, model
 from vrx.data.toy_vehicles import ToyVehicles, part_masks
-from vrx.edits import Editor, shifted
+from vrx.edits import Editor, placed, shifted
 from vrx.studies.donors import Donors
 from vrx.studies.views import View, Viewer
 
@@ -91,12 +91,10 @@ class PastedTouches:
             if donor is None or donor.photo == photo or donor.score >= view.nodes[own, own, concept]:
                 continue
             other, patch = self.donors.patch(donor)
-            after = self.editor.substitute(
-                view.x[None], torch.from_numpy(mask)[None], other[None], torch.from_numpy(patch)[None]
-            )[0]
-            return Touch(
-                view.x, after, touched_by(view, own, mask), {}, f"concept {concept + 1} replaced by a worse one"
-            )
+            layer, changed = placed(other, torch.from_numpy(patch), torch.from_numpy(mask))
+            after = self.editor.paste(view.x[None], changed[None], layer[None])[0]
+            touched = touched_by(view, own, changed.numpy())
+            return Touch(view.x, after, touched, {}, f"concept {concept + 1} replaced by a worse one")
         return None
 
     def structure(self, photo: Photo, view: View, rng: Generator) -> Touch | None:

@@ -6,7 +6,8 @@ them, so the view of a photo is made without.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,9 @@ from vrx.explain.contributions import contributions
 from vrx.explain.explainer import Explainer, shared_nodes
 from vrx.graphs.masking import covered_by
 from vrx.graphs.matching import UNMATCHED
-from vrx.graphs.scg import Evidence, PhotoGraphs, _graph, _with_rest
-from vrx.structures import SCG, Patches, VRXError, edges
+from vrx.graphs.scg import PhotoGraphs
+from vrx.structures import Patches, VRXError, edges
+from vrx.studies.results import Records
 
 
 @dataclass(frozen=True)
@@ -156,19 +158,7 @@ class Viewer:
         """
         patches = relocated(view, moved or {})
         matched = np.where(view.detected, np.searchsorted(patches.ids, view.matched), UNMATCHED)
-        builder, classifier = self.builder, self.classifier
-        reference = builder._reference(x[None]) if "grad_diff" in builder.sources else None
-        activations = classifier.inspect(
-            x[None], gradients=builder._gradient_layers, target="margin", reference=reference
-        )
-        evidence = Evidence.of_patches(classifier, activations, 0, patches, builder.editor.margin)
-        graph = _graph(matched, builder._nodes(evidence), patches)
-        if builder.rest:
-            graph = _with_rest(graph, builder._nodes(evidence.rest(classifier, matched)))
-            matched = np.pad(matched, ((0, 0), (0, 1)), constant_values=UNMATCHED)
-        graphs = PhotoGraphs(
-            SCG.stack([graph]), matched[None], [patches], activations.logits.float().cpu(), torch.zeros(0)
-        )
+        graphs = self.builder.rebuild(x[None], [patches], matched[None])
         return self._view(x, patches, graphs, links)
 
     def _view(self, x: Tensor, superpixels: Patches, graphs: PhotoGraphs, links: bool) -> View:
@@ -201,17 +191,40 @@ class Viewer:
 
 
 def answered(
-    viewer: Viewer, source: PhotoSource, photos: Sequence[Photo], batch_size: int = 32
-) -> Iterator[tuple[Photo, NDArray[np.float64]]]:
-    """F's logits of the photos that can be read, with a progress bar."""
-    batch: list[tuple[Photo, Tensor]] = []
-    for number, photo in enumerate(tqdm(photos, desc="asking F", unit="photo"), 1):
-        try:
-            batch.append((photo, viewer.normalised(source.read(photo))))
-        except (VRXError, OSError):
-            continue
-        finally:
-            if batch and (len(batch) == batch_size or number == len(photos)):
-                logits = viewer.answers(torch.stack([x for _, x in batch]))
-                yield from ((p, row) for (p, _), row in zip(batch, logits, strict=True))
-                batch = []
+    viewer: Viewer,
+    source: PhotoSource,
+    photos: Sequence[Photo],
+    records: Records | None = None,
+    batch_size: int = 32,
+) -> list[tuple[Photo, NDArray[np.float64]]]:
+    """F's logits of the photos that can be read, with a progress bar.
+
+    Args:
+        viewer: of the run.
+        source: reads the photos.
+        photos: to ask about.
+        records: of the study: no photo is asked about twice.
+        batch_size: photos F is asked about at once.
+    """
+    known: dict[Photo, list[float] | None] = {}
+    if records is not None:
+        known = {p: records[name]["logits"] for p in photos if (name := f"F {p.path}") in records}
+    missing = [photo for photo in photos if photo not in known]
+    with tqdm(total=len(missing), desc="asking F", unit="photo", disable=not missing) as bar:
+        for start in range(0, len(missing), batch_size):
+            for photo, logits in _asked(viewer, source, missing[start : start + batch_size]).items():
+                known[photo] = logits
+                if records is not None:
+                    records.add(f"F {photo.path}", {"logits": logits})
+                bar.update()
+    return [(photo, np.array(logits)) for photo in photos if (logits := known[photo]) is not None]
+
+
+def _asked(viewer: Viewer, source: PhotoSource, photos: Sequence[Photo]) -> dict[Photo, list[float] | None]:
+    """F's logits; None for a photo that cannot be read."""
+    ready: dict[Photo, Tensor] = {}
+    for photo in photos:
+        with contextlib.suppress(VRXError, OSError):
+            ready[photo] = viewer.normalised(source.read(photo))
+    logits = viewer.answers(torch.stack(list(ready.values()))).tolist() if ready else []
+    return dict.fromkeys(photos) | dict(zip(ready, logits, strict=True))
