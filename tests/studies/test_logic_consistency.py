@@ -15,10 +15,11 @@ from tests.studies.planted import DISCOVERY, PlantedSource, PlantedViewer, conte
 from vrx.edits import Editor, placed
 from vrx.structures import VRXError
 from vrx.studies import logic_consistency
-from vrx.studies.arms import ARMS, Arm, Edit, margin, noise_floor, resized
+from vrx.studies.arms import ARMS, Arm, Edit, noise_floor, resized
 from vrx.studies.donors import Donors
 from vrx.studies.logic_consistency import LogicConsistency, cause, corrected, spread_evenly
 from vrx.studies.results import Records
+from vrx.studies.views import margin
 
 # a red photo whose third quarter shouts green: replacing that one quarter mends it, replacing another does not
 FLAWED = ([0.9, 0.8, 0.1, 0.6], [0.1, 0.1, 1.0, 0.1], 0)

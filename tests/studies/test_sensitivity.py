@@ -42,6 +42,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, viewer: PlantedViewer, **
     monkeypatch.setattr(sensitivity, "Viewer", lambda explainer: viewer)
     monkeypatch.setattr("vrx.studies.touches.LARGEST", 0.3)  # the planted patches are quarters
     source = PlantedSource(discovery=DISCOVERY + WORSE, test=[*RIGHT, WRONG])
+    settings = {"least_fall": -9.0, **settings}  # the planted F hardly minds where a quarter lies
     return Sensitivity(**settings)(context(folder, source, **settings))
 
 
@@ -72,6 +73,15 @@ def test_photos_without_concepts_are_left_out(tmp_path: Path, monkeypatch: pytes
     metrics = run(tmp_path, monkeypatch, FollowingViewer(blind=True))
     assert metrics == {"edits/appearance": 0, "edits/structure": 0}
     assert "No photo" in (tmp_path / "index.html").read_text()
+
+
+def test_what_f_does_not_notice_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = run(tmp_path, monkeypatch, FollowingViewer(), least_fall=9.0)
+    assert metrics["edits/appearance"] == 0 and metrics["noticed/appearance"] == 0
+    metrics = run(tmp_path, monkeypatch, FollowingViewer(), least_fall=0.15)
+    rows = [json.loads(line)["value"] for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    fell = [r["f_margin"][0] - r["f_margin"][1] for r in rows if r.get("touched")]
+    assert len(fell) == 1 and fell[0] >= 0.15 and metrics["noticed/appearance"] < 1  # of .10, .20 and .10
 
 
 def test_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,9 +137,13 @@ def test_touched_concepts_are_those_whose_patch_changed() -> None:
     changed = np.zeros((32, 32), bool)
     assert touched_by(view(), 0, changed) == ()
     changed[:16, :4] = True  # a quarter of the first quarter
-    assert touched_by(view(), 0, changed) == (0,)
+    assert touched_by(view(), 0, changed) == (0,)  # all of the change lies in it
     changed[:, :16] = True
     assert touched_by(view(), 0, changed) == (0, 2)
+    changed[:] = False
+    changed[:, :7] = True
+    changed[0, :] = True  # 127 of 242 changed pixels lie in quarter 0, 112 in quarter 2, 16 in quarter 1
+    assert touched_by(view(), 0, changed) == (0,)
 
 
 def test_a_moved_patch_lies_where_it_was_put_and_nowhere_else() -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from vrx.edits import Editor, placed
 from vrx.studies.donors import Donor, Donors
 from vrx.studies.results import Records
-from vrx.studies.views import View, Viewer
+from vrx.studies.views import View, Viewer, margin
 
 ARMS = {
     "vrx_guided": "VRX-guided",
@@ -99,12 +99,6 @@ class Arm:
             "margins": [self.before, *after],
             "answers": [names[answer] for answer in answers],
         }
-
-
-def margin(logits: NDArray[np.float64], index: int) -> float:
-    """Logit of a class minus the log-sum-exp of the others."""
-    others = np.delete(logits, index)
-    return float(logits[index] - np.logaddexp.reduce(others))
 
 
 class Plan:

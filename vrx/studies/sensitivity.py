@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from vrx.studies.results import Records, write_results
 from vrx.studies.sensitivity_page import before_and_after, sensitivity_page
 from vrx.studies.statistics import Correlation, Share, above_chance
 from vrx.studies.touches import PastedTouches, RenderedTouches, Touch, Toucher
-from vrx.studies.views import View, Viewer, answered
+from vrx.studies.views import View, Viewer, answered, margin
 
 KINDS = ("appearance", "structure")
 KEPT_PICTURES = 12  # of each kind
@@ -28,6 +28,9 @@ KEPT_PICTURES = 12  # of each kind
 
 class Sensitivity:
     """Edits photos that F gets right, one concept a time, and asks whether the explanation says which one it was.
+
+    An edit counts when F notices it: an explanation of F must not notice what F does not. Whether it does is asked of F
+    alone, before the edit is explained; edits are tried in random order until F notices one.
 
     The patches keep their concepts (:meth:`Viewer.follow`): the question is whether the contributions move, not
     whether the concept is detected again. An edit counts as found when, of all detected concepts of the class, a
@@ -38,6 +41,8 @@ class Sensitivity:
         split: whose photos.
         max_edits: of each kind.
         min_detected: concepts of its own class that a photo must show.
+        least_fall: of F's log-odds for the class, from which on F notices an edit.
+        tries: edits of a kind tried on a photo at most.
         rendered: edits are rendered; None: where the photos are.
         examples: of each kind on the page.
         seed: which concept is touched, and where to it moves.
@@ -51,13 +56,19 @@ class Sensitivity:
         split: str = "test",
         max_edits: int = 200,
         min_detected: int = 3,
+        least_fall: float = 0.5,
+        tries: int = 8,
         rendered: bool | None = None,
         examples: int = 2,
         seed: int = 0,
     ) -> None:
-        if max_edits < 1 or min_detected < 2:
-            raise VRXError(f"study.max_edits={max_edits} must be at least 1, study.min_detected={min_detected} 2.")
+        if max_edits < 1 or min_detected < 2 or tries < 1:
+            raise VRXError(
+                f"study.max_edits={max_edits} and study.tries={tries} must be at least 1, "
+                f"study.min_detected={min_detected} at least 2."
+            )
         self.split, self.max_edits, self.min_detected = split, max_edits, min_detected
+        self.least_fall, self.tries = least_fall, tries
         self.rendered, self.examples, self.seed = rendered, examples, seed
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
@@ -72,16 +83,21 @@ class Sensitivity:
         records = Records(context.folder / "records.jsonl", context.key())
         toucher = self._toucher(viewer, context, records)
         found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+        tried = dict.fromkeys(KINDS, 0)
         photos = self._right(viewer, context, records)
         with tqdm(total=len(KINDS) * min(self.max_edits, len(photos)), desc="touching concepts", unit="edit") as bar:
             for photo in photos:
                 if all(len(done) >= self.max_edits for done in found.values()):
                     break
                 for kind, record in self._photo(viewer, toucher, context, records, photo).items():
-                    if record.get("touched") and len(found[kind]) < self.max_edits:
+                    if len(found[kind]) >= self.max_edits:
+                        continue
+                    tried[kind] += record["tried"]
+                    if record.get("touched"):
                         found[kind].append(record)
                         bar.update()
         metrics = summary(found)
+        metrics |= {f"noticed/{kind}": len(found[kind]) / tried[kind] for kind in KINDS if tried[kind]}
         write_results(context.folder, [row(kind, r) for kind in KINDS for r in found[kind]], metrics)
         sensitivity_page(context, found, metrics, self.examples)
         return metrics
@@ -115,12 +131,25 @@ class Sensitivity:
         before = viewer.follow(view, view.x) if enough else view
         for number, (kind, name) in enumerate(names.items()):
             rng = np.random.default_rng([self.seed, number, zlib.crc32(photo.path.rsplit("/", 1)[-1].encode())])
-            touch = getattr(toucher, kind)(photo, before, rng) if enough else None
-            after = viewer.follow(before, touch.after, touch.moved) if touch else None
-            records.add(name, measured(photo, before, after, touch) if touch and after else {})
-            if touch:
-                before_and_after(context.folder, kind, photo.path, viewer, touch, KEPT_PICTURES)
+            offered = getattr(toucher, kind)(photo, before, rng) if enough else iter(())
+            touch, tried = self._noticed(viewer, before, photo.label, offered)
+            if touch is None:
+                records.add(name, {"tried": tried})
+                continue
+            after = viewer.follow(before, touch.after, touch.moved)
+            records.add(name, {**measured(photo, before, after, touch), "tried": tried})
+            before_and_after(context.folder, kind, photo.path, viewer, touch, KEPT_PICTURES)
         return {kind: records[name] for kind, name in names.items()}
+
+    def _noticed(self, viewer: Viewer, before: View, own: int, offered: Iterator[Touch]) -> tuple[Touch | None, int]:
+        """The first edit that F notices, None when there is none, and how many were tried."""
+        tried = 0
+        for touch in itertools.islice(offered, self.tries):
+            tried += 1
+            logits = viewer.answers(touch.after[None])[0]
+            if before.margin(own) - margin(logits, own) >= self.least_fall:
+                return touch, tried
+        return None, tried
 
 
 def measured(photo: Photo, before: View, after: View, touch: Touch) -> dict[str, Any]:
@@ -138,12 +167,8 @@ def measured(photo: Photo, before: View, after: View, touch: Touch) -> dict[str,
         "centroids": [before.centroids[own], after.centroids[own]],
         "f": [before.probabilities, after.probabilities],
         "f_margin": [before.margin(own), after.margin(own)],
-        "grn_margin": [_margin(before.grn_logits, own), _margin(after.grn_logits, own)],
+        "grn_margin": [margin(before.grn_logits, own), margin(after.grn_logits, own)],
     }
-
-
-def _margin(logits: NDArray[np.float64], index: int) -> float:
-    return float(logits[index] - np.logaddexp.reduce(np.delete(logits, index)))
 
 
 def falls(record: Mapping[str, Any], of: str) -> NDArray[np.float64]:

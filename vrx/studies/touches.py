@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from vrx.edits import Editor, placed, shifted
 from vrx.studies.donors import Donors
 from vrx.studies.views import View, Viewer
 
-EXPOSED = 0.5  # a concept is touched when this share of its patch changes
+EXPOSED = 0.5  # a concept is touched when this share of its patch changes, or of the change lies in its patch
 LEAST = 0.2  # an edit in which no patch changes by this share touches no concept
 DISTANCE = 0.25  # least way of a moved patch, share of the photo's side
 LARGEST = 0.15  # share of the photo: larger patches are not moved
@@ -47,14 +48,14 @@ class Touch:
 
 
 class Toucher(Protocol):
-    """Makes the two kinds of edit; None when a photo offers none."""
+    """Offers edits of the two kinds, in random order; none when a photo offers none."""
 
-    def appearance(self, photo: Photo, view: View, rng: Generator) -> Touch | None: ...
-    def structure(self, photo: Photo, view: View, rng: Generator) -> Touch | None: ...
+    def appearance(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]: ...
+    def structure(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]: ...
 
 
 def touched_by(view: View, index: int, changed: Mask) -> tuple[int, ...]:
-    """Concepts of a class whose patch is exposed to a change: half of it or more, or the most exposed one.
+    """Concepts of a class that a change concerns: half of their patch changes, or half of the change lies in it.
 
     Args:
         view: of the photo before.
@@ -62,13 +63,16 @@ def touched_by(view: View, index: int, changed: Mask) -> tuple[int, ...]:
         changed: pixels, ``[H, W]``.
 
     Returns:
-        Empty when not even the most exposed patch changes by a fifth.
+        Where there is no such concept, the most exposed one; empty when not even that changes by a fifth.
     """
     found = np.flatnonzero(view.detected[index])
-    exposure = np.array([changed[view.mask(index, int(k))].mean() for k in found])
-    if not len(found) or exposure.max() < LEAST:
-        return ()
-    return tuple(found[(exposure >= EXPOSED) | (exposure == exposure.max())].tolist())
+    masks = [view.mask(index, int(k)) for k in found]
+    exposure = np.array([changed[mask].mean() for mask in masks])
+    held = np.array([(changed & mask).sum() / max(changed.sum(), 1) for mask in masks])
+    concerned = (exposure >= EXPOSED) | (held >= EXPOSED)
+    if len(found) and not concerned.any() and exposure.max() >= LEAST:
+        concerned = exposure == exposure.max()
+    return tuple(found[concerned].tolist())
 
 
 class PastedTouches:
@@ -82,8 +86,8 @@ class PastedTouches:
     def __init__(self, editor: Editor, donors: Donors) -> None:
         self.editor, self.donors = editor, donors
 
-    def appearance(self, photo: Photo, view: View, rng: Generator) -> Touch | None:
-        """Replace a random good concept (positive contribution) by a worse exemplar of the same concept."""
+    def appearance(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]:
+        """Replace a good concept (positive contribution) by a worse exemplar of the same concept."""
         own = photo.label
         for concept in rng.permutation(np.flatnonzero(view.nodes[own, own] > 0)).tolist():
             mask = view.mask(own, concept)
@@ -94,11 +98,10 @@ class PastedTouches:
             layer, changed = placed(other, torch.from_numpy(patch), torch.from_numpy(mask))
             after = self.editor.paste(view.x[None], changed[None], layer[None])[0]
             touched = touched_by(view, own, changed.numpy())
-            return Touch(view.x, after, touched, {}, f"concept {concept + 1} replaced by a worse one")
-        return None
+            yield Touch(view.x, after, touched, {}, f"concept {concept + 1} replaced by a worse one")
 
-    def structure(self, photo: Photo, view: View, rng: Generator) -> Touch | None:
-        """Move a random concept far away, to where it covers the other concepts least; its old place is filled."""
+    def structure(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]:
+        """Move a concept far away, to where it covers the other concepts least; its old place is filled."""
         own = photo.label
         found = np.flatnonzero(view.detected[own])
         masks = {k: view.mask(own, k) for k in found.tolist()}
@@ -112,8 +115,7 @@ class PastedTouches:
                 continue
             after, place = self.editor.move(view.x[None], torch.from_numpy(mask)[None], torch.tensor([offset]))
             label = int(view.matched[own, concept])
-            return Touch(view.x, after[0], (concept,), {label: place[0].numpy()}, f"concept {concept + 1} moved")
-        return None
+            yield Touch(view.x, after[0], (concept,), {label: place[0].numpy()}, f"concept {concept + 1} moved")
 
 
 def far_offset(mask: Mask, others: Mask, rng: Generator, tries: int = 24) -> tuple[int, int] | None:
@@ -153,7 +155,7 @@ class RenderedTouches:
     def __init__(self, viewer: Viewer, source: ToyVehicles) -> None:
         self.viewer, self.source = viewer, source
 
-    def appearance(self, photo: Photo, view: View, rng: Generator) -> Touch | None:
+    def appearance(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]:
         """Give the toy the part of another class in the place of its own."""
         own = self.source.class_names[photo.label]
         for part in self._parts(photo, view, rng):
@@ -166,10 +168,9 @@ class RenderedTouches:
             touched = touched_by(view, photo.label, self._fitted((before != after).any(2)))
             if self._good(view, photo.label, touched):
                 what = f"{part} replaced by the {other}'s"
-                return Touch(view.x, self.viewer.normalised(Image.fromarray(after)), touched, {}, what)
-        return None
+                yield Touch(view.x, self.viewer.normalised(Image.fromarray(after)), touched, {}, what)
 
-    def structure(self, photo: Photo, view: View, rng: Generator) -> Touch | None:
+    def structure(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]:
         """Move a part of the toy to where it does not belong."""
         own = photo.label
         for part in self._parts(photo, view, rng):
@@ -190,8 +191,7 @@ class RenderedTouches:
             places = {int(view.matched[own, k]): self._shift(view.mask(own, k), dx, dy) for k in touched}
             if all(place.any() for place in places.values()):
                 x = self.viewer.normalised(Image.fromarray(after))
-                return Touch(view.x, x, touched, places, f"{part} moved")
-        return None
+                yield Touch(view.x, x, touched, places, f"{part} moved")
 
     def _parts(self, photo: Photo, view: View, rng: Generator) -> list[str]:
         return [str(part) for part in rng.permutation(sorted(self.source.parts(photo)))]

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from vrx.concepts.importance import margins
 from vrx.data.images import Photo
 from vrx.data.scg_datamodule import PhotoSource
 from vrx.explain.contributions import contributions
@@ -79,8 +78,8 @@ class View:
         return np.asarray((self.superpixels.labels == label).any(0))
 
     def margin(self, index: int) -> float:
-        """F's logit of a class minus the log-sum-exp of the others."""
-        return float(margins(torch.from_numpy(self.logits))[index])
+        """F's log-odds of a class."""
+        return margin(self.logits, index)
 
     def at_edges(self, index: int) -> NDArray[np.float64]:
         """Contribution to the class of all relations, in and out, of each concept of its graph, ``[N]``."""
@@ -97,6 +96,11 @@ def relocated(view: View, moved: Mapping[int, NDArray[np.bool_]]) -> Patches:
     layers = [np.where(np.isin(layer, list(moved)), nobody, layer) for layer in view.superpixels.labels]
     layers += [np.where(mask, label, nobody) for label, mask in moved.items()]
     return Patches(np.stack(layers).astype(np.int16), used.astype(np.int64))
+
+
+def margin(logits: NDArray[np.float64], index: int) -> float:
+    """Log-odds of a class: its logit minus the log-sum-exp of the others."""
+    return float(logits[index] - np.logaddexp.reduce(np.delete(logits, index)))
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
