@@ -81,7 +81,8 @@ def test_what_f_does_not_notice_does_not_count(tmp_path: Path, monkeypatch: pyte
     metrics = run(tmp_path, monkeypatch, FollowingViewer(), least_fall=0.15)
     rows = [json.loads(line)["value"] for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     fell = [r["f_margin"][0] - r["f_margin"][1] for r in rows if r.get("touched")]
-    assert len(fell) == 1 and fell[0] >= 0.15 and metrics["noticed/appearance"] < 1  # of .10, .20 and .10
+    assert len(fell) == len(RIGHT) and min(fell) >= 0.15  # first tries of .10 were passed over
+    assert metrics["noticed/appearance"] < 1
 
 
 def test_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
