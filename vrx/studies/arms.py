@@ -29,7 +29,7 @@ ARMS = {
     "random_content": "guided places, random content",
     "random_places": "guided content, random places",
     "good_for_good": "good concepts for good ones",
-    "pasted_onto_itself": "guided places, pasted onto themselves",
+    "pasted_onto_itself": "guided places, own pixels",
 }
 OUT_OF_PLACE = 0.02  # of the photo's side: how far a patch is off that is pasted back onto itself
 Mask = NDArray[np.bool_]

@@ -129,7 +129,7 @@ def words(record: Mapping[str, Any]) -> str:
 
 def curve_figure(records: Sequence[Mapping[str, Any]], metrics: Mapping[str, float], max_edits: int) -> Figure:
     """Share of errors left against the budget, an arm a line."""
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained", facecolor="white")
     ax = figure.subplots()
     budgets = range(max_edits + 1)
     for (arm, label), colour, mark in zip(ARMS.items(), COLOURS, MARKS, strict=True):
@@ -141,7 +141,7 @@ def curve_figure(records: Sequence[Mapping[str, Any]], metrics: Mapping[str, flo
     ax.set(xlabel="edits allowed", ylabel="errors left", ylim=(0, 1.03), xticks=list(budgets))
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
     return figure
 
 
