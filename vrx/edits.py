@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vrx.structures import VRXError
 
 Fill = Literal["inpaint", "blur", "mean", "grey"]
+FAR = 0.25  # least way of a moved patch, share of the photo's longer side
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
@@ -181,6 +184,33 @@ def shifted(x: Tensor, dx: int, dy: int) -> Tensor:
     rows, columns = slice(max(-dy, 0), height + min(-dy, 0)), slice(max(-dx, 0), width + min(-dx, 0))
     out[..., to_rows, to_columns] = x[..., rows, columns]
     return out
+
+
+def far_offset(
+    mask: NDArray[np.bool_], others: NDArray[np.bool_], rng: np.random.Generator, tries: int = 24
+) -> tuple[int, int] | None:
+    """Where to move a patch: of random places far enough away, inside the photo, the one that covers others least.
+
+    Returns:
+        (dx, dy) in pixels; None when no place is far enough.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    height, width = mask.shape
+    least = FAR * max(height, width)
+    drawn = np.stack(
+        [
+            rng.integers(-columns[0], width - columns[-1], tries),
+            rng.integers(-rows[0], height - rows[-1], tries),
+        ],
+        axis=1,
+    )
+    far = drawn[np.hypot(*drawn.T) >= least]
+    if not len(far):
+        return None
+    y, x = mask.nonzero()
+    covered = [int(others[y + dy, x + dx].sum()) for dx, dy in far.tolist()]
+    dx, dy = far[int(np.argmin(covered))].tolist()
+    return dx, dy
 
 
 def placed(donor: Tensor, donor_mask: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:

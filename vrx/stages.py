@@ -179,6 +179,7 @@ def build_graphs(
         second_editor=Editor(concepts.second_fill, concepts.margin),
         masking=graph.masking,
         variants=graph.variants,
+        moves=graph.moves,
         batch_size=run.cfg.model.batch_size,
         build_batch_size=graph.build_batch_size,
         workers=graph.workers,

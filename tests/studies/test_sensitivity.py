@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tests.studies.planted import DISCOVERY, QUARTERS, PlantedSource, PlantedViewer, context
+from vrx.edits import far_offset
 from vrx.structures import VRXError, edges
 from vrx.studies import sensitivity
 from vrx.studies.sensitivity import Sensitivity, chance, falls, is_found, summary
-from vrx.studies.touches import far_offset, touched_by
+from vrx.studies.touches import touched_by
 from vrx.studies.views import View, relocated
 
 WORSE = [([0.5, 0.4, 0.3, 0.4], [0.3, 0.2, 0.2, 0.2], 0), ([0.2, 0.3, 0.2, 0.2], [0.5, 0.4, 0.5, 0.4], 1)]
@@ -142,9 +143,11 @@ def test_touched_concepts_are_those_whose_patch_changed() -> None:
     changed[:, :16] = True
     assert touched_by(view(), 0, changed) == (0, 2)
     changed[:] = False
-    changed[:, :7] = True
-    changed[0, :] = True  # 127 of 242 changed pixels lie in quarter 0, 112 in quarter 2, 16 in quarter 1
+    changed[:20, :7] = True  # 112 of 140 changed pixels lie in quarter 0: less than half of it, most of the change
     assert touched_by(view(), 0, changed) == (0,)
+    changed[:] = False
+    changed[15:17] = True  # a stripe across all quarters is no concept's
+    assert touched_by(view(), 0, changed) == ()
 
 
 def test_a_moved_patch_lies_where_it_was_put_and_nowhere_else() -> None:

@@ -21,7 +21,7 @@ from vrx.concepts.patches import Segmenter
 from vrx.data.images import Photo
 from vrx.data.scg_cache import SCGCache
 from vrx.edits import Editor
-from vrx.graphs.masking import Variants, ask_edited, concept_variants
+from vrx.graphs.masking import Moves, Variants, ask_edited, concept_moves, concept_variants
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.structures import EPSILON, NEUTRAL, SCG, Patches, VRXError
 
@@ -107,6 +107,7 @@ class SCGDataModule(LightningDataModule):
         masking: ``graph``: a variant is the photo's own graphs with the nodes of the edited patch set to the dummy.
             ``photo``: the edited photo goes through the whole pipeline, superpixels reused.
         variants: masked variants a photo at most, the concepts of F's predicted class first; 0: all.
+        moves: variants of a training photo in which a concept is moved to where it does not belong.
         batch_size: of the distillation.
         build_batch_size: photos a pass of F while the graphs are made.
         workers: processes that read and segment photos.
@@ -123,6 +124,7 @@ class SCGDataModule(LightningDataModule):
         second_editor: Editor | None = None,
         masking: Masking = "graph",
         variants: int = 12,
+        moves: int = 0,
         batch_size: int = 128,
         build_batch_size: int = 16,
         workers: int = 2,
@@ -135,7 +137,7 @@ class SCGDataModule(LightningDataModule):
         self.source, self.builder = source, builder
         self.editor, self.second_editor = editor, second_editor
         self.cache_dir = Path(cache_dir)
-        self.masking, self.variants, self.seed = masking, variants, seed
+        self.masking, self.variants, self.moves, self.seed = masking, variants, moves, seed
         self.batch_size, self.build_batch_size = batch_size, build_batch_size
         self.workers, self.shard_size = workers, shard_size
         self.tables: dict[str, dict[str, Tensor]] = {}
@@ -155,6 +157,7 @@ class SCGDataModule(LightningDataModule):
             "editor": self.editor.settings(),
             "second_editor": self.second_editor.settings() if self.second_editor and split == "test" else None,
             "masking": [self.masking, self.variants, self.seed],
+            **({"moves": self.moves} if self.moves and split == "train" else {}),
         }
         return SCGCache(self.cache_dir / "scgs", settings, len(self.source.photos(split)), self.shard_size)
 
@@ -223,6 +226,8 @@ class SCGDataModule(LightningDataModule):
             tensors = _tensors(graphs, variants)
             if self.masking == "photo":
                 tensors |= self._masked_photos(x, superpixels, variants)
+            if self.moves and split == "train":
+                tensors |= _moved(concept_moves(self.builder.classifier, self.editor, x, graphs, self.moves, self.seed))
             if self.second_editor is not None and split == "test":
                 tensors["second_logits"] = _second_logits(self.builder.classifier, self.second_editor, x, variants)
             for row, photo in enumerate(readable):
@@ -281,6 +286,11 @@ def batch_of(rows: dict[str, Tensor]) -> dict[str, Any]:
     }
     if "masked_nodes" in rows:
         batch["masked_scg"] = SCG(rows["masked_nodes"], rows["masked_centroids"], rows["masked_detected"])
+    if "moved_centroids" in rows:
+        count = rows["moved_centroids"].shape[1]
+        nodes, detected = (rows[k].unsqueeze(1).expand(-1, count, *rows[k].shape[1:]) for k in ("nodes", "detected"))
+        batch["moved_scg"] = SCG(nodes, rows["moved_centroids"], detected).drop(rows["moved_drop"])
+        batch |= {name: rows[name] for name in ("moved_logits", "moved_valid")}
     return batch
 
 
@@ -295,6 +305,15 @@ def _tensors(graphs: PhotoGraphs, variants: Variants) -> dict[str, Tensor]:
         "masked_logits": variants.logits,
         "valid": variants.valid,
         "of_node": variants.of_node,
+    }
+
+
+def _moved(moves: Moves) -> dict[str, Tensor]:
+    return {
+        "moved_centroids": moves.centroids,
+        "moved_drop": moves.drop,
+        "moved_logits": moves.logits,
+        "moved_valid": moves.valid,
     }
 
 

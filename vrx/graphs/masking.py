@@ -1,4 +1,4 @@
-"""Concept-masked variants of a photo and what F says of each (3.2.2: "randomly mask out one of the concepts")."""
+"""Variants of a photo and what F says of each: a concept masked (3.2.2), a concept moved elsewhere (4.3)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vrx.classifiers import Classifier
-from vrx.edits import Editor
+from vrx.edits import Editor, far_offset
 from vrx.graphs.matching import UNMATCHED
 from vrx.graphs.scg import PhotoGraphs
 from vrx.structures import Patches
+
+LARGEST = 0.15  # share of the photo: larger patches are not moved
 
 
 @dataclass(frozen=True)
@@ -122,3 +124,77 @@ def concept_variants(
         of_node[b] = torch.from_numpy(np.where(asked & (matched[b] != UNMATCHED), place, -1))
         every.append(masks)
     return Variants(drop, logits, valid, of_node, every)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What becomes of B photos when one matched patch after the other is moved to where it does not belong.
+
+    The moved patch shows what it showed before: only its place, and so its relations, differ.
+
+    Args:
+        centroids: of the nodes in each variant, float32 ``[B, M, n, N, 2]``.
+        drop: nodes whose patch the moved one covers at its new place, bool ``[B, M, n, N]``.
+        logits: of F on the edited photo, ``[B, M, n]``.
+        valid: which places hold a variant, bool ``[B, M]``.
+    """
+
+    centroids: Tensor
+    drop: Tensor
+    logits: Tensor
+    valid: Tensor
+
+
+def concept_moves(
+    classifier: Classifier, editor: Editor, x: Tensor, graphs: PhotoGraphs, count: int, seed: int = 0
+) -> Moves:
+    """Move random matched patches of each photo far away, one at a time, and ask F.
+
+    Args:
+        x: normalised photos ``[B, 3, H, W]``.
+        graphs: their graphs.
+        count: M, moves a photo at most.
+        seed: of the choice of patches and places; with it, a photo's moves depend on its own matches alone.
+    """
+    size, n, num = graphs.matched.shape
+    centroids = graphs.scg.centroids.unsqueeze(1).repeat(1, count, 1, 1, 1)
+    drop = torch.zeros(size, count, n, num, dtype=torch.bool)
+    logits, valid = torch.zeros(size, count, n), torch.zeros(size, count, dtype=torch.bool)
+    for b, patches in enumerate(graphs.patches):
+        matched = graphs.matched[b]
+        used = np.unique(matched[matched != UNMATCHED])
+        masks = patches.select(used).masks
+        rng = np.random.default_rng([seed, *used])
+        edits: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]] = []
+        offsets: list[tuple[int, int]] = []
+        small = np.flatnonzero([0 < mask.mean() <= LARGEST for mask in masks])
+        for mask in masks[rng.permutation(small)]:
+            along = _share(masks, mask) >= 0.5
+            offset = far_offset(mask, masks[~along].any(0) & ~mask, rng)
+            if offset is not None:
+                edits.append((mask, along))
+                offsets.append(offset)
+            if len(edits) == count:
+                break
+        if not edits:
+            continue
+        moved = torch.from_numpy(np.stack([mask for mask, _ in edits]))
+        edited, now = editor.move(x[b : b + 1].expand(len(edits), -1, -1, -1), moved, torch.tensor(offsets))
+        with torch.inference_mode():
+            logits[b, : len(edits)] = classifier(edited).float().cpu()
+        valid[b, : len(edits)] = True
+        node = torch.from_numpy(np.searchsorted(used, matched).clip(max=len(used) - 1))
+        there = torch.from_numpy(matched != UNMATCHED)
+        for m, ((_, along), (dx, dy)) in enumerate(zip(edits, offsets, strict=True)):
+            goes = torch.from_numpy(along)[node] & there
+            way = torch.tensor([dx / patches.shape[1], dy / patches.shape[0]])
+            centroids[b, m] += goes.unsqueeze(-1) * way
+            hidden = torch.from_numpy(_share(masks, now[m].cpu().numpy()) >= 0.5)[node] & there
+            drop[b, m] = hidden & ~goes
+    return Moves(centroids, drop, logits, valid)
+
+
+def _share(masks: NDArray[np.bool_], of: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Which share of each mask lies in another, ``[K]``."""
+    flat = masks.reshape(len(masks), -1)
+    return np.asarray((flat & of.ravel()).sum(1) / np.maximum(flat.sum(1), 1))

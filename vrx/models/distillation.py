@@ -16,7 +16,7 @@ from vrx.concepts.importance import margins
 from vrx.models.grn import GRN
 from vrx.structures import SCG, VRXError
 
-TERMS = ("softmax_l1", "logits", "difference", "correlation")
+TERMS = ("softmax_l1", "logits", "difference", "correlation", "moved")
 SCORES = ("agreement", "l1", "agreement_masked", "l1_masked", "spearman")
 ENOUGH_VARIANTS = 3  # a rank correlation of fewer says nothing
 
@@ -59,7 +59,9 @@ class Distillation(LightningModule):
 
     A batch is a dict: ``scg`` ``[B, n, N, ...]``; ``logits`` of F ``[B, n]``; ``masked_logits`` of F on V variants of
     each photo ``[B, V, n]``; ``valid`` bool ``[B, V]``; and the variants themselves, either ``drop`` bool
-    ``[B, V, n, N]`` (nodes of ``scg`` set to the dummy) or ``masked_scg`` ``[B, V, n, N, ...]``.
+    ``[B, V, n, N]`` (nodes of ``scg`` set to the dummy) or ``masked_scg`` ``[B, V, n, N, ...]``. A training batch may
+    hold variants with a concept moved, too: ``moved_scg`` ``[B, M, n, N, ...]``, ``moved_logits`` ``[B, M, n]`` and
+    ``moved_valid`` bool ``[B, M]``.
 
     Args:
         grn: the student.
@@ -67,7 +69,8 @@ class Distillation(LightningModule):
         scheduler: optimizer -> learning-rate scheduler, stepped every epoch; None: constant.
         weights: of the loss terms; 0 leaves a term out. ``softmax_l1``: Eq. 4. ``logits``: smooth L1 of centred
             logits. ``difference``: smooth L1 of clean minus masked. ``correlation``: 1 - Pearson, within a photo, of
-            the fall of the margin of F's predicted class over the variants.
+            the fall of the margin of F's predicted class over the variants. ``moved``: smooth L1 of clean minus moved,
+            where there are moved variants.
         variants_per_step: variants of each photo drawn at random a step; 0: all.
         objective: weights of the validation scores (``SCORES``) in ``val/objective``, which checkpoints are chosen by;
             None: Spearman + agreement.
@@ -146,26 +149,34 @@ class Distillation(LightningModule):
             picked = copies.drop(batch["drop"][rows, chosen])
         return SCG(picked.nodes.flatten(0, 1), picked.centroids.flatten(0, 1), picked.detected.flatten(0, 1))
 
-    def _answers(self, batch: dict[str, Any], chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """GRN's logits, clean ``[B, n]`` and masked ``[B, V', n]``, from one batched pass."""
-        clean, masked = batch["scg"], self._masked_graphs(batch, chosen)
-        both = SCG(
-            torch.cat([clean.nodes, masked.nodes]),
-            torch.cat([clean.centroids, masked.centroids]),
-            torch.cat([clean.detected, masked.detected]),
+    def _answers(self, batch: dict[str, Any], chosen: Tensor, moved: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """GRN's logits, clean ``[B, n]``, masked ``[B, V', n]`` and moved ``[B, M, n]``, from one batched pass."""
+        graphs = [batch["scg"], self._masked_graphs(batch, chosen)]
+        if moved and "moved_scg" in batch:
+            scg = batch["moved_scg"]
+            graphs.append(SCG(scg.nodes.flatten(0, 1), scg.centroids.flatten(0, 1), scg.detected.flatten(0, 1)))
+        logits = self.grn(
+            SCG(*(torch.cat([getattr(g, name) for g in graphs]) for name in ("nodes", "centroids", "detected")))
         )
-        logits = self.grn(both)
         size = len(chosen)
-        return logits[:size], logits[size:].reshape(size, chosen.shape[1], -1)
+        clean, masked, rest = logits.split([size, chosen.numel(), len(logits) - size - chosen.numel()])
+        n = logits.shape[1]
+        return clean, masked.reshape(size, -1, n), rest.reshape(size, -1, n)
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """Weighted sum of the loss terms."""
         chosen = self._drawn(batch)
         valid = batch["valid"].gather(1, chosen)
         truth = batch["masked_logits"].gather(1, chosen.unsqueeze(-1).expand(-1, -1, batch["logits"].shape[1]))
-        clean, masked = self._answers(batch, chosen)
-        wanted = [name for name in TERMS if self.weights.get(name)]
+        with_moves = bool(self.weights.get("moved")) and "moved_scg" in batch
+        clean, masked, moved = self._answers(batch, chosen, with_moves)
+        wanted = [name for name in TERMS if self.weights.get(name) and name != "moved"]
         terms = distillation_terms(clean, masked, batch["logits"], truth, valid, wanted)
+        if with_moves:
+            found = (clean, moved, batch["logits"], batch["moved_logits"], batch["moved_valid"])
+            terms["moved"] = distillation_terms(*found, wanted=["difference"])["difference"]
+        if not terms:
+            raise VRXError("Only model.distillation.weights.moved is not 0, and no concept was moved: set graph.moves.")
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         logged = {"train/loss": loss, **{f"train/{name}": term for name, term in terms.items()}}
         self.log_dict(logged, on_epoch=True, on_step=False, batch_size=len(clean), sync_dist=True)
@@ -175,7 +186,7 @@ class Distillation(LightningModule):
         """Add a batch to every score. All are always updated, if with weight 0: processes wait for each other."""
         valid, truth, logits = batch["valid"], batch["masked_logits"], batch["logits"]
         chosen = torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
-        clean, masked = self._answers(batch, chosen)
+        clean, masked, _ = self._answers(batch, chosen)
         ranked = spearman(falls(clean, masked, logits), falls(logits, truth, logits), valid)
         enough = valid.sum(1) >= ENOUGH_VARIANTS
         self.scores["agreement"].update((clean.argmax(1) == logits.argmax(1)).float())
@@ -267,7 +278,7 @@ def distillation_terms(
     f_clean: Tensor,
     f_masked: Tensor,
     valid: Tensor,
-    wanted: Sequence[str] = TERMS,
+    wanted: Sequence[str] = TERMS[:4],
 ) -> dict[str, Tensor]:
     """The loss terms, each a mean over photos or over valid variants.
 

@@ -74,8 +74,8 @@ def corrections_page(
     guided = Share(round(metrics["left/vrx_guided"] * len(records)), len(records))
     lead = (
         f"F gets {metrics['errors/all']:.0f} of {metrics['photos/total']:.0f} photos wrong. Of the {len(records)} "
-        f"studied, {guided} stay wrong after at most {max_edits} edits that the explanation chose; as many edits of the "
-        f"same size at random leave {metrics['left/random']:.0%}."
+        f"studied, {guided} stay wrong after at most {max_edits} edits that the explanation chose; as many edits "
+        f"of the same size at random leave {metrics['left/random']:.0%}."
     )
     shown = pick(records, [strip_path(context.folder, n).exists() for n in names], examples)
     pictures = [Picture(example_figure(context.folder, names[i], records[i]), words(records[i])) for i in shown]
@@ -83,8 +83,8 @@ def corrections_page(
         Section(
             "Errors left",
             [
-                "Every arm makes as many edits as the guided one, of the same areas, with the same code; F is asked after "
-                "each. A photo counts as corrected once F's log-odds for its true class exceed "
+                "Every arm makes as many edits as the guided one, of the same areas, with the same code; F is asked "
+                "after each. A photo counts as corrected once F's log-odds for its true class exceed "
                 f"{metrics['noise_floor']:.2f}: what pasting a patch back onto itself, a little out of place, moves "
                 "them by at most in 95 % of right photos. Without that threshold see “left by F's answer alone”; “with "
                 "all tries” lets every arm go on until F answers right or all edits are spent. Intervals are "

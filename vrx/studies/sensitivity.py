@@ -208,6 +208,7 @@ def summary(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, flo
         metrics |= Correlation.of(grn, f).metrics(f"spearman_grn/{kind}")
         metrics[f"fell/{kind}"] = float(np.mean(np.array(touched) > 0))
         for part in ("nodes", "edges"):
+            metrics[f"found_by_{part}/{kind}"] = float(np.mean([is_found(r, part) for r in rows]))
             own, others = _mean_falls(rows, part)
             metrics[f"fall_{part}_touched/{kind}"], metrics[f"fall_{part}_others/{kind}"] = own, others
     return metrics

@@ -97,6 +97,8 @@ def numbers(kind: str, metrics: Mapping[str, float]) -> dict[str, Any]:
     return {
         "edits": int(metrics[f"edits/{kind}"]),
         "p (above chance)": get(f"p_value/{kind}"),
+        "found by node": get(f"found_by_nodes/{kind}"),
+        "found by edges": get(f"found_by_edges/{kind}"),
         "node, touched": get(f"fall_nodes_touched/{kind}"),
         "node, others": get(f"fall_nodes_others/{kind}"),
         "edges, touched": get(f"fall_edges_touched/{kind}"),
@@ -137,24 +139,29 @@ def caption(record: Mapping[str, Any], names: Sequence[str], missed: bool) -> st
 
 
 def touched_figure(folder: Path, kind: str, record: Mapping[str, Any], names: Sequence[str]) -> Figure:
-    """The photo before and after with its concepts and relations, and every concept's fall as bars."""
+    """The photo before and after, the same with its concepts and relations, and every concept's fall as bars."""
     pixels = np.asarray(Image.open(picture_path(folder, kind, record["name"])).convert("RGB"))
     before, after = np.split(pixels, 2, axis=1)
-    figure = Figure(figsize=(13.2, 4.6), facecolor="white")
+    figure = Figure(figsize=(11.6, 7.6), facecolor="white")
     of = OF[kind]
     shown = record["detected"]
     limit = float(np.abs(np.array(record["nodes"], float)[:, shown]).max()) or 1.0
     links = float(np.abs(np.array(record["links"], float)).max()) or 1.0
     scales = ColourScale(limit, limit), ColourScale(links, links)
     for i, picture in enumerate((before, after)):
-        ax = figure.add_axes((0.01 + 0.335 * i, 0.14, 0.29, 0.76))
-        _draw_state(ax, picture, record, i, scales)
-        ax.set_title("before" if i == 0 else f"after: {record['what']}", fontsize=11, loc="left", weight="bold")
+        left = 0.01 + 0.305 * i
+        plain, graph = figure.add_axes((left, 0.5, 0.27, 0.43)), figure.add_axes((left, 0.05, 0.27, 0.43))
+        draw_photo(plain, picture)
+        plain.set(xticks=[], yticks=[])
+        plain.set_title("before" if i == 0 else f"after: {record['what']}", fontsize=11, loc="left", weight="bold")
+        _draw_state(graph, picture, record, i, scales)
         f = record["f"][i]
         ranked = np.argsort(-np.array(f))[:3]
-        ax.set_xlabel("F:  " + "   ".join(f"{names[c]} {f[c]:.2f}" for c in ranked), fontsize=9, labelpad=6, color=INK)
-    figure.text(0.3175, 0.52, "→", fontsize=26, ha="center", va="center", color=INK)
-    _draw_bars(figure.add_axes((0.70, 0.14, 0.28, 0.76)), record, of)
+        answer = "F:  " + "   ".join(f"{names[c]} {f[c]:.2f}" for c in ranked)
+        graph.set_xlabel(answer, fontsize=9, labelpad=6, color=INK)
+    for height in (0.27, 0.715):
+        figure.text(0.2975, height, "→", fontsize=24, ha="center", va="center", color=INK)
+    _draw_bars(figure.add_axes((0.64, 0.05, 0.35, 0.86)), record, of)
     return figure
 
 
@@ -188,7 +195,7 @@ def _draw_bars(ax: Axes, record: Mapping[str, Any], of: str) -> None:
     limit = float(np.abs([before[detected], after[detected]]).max()) or 1.0
     ax.set(xlim=(-1.35 * limit, 1.35 * limit), ylim=(len(detected) - 0.4, -0.9), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    ax.axvline(0, color=QUIET, linewidth=0.8)
+    ax.plot([0, 0], [-0.45, len(detected) - 0.4], color=QUIET, linewidth=0.8)
     title = "its contribution (logits)" if of == "nodes" else "contribution of its relations (logits)"
     ax.set_title(f"concept: {title}", fontsize=10.5, loc="left", color=INK)
     for row, concept in enumerate(detected):

@@ -16,14 +16,12 @@ from torch import Tensor
 from vrx.data.images import Photo
 from vrx.data.toy_models import BUILDERS, model
 from vrx.data.toy_vehicles import ToyVehicles, part_masks
-from vrx.edits import Editor, placed, shifted
+from vrx.edits import FAR, Editor, far_offset, placed, shifted
+from vrx.graphs.masking import LARGEST
 from vrx.studies.donors import Donors
 from vrx.studies.views import View, Viewer
 
 EXPOSED = 0.5  # a concept is touched when this share of its patch changes, or of the change lies in its patch
-LEAST = 0.2  # an edit in which no patch changes by this share touches no concept
-DISTANCE = 0.25  # least way of a moved patch, share of the photo's side
-LARGEST = 0.15  # share of the photo: larger patches are not moved
 OFFSETS = ((0.0, 0.0, 1.6), (0.0, 0.0, 1.2), (2.2, 0.0, 0.9), (-2.2, 0.0, 0.9), (0.0, 1.6, 0.8), (0.0, -1.6, 0.8))
 Mask = NDArray[np.bool_]
 
@@ -63,16 +61,13 @@ def touched_by(view: View, index: int, changed: Mask) -> tuple[int, ...]:
         changed: pixels, ``[H, W]``.
 
     Returns:
-        Where there is no such concept, the most exposed one; empty when not even that changes by a fifth.
+        Empty when the change, like a stripe across many patches, is not one of any concept.
     """
     found = np.flatnonzero(view.detected[index])
     masks = [view.mask(index, int(k)) for k in found]
     exposure = np.array([changed[mask].mean() for mask in masks])
     held = np.array([(changed & mask).sum() / max(changed.sum(), 1) for mask in masks])
-    concerned = (exposure >= EXPOSED) | (held >= EXPOSED)
-    if len(found) and not concerned.any() and exposure.max() >= LEAST:
-        concerned = exposure == exposure.max()
-    return tuple(found[concerned].tolist())
+    return tuple(found[(exposure >= EXPOSED) | (held >= EXPOSED)].tolist())
 
 
 class PastedTouches:
@@ -118,30 +113,6 @@ class PastedTouches:
             yield Touch(view.x, after[0], (concept,), {label: place[0].numpy()}, f"concept {concept + 1} moved")
 
 
-def far_offset(mask: Mask, others: Mask, rng: Generator, tries: int = 24) -> tuple[int, int] | None:
-    """Where to move a patch: of random places far enough away, inside the photo, the one that covers others least.
-
-    Returns:
-        (dx, dy) in pixels; None when no place is far enough.
-    """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    height, width = mask.shape
-    least = DISTANCE * max(height, width)
-    drawn = np.stack(
-        [
-            rng.integers(-columns[0], width - columns[-1], tries),
-            rng.integers(-rows[0], height - rows[-1], tries),
-        ],
-        axis=1,
-    )
-    far = drawn[np.hypot(*drawn.T) >= least]
-    if not len(far):
-        return None
-    covered = [int((shifted(torch.from_numpy(mask), dx, dy).numpy() & others).sum()) for dx, dy in far.tolist()]
-    dx, dy = far[int(np.argmin(covered))].tolist()
-    return dx, dy
-
-
 class RenderedTouches:
     """Edits by rendering the toy anew: another class' part of the same name, or the part itself somewhere else.
 
@@ -185,7 +156,7 @@ class RenderedTouches:
             if not (new.any() and old.any() and self._good(view, own, touched)):
                 continue
             way = np.argwhere(new).mean(0) - np.argwhere(old).mean(0)
-            if np.hypot(*way) < 0.5 * DISTANCE * max(old.shape):
+            if np.hypot(*way) < 0.5 * FAR * max(old.shape):
                 continue
             dy, dx = way.round().astype(int).tolist()
             places = {int(view.matched[own, k]): self._shift(view.mask(own, k), dx, dy) for k in touched}
