@@ -43,6 +43,17 @@ def test_an_error_that_can_be_mended_is_one_line(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.strip() == "error: depth=7: use 3"
 
 
+def test_a_setting_that_must_be_given_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    @script
+    def main(cfg: DictConfig) -> None:
+        Path(cfg.run)
+
+    with pytest.raises(SystemExit) as exit_:
+        main(OmegaConf.create({"run": "???"}))
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err.strip().startswith("error: run is not given: add run=<value>")
+
+
 def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err.strip().count("\n") == 0

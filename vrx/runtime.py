@@ -24,6 +24,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -45,6 +46,8 @@ def script(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             return main(cfg)
         except VRXError as error:
             _end(f"error: {' '.join(str(error).split())}", 1)
+        except MissingMandatoryValue as error:
+            _end(f"error: {error.full_key} is not given: add {error.full_key}=<value>; --cfg job shows all settings.", 1)
         except BaseException as error:
             if not was_interrupted(error):
                 raise
