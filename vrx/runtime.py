@@ -47,7 +47,7 @@ def script(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         except VRXError as error:
             _end(f"error: {' '.join(str(error).split())}", 1)
         except MissingMandatoryValue as error:
-            _end(f"error: {error.full_key} is not given: add {error.full_key}=<value>; --cfg job shows all settings.", 1)
+            _end(f"error: {error.full_key} is not given: add {error.full_key}=<value> (--cfg job shows all)", 1)
         except BaseException as error:
             if not was_interrupted(error):
                 raise
