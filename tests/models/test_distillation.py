@@ -293,13 +293,12 @@ def test_edited_photos_as_graphs_are_the_same_question() -> None:
 
 
 def test_draws_valid_variants_first_and_all_of_them_in_time() -> None:
-    module = student(variants_per_step=2)
-    batch = {"valid": torch.tensor([[0, 1, 0, 1, 1, 0], [0, 0, 0, 0, 1, 0]]).bool()}
+    valid = torch.tensor([[0, 1, 0, 1, 1, 0], [0, 0, 0, 0, 1, 0]]).bool()
     torch.manual_seed(0)
-    drawn = [module._drawn(batch) for _ in range(40)]
+    drawn = [Distillation._drawn(valid, 2) for _ in range(40)]
     assert {int(v) for d in drawn for v in d[0]} == {1, 3, 4}
     assert all(len(set(d[0].tolist())) == 2 and 4 in d[1].tolist() for d in drawn)
-    assert student(variants_per_step=0)._drawn(batch).shape == (2, 6)
+    assert Distillation._drawn(valid, 0).shape == (2, 6)
 
 
 def test_a_term_of_weight_zero_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +329,7 @@ def with_moves(batch: dict[str, Any], moves: int = 3) -> dict[str, Any]:
 def test_the_term_of_moved_concepts_is_the_difference_term_of_the_moved_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     logged: dict[str, Tensor] = {}
     monkeypatch.setattr(LightningModule, "log_dict", lambda _, values, **__: logged.update(values))
-    module = student(weights={"softmax_l1": 0.0, "moved": 4.0}, variants_per_step=0).eval()
+    module = student(weights={"softmax_l1": 0.0, "moved": 4.0}, variants_per_step=0, moves_per_step=0).eval()
     batch = with_moves(pick(problem(6, 0), list(range(6))))
     loss = module.training_step(batch, 0)
     clean, moved = module.grn(batch["scg"]), batch["moved_scg"]

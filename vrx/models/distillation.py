@@ -71,7 +71,8 @@ class Distillation(LightningModule):
             logits. ``difference``: smooth L1 of clean minus masked. ``correlation``: 1 - Pearson, within a photo, of
             the fall of the margin of F's predicted class over the variants. ``moved``: smooth L1 of clean minus moved,
             where there are moved variants.
-        variants_per_step: variants of each photo drawn at random a step; 0: all.
+        variants_per_step: masked variants of each photo drawn at random a step; 0: all.
+        moves_per_step: the same of variants with a concept moved.
         objective: weights of the validation scores (``SCORES``) in ``val/objective``, which checkpoints are chosen by;
             None: Spearman + agreement.
         enough_agreement: both agreements count up to this in the objective: beyond it faithfulness decides.
@@ -87,6 +88,7 @@ class Distillation(LightningModule):
         scheduler: Callable[..., Any] | None = None,
         weights: Mapping[str, float] | None = None,
         variants_per_step: int = 8,
+        moves_per_step: int = 2,
         objective: Mapping[str, float] | None = None,
         enough_agreement: float = 0.98,
     ) -> None:
@@ -97,9 +99,11 @@ class Distillation(LightningModule):
             raise VRXError(f"model.distillation.weights are all 0: give one of {', '.join(TERMS)} a weight.")
         wanted = objective or {"spearman": 1.0, "agreement": 1.0}
         self.objective = _known(wanted, SCORES, "model.distillation.objective")
-        self.variants_per_step, self.enough_agreement = variants_per_step, enough_agreement
+        self.variants_per_step, self.moves_per_step = variants_per_step, moves_per_step
+        self.enough_agreement = enough_agreement
         # plain numbers only, so that a checkpoint is read with weights_only and `load_grn` can rebuild the GRN
         plain = {"weights": self.weights, "objective": self.objective, "variants_per_step": variants_per_step}
+        plain |= {"moves_per_step": moves_per_step}
         self.save_hyperparameters({"grn": grn.hparams, **plain, "enough_agreement": enough_agreement}, logger=False)
         self._random_state: Tensor | None = None
         self.scores: Any = torch.nn.ModuleDict({name: MeanMetric() for name in SCORES})
@@ -127,10 +131,9 @@ class Distillation(LightningModule):
         """Take it up again when training goes on."""
         self._random_state = checkpoint.get("random_state")
 
-    def _drawn(self, batch: dict[str, Any]) -> Tensor:
-        """Indices of some variants of each photo, valid ones first, or of all, in order, ``[B, V']``."""
-        valid: Tensor = batch["valid"]
-        count = self.variants_per_step
+    @staticmethod
+    def _drawn(valid: Tensor, count: int) -> Tensor:
+        """Indices of ``count`` variants of each photo, valid ones first, or of all, in order (0), ``[B, V']``."""
         if not 0 < count < valid.shape[1]:
             return torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
         return (torch.rand(valid.shape, device=valid.device) + valid).topk(count, dim=1).indices
@@ -138,23 +141,21 @@ class Distillation(LightningModule):
     @staticmethod
     def _masked_graphs(batch: dict[str, Any], chosen: Tensor) -> SCG:
         """The graphs of the chosen variants, ``[B * V', n, N, ...]``."""
-        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
         if "masked_scg" in batch:
-            scg = batch["masked_scg"]
-            picked = SCG(scg.nodes[rows, chosen], scg.centroids[rows, chosen], scg.detected[rows, chosen])
-        else:
-            scg = batch["scg"]
-            parts = (scg.nodes, scg.centroids, scg.detected)
-            copies = SCG(*(v.unsqueeze(1).expand(-1, chosen.shape[1], *v.shape[1:]) for v in parts))
-            picked = copies.drop(batch["drop"][rows, chosen])
-        return SCG(picked.nodes.flatten(0, 1), picked.centroids.flatten(0, 1), picked.detected.flatten(0, 1))
+            return _picked(batch["masked_scg"], chosen)
+        scg = batch["scg"]
+        parts = (scg.nodes, scg.centroids, scg.detected)
+        copies = SCG(*(v.unsqueeze(1).expand(-1, chosen.shape[1], *v.shape[1:]).flatten(0, 1) for v in parts))
+        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+        return copies.drop(batch["drop"][rows, chosen].flatten(0, 1))
 
-    def _answers(self, batch: dict[str, Any], chosen: Tensor, moved: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """GRN's logits, clean ``[B, n]``, masked ``[B, V', n]`` and moved ``[B, M, n]``, from one batched pass."""
+    def _answers(
+        self, batch: dict[str, Any], chosen: Tensor, moved: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """GRN's logits, clean ``[B, n]``, masked ``[B, V', n]`` and moved ``[B, M', n]``, from one batched pass."""
         graphs = [batch["scg"], self._masked_graphs(batch, chosen)]
-        if moved and "moved_scg" in batch:
-            scg = batch["moved_scg"]
-            graphs.append(SCG(scg.nodes.flatten(0, 1), scg.centroids.flatten(0, 1), scg.detected.flatten(0, 1)))
+        if moved is not None:
+            graphs.append(_picked(batch["moved_scg"], moved))
         logits = self.grn(
             SCG(*(torch.cat([getattr(g, name) for g in graphs]) for name in ("nodes", "centroids", "detected")))
         )
@@ -165,15 +166,17 @@ class Distillation(LightningModule):
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """Weighted sum of the loss terms."""
-        chosen = self._drawn(batch)
+        chosen = self._drawn(batch["valid"], self.variants_per_step)
         valid = batch["valid"].gather(1, chosen)
         truth = batch["masked_logits"].gather(1, chosen.unsqueeze(-1).expand(-1, -1, batch["logits"].shape[1]))
         with_moves = bool(self.weights.get("moved")) and "moved_scg" in batch
-        clean, masked, moved = self._answers(batch, chosen, with_moves)
+        places = self._drawn(batch["moved_valid"], self.moves_per_step) if with_moves else None
+        clean, masked, moved = self._answers(batch, chosen, places)
         wanted = [name for name in TERMS if self.weights.get(name) and name != "moved"]
         terms = distillation_terms(clean, masked, batch["logits"], truth, valid, wanted)
-        if with_moves:
-            found = (clean, moved, batch["logits"], batch["moved_logits"], batch["moved_valid"])
+        if places is not None:
+            answers = batch["moved_logits"].gather(1, places.unsqueeze(-1).expand(-1, -1, clean.shape[1]))
+            found = (clean, moved, batch["logits"], answers, batch["moved_valid"].gather(1, places))
             terms["moved"] = distillation_terms(*found, wanted=["difference"])["difference"]
         if not terms:
             raise VRXError("Only model.distillation.weights.moved is not 0, and no concept was moved: set graph.moves.")
@@ -249,6 +252,12 @@ def load_grn(checkpoint: str | Path) -> GRN:
     except Exception as error:  # damage shows in many ways: zip, pickle, missing keys, other shapes
         raise VRXError(f"{checkpoint} is not a checkpoint of the distillation ({str(error)[:120]}).") from error
     return grn.eval()
+
+
+def _picked(scg: SCG, chosen: Tensor) -> SCG:
+    """Some variants of each photo: graphs ``[B, V, n, N, ...]`` and indices ``[B, V']`` -> ``[B * V', n, N, ...]``."""
+    rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+    return SCG(*(v[rows, chosen].flatten(0, 1) for v in (scg.nodes, scg.centroids, scg.detected)))
 
 
 def softmax_distance(ours: Tensor, theirs: Tensor) -> Tensor:
