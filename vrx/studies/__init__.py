@@ -22,6 +22,9 @@ from vrx.data.scg_cache import digest
 from vrx.data.scg_datamodule import PhotoSource
 from vrx.explain.explainer import Explainer
 
+COUNTS = ("max_photos", "max_edits", "errors_per_cause", "calibration_errors", "seeds", "examples")
+"""Settings of studies that decide how many records there are, not what is in them."""
+
 
 @dataclass(frozen=True)
 class StudyContext:
@@ -44,7 +47,7 @@ class StudyContext:
     def key(self, **decisive: Any) -> str:
         """Hash of the run, the study's settings and ``decisive``: records under another key are of another study.
 
-        The number of photos does not count, so that a study can be widened and keeps what it has.
+        How many photos, edits, errors or seeds (``COUNTS``) does not count: a widened study keeps what it has.
         """
         weights = digest({k: v.double().sum().item() for k, v in self.explainer.grn.state_dict().items()})
         return digest(
@@ -54,8 +57,8 @@ class StudyContext:
                 "grn": weights,
                 "contributions": self.explainer.method,
                 "editor": self.explainer.editor.settings(),
-                "study": {k: v for k, v in self.settings.items() if k not in ("max_photos", "max_edits", "examples")},
-                **decisive,
+                "settings": {k: v for k, v in self.settings.items() if k not in COUNTS},
+                "decisive": decisive,
             }
         )
 

@@ -1,4 +1,4 @@
-"""Which cause made an error (4.4): evidence read off the explanation, and a small model from evidence to cause.
+"""Evidence on the cause of an error (4.4), read off the explanation; and the baseline's, read off Grad-CAM.
 
 Every piece of evidence is relative to what is usual for the run: graphs of training photos that F gets right. So it has
 no unit of its own, and means the same for another F or another set of concepts.
@@ -12,17 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from vrx.structures import VRXError
-from vrx.studies.planting import CAUSES
 from vrx.studies.views import View
 
-EVIDENCE = (
+GRAPH = (
     "own concepts found", "other's concepts found", "own match", "other's match", "own nodes", "own edges",
     "other's nodes", "other's edges", "own structure is unusual", "other's structure is unusual", "shared patches",
     "evidence lies apart", "evidence off the object", "spread of what is attended", "patches unlike own class",
@@ -30,7 +23,6 @@ EVIDENCE = (
 )  # fmt: skip
 CAM = ("overlap", "correlation", "own extent", "other's extent", "distance of peaks", "distance of centres")
 NEIGHBOURS = 5
-FEWEST = 3  # planted errors of a cause that a model can be fitted on
 
 
 @dataclass(frozen=True)
@@ -119,7 +111,7 @@ def pair_distance(first: View, second: View, label: int) -> float:
 
 
 def evidence(looked: Looked, true: int, predicted: int, usual: Usual) -> dict[str, float]:
-    """The evidence of one error, a number for each of ``EVIDENCE``; NaN where it cannot be had."""
+    """What the graphs say of one error, a number for each of ``GRAPH``; NaN where it cannot be had."""
     view = looked.view
 
     def nodes(label: int) -> Any:
@@ -150,7 +142,7 @@ def evidence(looked: Looked, true: int, predicted: int, usual: Usual) -> dict[st
         usual.standing(spread(looked), true, spread), novelty[true], novelty[predicted],
         min(known) if known else float("nan"), float(ordered[-1] - ordered[-2]),
     )  # fmt: skip
-    return dict(zip(EVIDENCE, values, strict=True))
+    return dict(zip(GRAPH, values, strict=True))
 
 
 def spread(looked: Looked) -> float:
@@ -212,97 +204,3 @@ def cam_evidence(gradcam: NDArray[np.float64], true: int, predicted: int) -> dic
         float(np.linalg.norm(peaks[0] - peaks[1])), float(np.linalg.norm(centres[0] - centres[1])),
     )  # fmt: skip
     return dict(zip(CAM, values, strict=True))
-
-
-class CauseModel:
-    """Evidence -> cause, fitted on planted errors. Missing evidence is a value of its own.
-
-    Args:
-        names: of the evidence.
-        seed: of the forest.
-    """
-
-    def __init__(self, names: Sequence[str] = EVIDENCE, seed: int = 0) -> None:
-        self.names, self.seed = tuple(names), seed
-        self.kind = ""
-        self._model: Any = None
-
-    def fit(self, rows: Sequence[dict[str, Any]], causes: Sequence[str], photos: Sequence[str]) -> CauseModel:
-        """Fit the better of a linear model and a forest, by cross-validation in which no photo is on both sides.
-
-        Args:
-            rows: evidence of each planted error.
-            causes: what was planted.
-            photos: which photo each was made from.
-
-        Raises:
-            VRXError: too few errors of a cause.
-        """
-        counts = {cause: list(causes).count(cause) for cause in dict.fromkeys(causes)}
-        if len(counts) < 2 or min(counts.values()) < FEWEST:
-            raise VRXError(
-                f"Too few planted errors to learn from ({', '.join(f'{c}: {n}' for c, n in counts.items()) or 'none'}; "
-                f"{FEWEST} of at least two causes are needed): raise study.trials or data.val."
-            )
-        x = self._matrix(rows)
-        candidates = {
-            "linear": make_pipeline(
-                StandardScaler(), LogisticRegression(C=0.3, class_weight="balanced", max_iter=2000)
-            ),
-            "forest": RandomForestClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=self.seed),
-        }
-        folds = min(5, len(set(photos)))
-        self.kind = "linear"
-        if folds >= 3 and min(counts.values()) >= folds:
-            splitter = GroupKFold(folds)
-            scores = {
-                kind: float(np.mean(cross_val_score(one, x, list(causes), groups=list(photos), cv=splitter)))
-                for kind, one in candidates.items()
-            }
-            self.kind = max(scores, key=lambda kind: scores[kind])
-        self._model = candidates[self.kind].fit(x, list(causes))
-        return self
-
-    def _matrix(self, rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
-        """``[R, 2 D]``: values (0 where missing), and which are missing."""
-        values = np.array([[_number(row.get(name)) for name in self.names] for row in rows]).reshape(
-            -1, len(self.names)
-        )
-        missing = ~np.isfinite(values)
-        return np.hstack([np.where(missing, 0.0, values), missing])
-
-    def probabilities(self, row: dict[str, Any]) -> dict[str, float]:
-        """How likely each cause is; in the order of ``CAUSES``, 0 for one that was never planted.
-
-        Raises:
-            VRXError: not fitted yet.
-        """
-        if self._model is None:
-            raise VRXError("The cause model is not fitted: plant errors first.")
-        values = dict(zip(self._model.classes_, self._model.predict_proba(self._matrix([row]))[0], strict=True))
-        return {cause: float(values.get(cause, 0.0)) for cause in CAUSES}
-
-    def __call__(self, row: dict[str, Any]) -> str:
-        """The most likely cause."""
-        found = self.probabilities(row)
-        return max(found, key=lambda cause: found[cause])
-
-
-def rule(row: dict[str, Any]) -> str:
-    """The cause by a fixed rule, where nothing can be planted: whatever is most off, in the paper's own words.
-
-    Evidence of the other class away from the object: false alarm. Concepts that fit, edges or positions that do not:
-    unseen. Otherwise the classes share what was found.
-    """
-    apart = _number(row.get("evidence lies apart"), 0.0)
-    sharing = _number(row.get("shared patches"), 0.0)
-    edges_fall = -_number(row.get("own edges"), 0.0)
-    if apart > 0.25 and sharing < 0.25:
-        return CAUSES[1]
-    if edges_fall > 1.5 or _number(row.get("own structure is unusual"), 0.0) > 0.3:
-        return CAUSES[2]
-    return CAUSES[0]
-
-
-def _number(value: Any, missing: float = float("nan")) -> float:
-    return missing if value is None or not np.isfinite(value) else float(value)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from vrx.concepts.importance import margins
 from vrx.data.images import Photo
 from vrx.data.scg_datamodule import PhotoSource
 from vrx.explain.explainer import Explainer
 from vrx.structures import VRXError
-from vrx.studies.causes import CauseModel, Looked, Usual, cam_evidence, evidence, rule
-from vrx.studies.planting import RenderedPlanter
+from vrx.studies.cause_model import NEW, RANKS, CauseModel, rule
+from vrx.studies.causes import Looked, Usual, cam_evidence, evidence
+from vrx.studies.interventions import effects, intervene
+from vrx.studies.novelty import Novelty, features_of
+from vrx.studies.planting import Attempt, Planter
 from vrx.studies.results import Records
 from vrx.studies.views import Viewer, answered
+
+PER_CLASS = 100  # training photos of a class that say what is new
+BATCH = 16  # attempts whose answers are asked for together
 
 Row = dict[str, Any]
 
@@ -36,17 +45,18 @@ class Diagnoser:
     def __init__(self, explainer: Explainer, source: PhotoSource, references: int = 20, seed: int = 0) -> None:
         self.viewer, self.source = Viewer(explainer), source
         self.class_names = tuple(source.class_names)
-        self._usual = self._learn_usual(references)
+        photos = source.photos("train")
+        self._usual = self._learn_usual(photos, references)
+        self._novelty, self._held_out, self._margins = self._learn_novelty(photos)
         self.model = CauseModel(seed=seed)
         self.calibrated = False
 
-    def _learn_usual(self, references: int) -> Usual:
+    def _learn_usual(self, photos: Sequence[Photo], references: int) -> Usual:
         known = []
-        photos = self.source.photos("train")
         chosen = [
             photo
             for label in range(len(self.class_names))
-            for photo in _spread([p for p in photos if p.label == label], references)
+            for photo in spread([p for p in photos if p.label == label], references)
         ]
         for photo in tqdm(chosen, desc="learning what is usual", unit="photo"):
             try:
@@ -56,6 +66,41 @@ class Diagnoser:
             if looked.view.predicted == photo.label:
                 known.append((photo.label, looked))
         return Usual(known, len(self.class_names))
+
+    def _learn_novelty(self, photos: Sequence[Photo]) -> tuple[Novelty, list[NDArray[np.float64]], NDArray[np.float64]]:
+        """What training photos look like to F.
+
+        Returns:
+            The measure; how new each class' own photos are, held out, ``[P, DEPTHS]`` a class; and the usual margin of
+            each class ``[n]`` in those it gets right.
+        """
+        labels, features, logits = [], [], []
+        some = [p for c in range(len(self.class_names)) for p in spread([p for p in photos if p.label == c], PER_CLASS)]
+        for photo in tqdm(some, desc="learning what is new", unit="photo"):
+            try:
+                x = self.viewer.normalised(self.source.read(photo))[None]
+            except (VRXError, OSError):
+                continue
+            features.append(features_of(self.viewer.classifier, x))
+            logits.append(self.viewer.answers(x)[0])
+            labels.append(photo.label)
+        if not labels:
+            raise VRXError("No training photo can be read: give the run's own data (+data.root=<folder>).")
+        own = np.array(labels)
+        stacked = [np.concatenate([f[depth] for f in features]) for depth in range(len(features[0]))]
+        answers = np.stack(logits)
+        margin = margins(torch.from_numpy(answers)).numpy()[np.arange(len(own)), own]
+        right = answers.argmax(1) == own
+        usual = [np.median(margin[right & (own == c)]) if (right & (own == c)).any() else 1.0
+                 for c in range(len(self.class_names))]  # fmt: skip
+        return Novelty(stacked, own), held_out(stacked, own, len(self.class_names)), np.array(usual)
+
+    def _new(self, x: Tensor, true: int, predicted: int) -> dict[str, float]:
+        features = [f[0] for f in features_of(self.viewer.classifier, x[None])]
+        found = [self._novelty(features, label) for label in (true, predicted, None)]
+        known = self._held_out[true]
+        ranks = (known < found[0]).mean(0) if len(known) else np.full(len(found[0]), np.nan)
+        return dict(zip((*NEW, *RANKS), np.concatenate([*found, ranks]).tolist(), strict=True))
 
     def look(self, x: Tensor) -> Looked:
         """All that the evidence needs of one normalised photo ``[3, H, W]``."""
@@ -82,7 +127,11 @@ class Diagnoser:
             "predicted": predicted,
             "probability": float(looked.view.probabilities[predicted]),
             "detected": int(looked.view.detected.sum()),
-            "evidence": evidence(looked, true, predicted, self._usual),
+            "evidence": {
+                **effects(intervene(self.viewer, looked.view, true, predicted), true, predicted, self._margins[true]),
+                **self._new(x, true, predicted),
+                **evidence(looked, true, predicted, self._usual),
+            },
             "cam": cam_evidence(looked.gradcam, true, predicted),
         }
 
@@ -121,7 +170,7 @@ class Diagnoser:
         return counts, rows
 
     def planted(
-        self, planter: RenderedPlanter, photos: Sequence[Photo], cause: str, wanted: int, trials: int, records: Records
+        self, planter: Planter, photos: Sequence[Photo], cause: str, wanted: int, trials: int, records: Records
     ) -> list[Row]:
         """Plant errors of one cause into photos that F gets right, until there are enough or the trials are spent.
 
@@ -129,32 +178,63 @@ class Diagnoser:
             A row an error, with ``photo``, ``cause``, ``detail`` and ``name``.
         """
         rows: list[Row] = []
-        if not photos:
-            return rows
+
+        def failed(name: str) -> bool:
+            return f"planted {name}" in records and not records[f"planted {name}"]
+
+        attempts = planter.attempts(photos, cause, trials, failed)
         with tqdm(total=wanted, desc=f"planting: {cause}", unit="error") as bar:
-            for attempt in planter.attempts(photos, cause, trials):
-                name = f"planted {attempt.name}"
-                if name not in records:
-                    x = self.viewer.normalised(Image.fromarray(attempt.pixels))
-                    with torch.inference_mode():
-                        answer = int(self.viewer.answers(x[None])[0].argmax())
-                    made = self.row(x, attempt.photo.label) if attempt.succeeded(answer) else {}
-                    records.add(name, made)
-                if records[name]:
-                    extra = {
-                        "name": attempt.name,
-                        "photo": attempt.photo.path,
-                        "cause": cause,
-                        "detail": attempt.detail,
-                    }
-                    rows.append({**records[name], **extra})
-                    bar.update()
-                if len(rows) >= wanted:
-                    break
+            while len(rows) < wanted and (some := list(islice(attempts, BATCH))):
+                self._try(some, wanted - len(rows), records)
+                for attempt in some:
+                    row = records[name] if (name := f"planted {attempt.name}") in records else {}
+                    if row and len(rows) < wanted:
+                        extra = {"photo": attempt.photo.path, "cause": cause, "detail": attempt.detail}
+                        rows.append({**row, "name": attempt.name, **extra})
+                        bar.update()
         return rows
 
+    def _try(self, attempts: Sequence[Attempt], wanted: int, records: Records) -> None:
+        """Ask F about a batch of changed photos and look at what it gets wrong; what is known is not asked again."""
+        unknown = [a for a in attempts if f"planted {a.name}" not in records]
+        missing = wanted - sum(bool(records[n]) for a in attempts if (n := f"planted {a.name}") in records)
+        if not unknown or missing <= 0:
+            return
+        x = torch.stack([self.viewer.normalised(Image.fromarray(a.pixels)) if a.x is None else a.x for a in unknown])
+        for attempt, photo, answer in zip(unknown, x, self.viewer.answers(x).argmax(1).tolist(), strict=True):
+            made = attempt.succeeded(answer)
+            records.add(f"planted {attempt.name}", self.row(photo, attempt.photo.label) if made else {})
+            missing -= made
+            if missing <= 0:
+                break
 
-def _spread(photos: Sequence[Photo], count: int) -> list[Photo]:
+
+def held_out(
+    features: Sequence[NDArray[np.float64]], labels: NDArray[np.int64], num_classes: int
+) -> list[NDArray[np.float64]]:
+    """How new training photos are to the rest of their own class: each half of them against the other half.
+
+    Args:
+        features: ``DEPTHS`` arrays ``[P, 2 D]``.
+        labels: ``[P]``.
+        num_classes: n.
+
+    Returns:
+        For each class ``[P of the class, DEPTHS]``, photos whose newness is unknown left out.
+    """
+    half = np.zeros(len(labels), bool)
+    for label in range(num_classes):
+        half[np.flatnonzero(labels == label)[::2]] = True
+    found: list[list[NDArray[np.float64]]] = [[] for _ in range(num_classes)]
+    for known in (half, ~half) if half.any() and not half.all() else ():
+        novelty = Novelty([f[known] for f in features], labels[known])
+        for i in np.flatnonzero(~known).tolist():
+            found[labels[i]].append(novelty([f[i] for f in features], int(labels[i])))
+    stacked = [np.array(rows).reshape(-1, len(features)) for rows in found]
+    return [rows[np.isfinite(rows).all(1)] for rows in stacked]
+
+
+def spread(photos: Sequence[Photo], count: int) -> list[Photo]:
     """``count`` of the photos, evenly spread."""
     if len(photos) <= count:
         return list(photos)

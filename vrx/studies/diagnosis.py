@@ -1,28 +1,31 @@
 """Model diagnosis (4.4, figure 8): F's errors, the cause of each, and what would help.
 
-How good the diagnosis is can be measured where causes can be planted (:mod:`vrx.studies.planting`): the cause model is
-fitted on errors planted into validation photos and tested on errors planted into test photos, beside a guess of the
-most frequent cause and the same kind of model on what Grad-CAM says.
+How good the diagnosis is is measured on errors with a planted cause: toys are rendered again
+(:mod:`vrx.studies.planting`), real photos get pastes or are turned (:mod:`vrx.studies.planting_pasted`). The cause
+model is fitted on errors planted into validation photos and tested on errors planted into test photos, beside a guess
+of the most frequent cause and the same kind of model on what Grad-CAM says.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from vrx.data.images import Photo
-from vrx.explain.drawing import INK, QUIET
 from vrx.explain.figures import confusion_figure
 from vrx.structures import VRXError
 from vrx.studies import StudyContext
-from vrx.studies.causes import CAM, CauseModel
-from vrx.studies.diagnoser import Diagnoser, Row
+from vrx.studies.cause_model import EVIDENCE, CauseModel, rule
+from vrx.studies.causes import CAM
+from vrx.studies.diagnoser import Diagnoser, Row, spread
+from vrx.studies.diagnosis_page import error_figure, errors_figure, lead, quality_table, table_row, told_apart, trust
+from vrx.studies.donors import Donors
+from vrx.studies.interventions import intervene
 from vrx.studies.page import Picture, Section, write_page
-from vrx.studies.planting import CAUSES, RenderedPlanter, is_toy
+from vrx.studies.planting import CAUSES, FALSE_ALARM, SHARED, Planter, RenderedPlanter, is_toy
+from vrx.studies.planting_pasted import PastedPlanter
 from vrx.studies.poses import pose_name
 from vrx.studies.recommendation import Advice, advise
 from vrx.studies.results import Records, write_results
@@ -30,8 +33,7 @@ from vrx.studies.statistics import Share, mcnemar
 
 log = logging.getLogger("vrx")
 
-COLOURS = dict(zip(CAUSES, ("#d7301f", "#f0a500", "#1b9e50"), strict=True))
-LETTERS = dict(zip(CAUSES, "SFU", strict=True))  # readable without colour
+PHOTOS = 8  # that F gets right, for each error to be planted: rather try more changes of one than explain more photos
 
 
 class Diagnosis:
@@ -39,8 +41,10 @@ class Diagnosis:
 
     Args:
         split: whose errors are diagnosed.
-        plant: measure the diagnosis on planted errors; None: where the photos allow it.
-        errors_per_cause: planted errors of each cause, for calibration and for testing each.
+        plant: calibrate and measure the diagnosis on planted errors; False: the fixed rule decides; None: plant, and
+            fall back to the rule where too few errors can be planted.
+        errors_per_cause: planted errors of each cause for testing.
+        calibration_errors: planted errors of each cause for calibration.
         trials: changes of each photo tried at most.
         references: training photos a class that say what is usual.
         max_photos: photos of the split, evenly spread; 0: all.
@@ -56,7 +60,8 @@ class Diagnosis:
         split: str = "test",
         plant: bool | None = None,
         errors_per_cause: int = 60,
-        trials: int = 8,
+        calibration_errors: int = 60,
+        trials: int = 20,
         references: int = 20,
         max_photos: int = 0,
         examples: int = 8,
@@ -64,46 +69,64 @@ class Diagnosis:
     ) -> None:
         if errors_per_cause < 3 or trials < 1:
             raise VRXError(f"study.errors_per_cause={errors_per_cause}, study.trials={trials}: use at least 3 and 1.")
+        if calibration_errors < 3:
+            raise VRXError(f"study.calibration_errors={calibration_errors}: use at least 3.")
         self.split, self.plant, self.errors_per_cause, self.trials = split, plant, errors_per_cause, trials
+        self.calibration_errors = calibration_errors
         self.references, self.max_photos, self.examples, self.seed = references, max_photos, examples, seed
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
         """Run the study; see :class:`vrx.studies.StudyContext`."""
-        plant = is_toy(context.source) if self.plant is None else self.plant
-        planter = RenderedPlanter(context.source, self.seed) if plant else None
-        decisive = {"study": "diagnosis"}
+        if len(context.source.class_names) < 2:
+            raise VRXError("F has one class of interest and cannot answer another: diagnose a run of two or more.")
+        toy = is_toy(context.source)
+        how = {} if toy else {"planting": PastedPlanter.settings()}
+        decisive = {"study": "diagnosis", "evidence": EVIDENCE, **how}
         records = Records(context.folder / "records.jsonl", context.key(**decisive))
         diagnoser = Diagnoser(context.explainer, context.source, self.references, self.seed)
-        tested: list[Row] = []
-        if planter is not None:
-            tested = self._measured(diagnoser, planter, records)
+        planter: Planter | None = None
+        if self.plant is not False:
+            planter = RenderedPlanter(context.source, self.seed) if toy else self._pasted(context, diagnoser, records)
+        tested = self._tested(diagnoser, planter, records) if planter is not None else []
         photos = context.source.photos(self.split)
-        if 0 < self.max_photos < len(photos):
-            photos = [photos[i * len(photos) // self.max_photos] for i in range(self.max_photos)]
+        photos = spread(photos, self.max_photos or len(photos))
         counts, rows = diagnoser.errors(photos, records)
         advice = self._advice(context, rows)
         metrics = {"errors/total": float(len(rows)), **scores(tested)}
         metrics |= {f"errors/{c.replace(' ', '_')}": float(sum(r["cause"] == c for r in rows)) for c in CAUSES}
         write_results(context.folder, [table_row(r, diagnoser.class_names) for r in rows], metrics)
-        sections = self._sections(context, diagnoser, counts, rows, advice, tested)
+        told = planter.told if planter is not None else ""
+        sections = self._sections(context, diagnoser, counts, rows, advice, tested, told)
         write_page(
             context.folder, "Diagnosis: which cause made each error", lead(rows, advice, metrics), sections, metrics,
             context.settings,
         )  # fmt: skip
         return metrics
 
-    def _measured(self, diagnoser: Diagnoser, planter: RenderedPlanter, records: Records) -> list[Row]:
-        """Calibrate on errors planted into validation photos; judge errors planted into test photos."""
+    def _pasted(self, context: StudyContext, diagnoser: Diagnoser, records: Records) -> PastedPlanter:
+        donors = Donors(diagnoser.viewer, context.source, records)
+        return PastedPlanter(diagnoser.viewer, context.source, donors, context.explainer.editor, self.seed)
 
-        def planted(split: str) -> list[Row]:
-            right = diagnoser.right(diagnoser.source.photos(split))
-            made = [
-                diagnoser.planted(planter, right, cause, self.errors_per_cause, self.trials, records)
-                for cause in CAUSES
-            ]
+    def _tested(self, diagnoser: Diagnoser, planter: Planter, records: Records) -> list[Row]:
+        """See :meth:`_measured`; empty, and the fixed rule decides, where too few errors can be planted."""
+        try:
+            return self._measured(diagnoser, planter, records)
+        except VRXError as error:
+            if self.plant:
+                raise
+            log.warning("%s The causes come from the fixed rule.", error)
+            return []
+
+    def _measured(self, diagnoser: Diagnoser, planter: Planter, records: Records) -> list[Row]:
+        """Calibrate on errors planted into validation and discovery photos; judge errors planted into test photos."""
+
+        def planted(splits: Sequence[str], wanted: int) -> list[Row]:
+            photos = [p for split in splits for p in diagnoser.source.photos(split)]
+            right = spread(diagnoser.right(photos), PHOTOS * wanted)
+            made = [diagnoser.planted(planter, right, cause, wanted, self.trials, records) for cause in CAUSES]
             return [row for rows in made for row in rows]
 
-        learn = planted("val")
+        learn = planted(("val", "discovery"), self.calibration_errors)
         diagnoser.calibrate(learn)
         log.info("The cause model is the %s one, fitted on %d planted errors.", diagnoser.model.kind, len(learn))
         baseline = CauseModel(CAM, self.seed).fit(
@@ -112,8 +135,15 @@ class Diagnosis:
         known = [r["cause"] for r in learn]
         majority = max(CAUSES, key=known.count)
         return [
-            {**r, "found": diagnoser.cause(r), "gradcam": baseline(r["cam"]), "majority": majority}
-            for r in planted("test")
+            {
+                **r,
+                "found": diagnoser.cause(r),
+                "of the pasted": diagnoser.model(r["evidence"], among=(SHARED, FALSE_ALARM)),
+                "rule": rule(r["evidence"]),
+                "gradcam": baseline(r["cam"]),
+                "majority": majority,
+            }
+            for r in planted(("test",), self.errors_per_cause)
         ]
 
     def _advice(self, context: StudyContext, rows: Sequence[Row]) -> list[Advice]:
@@ -140,13 +170,9 @@ class Diagnosis:
         rows: Sequence[Row],
         advice: Sequence[Advice],
         tested: Sequence[Row],
+        planted: str,
     ) -> list[Section]:
         names = diagnoser.class_names
-        how = (
-            "The causes come from a model that was fitted on planted errors."
-            if diagnoser.calibrated
-            else "No cause can be planted into these photos: the causes come from the fixed rule and were not verified."
-        )
         confusion = Picture(
             errors_figure(counts, advice, names),
             "Confusion matrix of F; the marks name the causes found among the errors of a pair (S: shared concepts, "
@@ -155,7 +181,9 @@ class Diagnosis:
         profile = [
             {"true": names[a.true], "F's answer": names[a.predicted], **a.profile, "advice": a.text} for a in advice
         ]
-        sections = [Section("F's errors and their causes", [how], profile, [confusion])]
+        sections = [Section("F's errors and their causes", [trust(tested)], [], [confusion])]
+        if profile:
+            sections.append(Section("Cause profile of each confused pair", [], profile))
         if tested:
             table = np.array(
                 [[sum(r["cause"] == a and r["found"] == b for r in tested) for b in CAUSES] for a in CAUSES]
@@ -165,8 +193,8 @@ class Diagnosis:
                 Section(
                     "How good the diagnosis is",
                     [
-                        "Errors with a planted cause: the vehicle gets parts of another class, a distractor stands in "
-                        "the background, or the camera stands where no training photo was taken. F was right before.",
+                        planted,
+                        told_apart(tested),
                         f"McNemar test against the Grad-CAM baseline: p = {wins:.2g}.",
                     ],
                     quality_table(tested),
@@ -177,116 +205,42 @@ class Diagnosis:
                     ],
                 )
             )
-        pictures = self._examples(context, diagnoser, rows)
-        if pictures:
-            sections.append(Section("Errors, one by one", [], [], pictures))
+        return sections + self._examples(context, diagnoser, rows, advice)
+
+    def _examples(
+        self, context: StudyContext, diagnoser: Diagnoser, rows: Sequence[Row], advice: Sequence[Advice]
+    ) -> list[Section]:
+        """A section for each of the most confused pairs: the advice, and the surest errors of each cause in turn."""
+        left, sections = self.examples, []
+        for one in advice:
+            own = [r for r in rows if (r["true"], r["predicted"]) == (one.true, one.predicted)]
+            by_cause = [sorted((r for r in own if r["cause"] == c), key=lambda r: -r["probability"]) for c in CAUSES]
+            by_cause.sort(key=len, reverse=True)
+            ordered = [some[i] for i in range(2) for some in by_cause if i < len(some)][:left]
+            if not ordered:
+                continue
+            left -= len(ordered)
+            heading = f"{diagnoser.class_names[one.true]} taken for {diagnoser.class_names[one.predicted]}"
+            pictures = [self._example(context, diagnoser, row) for row in ordered]
+            sections.append(Section(heading, [one.text], [], pictures))
         return sections
 
-    def _examples(self, context: StudyContext, diagnoser: Diagnoser, rows: Sequence[Row]) -> list[Picture]:
-        """The surest errors of each cause in turn."""
-        by_cause = [sorted((r for r in rows if r["cause"] == c), key=lambda r: -r["probability"]) for c in CAUSES]
-        shown = [own[i] for i in range(self.examples) for own in by_cause if i < len(own)][: self.examples]
-        pictures = []
-        for row in shown:
-            photo = Photo(row["photo"], row["true"], self.split)
-            looked = diagnoser.look(diagnoser.viewer.normalised(context.source.read(photo)))
-            names = diagnoser.class_names
-            caption = (
-                f"{names[row['true']]} taken for {names[row['predicted']]} ({row['probability']:.2f}): {row['cause']}."
-                + ("" if row["detected"] else " No concept was detected in it.")
-            )
-            pixels = diagnoser.viewer.pixels(looked.view.x)
-            pictures.append(Picture(error_figure(pixels, looked.view, row["true"], row["predicted"], names), caption))
-        return pictures
+    def _example(self, context: StudyContext, diagnoser: Diagnoser, row: Row) -> Picture:
+        photo = Photo(row["photo"], row["true"], self.split)
+        viewer = diagnoser.viewer
+        view = diagnoser.look(viewer.normalised(context.source.read(photo))).view
+        asked = intervene(viewer, view, row["true"], row["predicted"])
+        caption = (
+            f"Cause: {row['cause']}. F is {row['probability']:.0%} sure of {diagnoser.class_names[row['predicted']]}."
+            + ("" if row["detected"] else " No concept was detected in this photo.")
+        )
+        return Picture(error_figure(viewer.pixels(view.x), view, asked, row, context.explainer.bank), caption)
 
 
 def scores(tested: Sequence[Row]) -> dict[str, float]:
-    """``cause/accuracy``, ``cause/accuracy_majority`` and ``cause/accuracy_gradcam``, with intervals."""
+    """``cause/accuracy`` of the diagnosis, and ``_rule``, ``_majority``, ``_gradcam`` of the others, with intervals."""
     found: dict[str, float] = {}
-    for name, answer in (("", "found"), ("_majority", "majority"), ("_gradcam", "gradcam")):
+    for name, answer in (("", "found"), ("_rule", "rule"), ("_majority", "majority"), ("_gradcam", "gradcam")):
         share = Share(sum(r[answer] == r["cause"] for r in tested), len(tested))
         found |= share.metrics(f"cause/accuracy{name}")
     return found
-
-
-def quality_table(tested: Sequence[Row]) -> list[dict[str, Any]]:
-    """Accuracy of the diagnosis and the baselines, overall and by planted cause."""
-    table = []
-    for name, own in [("all", list(tested)), *((c, [r for r in tested if r["cause"] == c]) for c in CAUSES)]:
-        row: dict[str, Any] = {"planted": name, "errors": len(own)}
-        for title, answer in (("diagnosis", "found"), ("Grad-CAM overlap", "gradcam"), ("most frequent", "majority")):
-            row[title] = str(Share(sum(r[answer] == r["cause"] for r in own), len(own)))
-        table.append(row)
-    return table
-
-
-def table_row(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """One error as a row of the result table."""
-    plain = {"photo": row["photo"], "true": names[row["true"]], "predicted": names[row["predicted"]]}
-    return {
-        **plain,
-        "probability": row["probability"],
-        "detected": row["detected"],
-        "cause": row["cause"],
-        **row["evidence"],
-    }
-
-
-def lead(rows: Sequence[Row], advice: Sequence[Advice], metrics: Mapping[str, float]) -> str:
-    """The answer in a sentence or two."""
-    start = f"F makes {len(rows)} errors on these photos." if rows else "F makes no error on these photos."
-    best = f" {advice[0].text}" if advice else ""
-    if "cause/accuracy" not in metrics:
-        return start + best
-    low, high = metrics["cause/accuracy_low"], metrics["cause/accuracy_high"]
-    return (
-        f"{start}{best} On planted errors the diagnosis names the right cause in {metrics['cause/accuracy']:.0%} "
-        f"({low:.0%} to {high:.0%}); Grad-CAM overlap {metrics['cause/accuracy_gradcam']:.0%}, "
-        f"the most frequent cause {metrics['cause/accuracy_majority']:.0%}."
-    )
-
-
-def errors_figure(counts: np.ndarray, advice: Sequence[Advice], names: Sequence[str]) -> Figure:
-    """Figure 8: the confusion matrix with the causes of each pair's errors as marks."""
-    n = len(names)
-    figure = Figure(figsize=(2.2 + 1.1 * n, 1.6 + 1.0 * n), layout="constrained")
-    ax = figure.add_subplot()
-    off = np.where(np.eye(n, dtype=bool), 0, counts)
-    ax.imshow(off, cmap="Blues", vmin=0, vmax=max(1.6 * off.max(), 1))
-    for i in range(n):
-        for j in range(n):
-            ax.text(j, i - 0.12, str(int(counts[i, j])), ha="center", va="center", color=INK, fontsize=11)
-    for one in advice:
-        causes = sorted((c for c in CAUSES if one.profile[c]), key=lambda c: -one.profile[c])
-        for k, cause in enumerate(causes):
-            x = one.predicted + 0.27 * (k - (len(causes) - 1) / 2)
-            ax.scatter(x, one.true + 0.27, s=130, color=COLOURS[cause], edgecolors="white", zorder=3)
-            ax.text(x, one.true + 0.28, LETTERS[cause], ha="center", va="center", color="white", fontsize=7.5, zorder=4)
-    ax.set_xticks(range(n), names, rotation=30, ha="right")
-    ax.set_yticks(range(n), names)
-    ax.set(xlabel="F's answer", ylabel="true class")
-    for cause in CAUSES:
-        ax.scatter([], [], s=80, color=COLOURS[cause], label=f"{LETTERS[cause]}: {cause}")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return figure
-
-
-def error_figure(pixels: np.ndarray, view: Any, true: int, predicted: int, names: Sequence[str]) -> Figure:
-    """The photo three times: as it is, and with the concepts of the true and of the predicted class outlined."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    axes = figure.subplots(1, 3)
-    axes[0].imshow(pixels)
-    axes[0].set_title("the photo", fontsize=10, color=QUIET)
-    for ax, label, role in ((axes[1], true, "true"), (axes[2], predicted, "F's answer")):
-        ax.imshow(pixels, alpha=0.75)
-        for k in np.flatnonzero(view.detected[label]):
-            score = view.nodes[label, label, k]
-            ax.contour(view.mask(label, k), [0.5], colors=["#2166ac" if score >= 0 else "#b2182b"], linewidths=1.2)
-            x, y = view.centroids[label, k] * (pixels.shape[1], pixels.shape[0])
-            ax.text(x, y, f"{k + 1}: {score:+.1f}", fontsize=8, ha="center", color=INK,
-                    bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
-        nodes, links = view.nodes[label, label].sum(), view.links[label, label].sum()
-        ax.set_title(f"{role}: {names[label]}\nconcepts {nodes:+.1f}, relations {links:+.1f}", fontsize=10)
-    for ax in axes:
-        ax.set_axis_off()
-    return figure

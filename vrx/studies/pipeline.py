@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import TQDMProgressBar
+from safetensors.torch import load_file, save_file
 
 from vrx.classifiers import Classifier
 from vrx.concepts.discovery import ConceptDiscovery, DiscoveryPhoto
 from vrx.data.images import Photo
-from vrx.data.scg_cache import digest
+from vrx.data.scg_cache import digest, write_atomically
 from vrx.data.scg_datamodule import PhotoSource, SCGDataModule, prepared, stamps
 from vrx.explain.explainer import Explainer
 from vrx.graphs.scg import SCGBuilder
@@ -73,7 +75,7 @@ def explain_classifier(
         classifier: F.
         source: photos by split; ``discovery``, ``train`` and ``val`` are used.
         like: an explainer whose extractor, editor, node features and method are taken over.
-        cache: concepts and graphs are kept here.
+        cache: concepts, graphs and the GRN are kept here, by what they were made of.
         seed: of everything.
         concepts: arguments of :class:`ConceptDiscovery`.
         model: the run's ``model`` config: ``grn``, ``optimizer``, ``distillation``, ``batch_size``.
@@ -86,7 +88,7 @@ def explain_classifier(
     data = SCGDataModule(
         source, builder, editor, cache, variants=variants, batch_size=model["batch_size"], workers=0, seed=seed
     )
-    return Explainer(classifier, builder, _distil(data, model, epochs, seed, cache), editor, like.method)
+    return Explainer(classifier, builder, _distilled(data, model, epochs, seed, cache), editor, like.method)
 
 
 def _bank(classifier: Classifier, source: PhotoSource, discovery: ConceptDiscovery, cache: Path) -> ConceptBank:
@@ -106,18 +108,32 @@ def _bank(classifier: Classifier, source: PhotoSource, discovery: ConceptDiscove
     return bank
 
 
-def _distil(data: SCGDataModule, model: Mapping[str, Any], epochs: int, seed: int, cache: Path) -> GRN:
+def _distilled(data: SCGDataModule, model: Mapping[str, Any], epochs: int, seed: int, cache: Path) -> GRN:
+    """The GRN of these graphs, distilled once and kept."""
     data.setup()
-    seed_everything(seed, workers=True, verbose=False)
     builder = data.builder
     if not isinstance(builder, SCGBuilder):
         raise VRXError("The graphs need a builder that is ready.")
+    seed_everything(seed, workers=True, verbose=False)
     grn = GRN(
         num_classes=len(builder.bank.class_names),
         num_concepts=builder.num_nodes,
         node_features=builder.node_features,
         **_arguments(model["grn"]),
     )
+    graphs = {split: data.cache(split).key for split in ("train", "val")}
+    key = digest({"graphs": graphs, "model": dict(model), "epochs": epochs, "seed": seed})
+    path = cache / "grn" / f"{key[:20]}.safetensors"
+    if path.exists():
+        grn.load_state_dict(load_file(path))
+    else:
+        _distil(grn, data, model, epochs, cache)
+        write_atomically(path, lambda part: save_file(grn.state_dict(), part))
+    return grn.eval()
+
+
+def _distil(grn: GRN, data: SCGDataModule, model: Mapping[str, Any], epochs: int, cache: Path) -> None:
+    """Fit a GRN to the graphs, in place."""
     optimizer = _arguments(model["optimizer"])
     module = Distillation(
         grn,
@@ -127,11 +143,10 @@ def _distil(data: SCGDataModule, model: Mapping[str, Any], epochs: int, seed: in
     )
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0, gradient_clip_val=2.0,
-        default_root_dir=str(cache),
+        enable_model_summary=False, num_sanity_val_steps=0, gradient_clip_val=2.0, default_root_dir=str(cache),
+        callbacks=[TQDMProgressBar(leave=False)],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
-    return module.grn.eval()
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from vrx.data.images import Photo
 from vrx.data.toy_vehicles import ToyVehicles
 from vrx.structures import VRXError
 
-TOY_POSES = {"city bus": "2", "military truck": "0", "tank": "5"}  # rotations, 45 degrees apart
+TOY_POSES = {"city bus": "0", "military truck": "1", "tank": "2"}  # rotations, 45 degrees apart
+RESERVE = 2  # toy frames to draw training photos from, in multiples of what one draw takes
 ILAB_POSES = {"bus": "c03-r02", "military": "c05-r00", "tank": "c07-r05"}
 
 
@@ -90,15 +91,23 @@ def _own(poses: Mapping[str, Any] | None, default: Mapping[str, str], names: Seq
     return [str(chosen[name]) for name in names]
 
 
-def toy_pool(root: Path, size: int, seed: int, train: int, added: int, probe: int, test: int,
-             poses: Mapping[str, Any] | None = None) -> PosePool:  # fmt: skip
+def toy_pool(
+    root: Path,
+    size: int,
+    seed: int,
+    train: int,
+    added: int,
+    probe: int,
+    test: int,
+    poses: Mapping[str, Any] | None = None,
+) -> PosePool:
     """Toy vehicles in the poses of the study, rendered where they are not there yet.
 
     Args:
         root: of the frames.
         size: of the frames, pixels.
         seed: of the frames.
-        train: photos a class in its own pose, beside ``added``.
+        train: photos a class that one draw needs in its own pose, beside ``added``; ``RESERVE`` times as many are made.
         added: photos that may be added, of any class and pose.
         probe: photos of each class in each pose.
         test: the same.
@@ -109,26 +118,21 @@ def toy_pool(root: Path, size: int, seed: int, train: int, added: int, probe: in
     if not all(pose.isdigit() for pose in own):
         raise VRXError(f"study.poses={own}: poses of toy vehicles are rotations from 0 to 7.")
     every = sorted({int(p) for p in own})
+    alone = {name: [int(pose)] for name, pose in zip(names, own, strict=True)}
+    others = {name: [p for p in every if p != alone[name][0]] or every for name in names}
     biased = ToyVehicles(
-        root,
-        size,
-        1,
-        train + added,
-        1,
-        1,
-        names,
-        {"train": {n: [int(p)] for n, p in zip(names, own, strict=True)}},
-        seed,
-    )
-    open_to_all = {n: every for n in names}
+        root, size, discovery=1, train=RESERVE * (train + added), val=1, test=1, classes=names,
+        poses={"train": alone}, seed=seed,
+    )  # fmt: skip
     num = len(every)
     full = ToyVehicles(
-        root, size, 1, num * added, num * probe, num * test, names,
-        {split: open_to_all for split in ("train", "val", "test")}, seed + 1,
+        root, size, discovery=1, train=max(1, num - 1) * added, val=num * probe, test=num * test, classes=names,
+        poses={"train": others, **{split: dict.fromkeys(names, every) for split in ("val", "test")}}, seed=seed + 1,
     )  # fmt: skip
-    others = [p for p in full.photos("train") if pose_name(full, p) != own[p.label]]
-    roles = {"train": biased.photos("train") + others, "probe": full.photos("val"), "test": full.photos("test")}
-    return PosePool(biased, names, own, roles)
+    train_photos = biased.photos("train") + full.photos("train")
+    return PosePool(
+        biased, names, own, {"train": train_photos, "probe": full.photos("val"), "test": full.photos("test")}
+    )
 
 
 def ilab_pool(source: ILab20M, poses: Mapping[str, Any] | None = None) -> PosePool:

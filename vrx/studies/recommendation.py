@@ -26,7 +26,8 @@ class Advice:
         predicted: what F answered instead.
         profile: errors by cause.
         cause: the most frequent one.
-        missing: for ``unseen``: pose -> errors in it, most first, of poses that are rare in training.
+        missing: pose -> ``unseen`` errors in it, most first, of poses that are rare in training; whatever the most
+            frequent cause is.
         text: all of it in a sentence.
     """
 
@@ -74,7 +75,7 @@ def advise(
         profile = {c: sum(r["cause"] == c for r in own) for c in CAUSES}
         cause = max(profile, key=lambda c: profile[c])
         missing: dict[str, int] = {}
-        if cause == UNSEEN and pose_of_error is not None and training_poses is not None:
+        if pose_of_error is not None and training_poses is not None:
             poses = [p for r in own if r["cause"] == UNSEEN and (p := pose_of_error(r)) is not None]
             missing = missing_poses(poses, training_poses.get(true, ()))
         text = sentence(class_names[true], class_names[predicted], profile, cause, total, list(missing))
@@ -88,16 +89,24 @@ def sentence(
     """The advice on one pair in words, made from the numbers."""
     count = profile[cause]
     start = f"{true} -> {predicted}: {count} of {total} error{'s' if total != 1 else ''} from {IN_WORDS[cause]}"
-    if cause == UNSEEN and missing:
-        poses = f"pose{'s' if len(missing) > 1 else ''} {join(missing)}"
-        those = "those poses" if len(missing) > 1 else "that pose"
-        return f"{start}, {poses} missing in training: add photos of {true} in {those}."
+    poses = _those_poses(true, missing) if missing else f"add photos of {true} from more viewpoints."
     if cause == UNSEEN:
-        return f"{start}: add photos of {true} from more viewpoints."
+        return f"{start}{', ' if missing else ': '}{poses}"
     if cause == SHARED:
-        return f"{start}: add photos in which {true} and {predicted} show the shared parts, so that the rest decides."
+        said = f"{start}: add photos in which {true} and {predicted} show the shared parts, so that the rest decides."
+    else:
+        said = (
+            f"{start}: add photos of {true} with parts of {predicted} in the background, or train with that background "
+            "cut."
+        )
+    return f"{said} Another {profile[UNSEEN]} from {IN_WORDS[UNSEEN]}, {poses}" if missing else said
+
+
+def _those_poses(true: str, missing: Sequence[str]) -> str:
+    many = len(missing) > 1
     return (
-        f"{start}: add photos of {true} with parts of {predicted} in the background, or train with that background cut."
+        f"pose{'s' if many else ''} {join(missing)} missing in training: add photos of {true} in "
+        f"{'those poses' if many else 'that pose'}."
     )
 
 
