@@ -156,7 +156,7 @@ def touched_figure(folder: Path, kind: str, record: Mapping[str, Any], names: Se
         plain.set_title("before" if i == 0 else f"after: {record['what']}", fontsize=11, loc="left", weight="bold")
         _draw_state(graph, picture, record, i, scales)
         f = record["f"][i]
-        ranked = np.argsort(-np.array(f))[:3]
+        ranked = np.argsort(-np.array(f))[:2]
         answer = "F:  " + "   ".join(f"{names[c]} {f[c]:.2f}" for c in ranked)
         graph.set_xlabel(answer, fontsize=9, labelpad=6, color=INK)
     for height in (0.27, 0.715):
