@@ -11,7 +11,7 @@ import torch
 from vrx.data.images import Photo
 from vrx.data.toy_vehicles import ToyVehicles
 from vrx.structures import Patches, VRXError
-from vrx.studies.cause_model import EVIDENCE, FITTED, NEW, RANKS, CauseModel, rule
+from vrx.studies.cause_model import EVIDENCE, FITTED, NEW, CauseModel, rule
 from vrx.studies.causes import (
     CAM,
     GRAPH,
@@ -154,12 +154,13 @@ def test_cause_model_finds_planted_causes_in_other_photos_and_not_in_noise() -> 
     assert model(dict.fromkeys(EVIDENCE)) in CAUSES  # all of it missing
 
 
-def test_rule_follows_newness_first_and_then_where_the_answer_lies() -> None:
+def test_rule_asks_first_whether_the_answers_concepts_hold_it_and_then_where() -> None:
     far, near = {"holds: distance of centres": 0.4}, {"holds: distance of centres": 0.1}
-    assert rule({**far, RANKS[1]: 0.95}) == rule({**near, RANKS[1]: 0.95}) == "unseen"
-    assert rule({**far, RANKS[1]: 0.5}) == "false alarm"
-    assert rule({**near, RANKS[1]: 0.5}) == "shared"
-    assert rule(dict.fromkeys(EVIDENCE)) == "shared"  # unknown newness is no newness
+    held = "other's concepts alone gone: answer falls"
+    assert rule({**far, held: 0.1}) == rule({**near, held: 0.1}) == "unseen"
+    assert rule({**far, held: 1.0}) == "false alarm"
+    assert rule({**near, held: 1.0}) == "shared"
+    assert rule(dict.fromkeys(EVIDENCE)) == "unseen"  # no concept found: none holds the answer
 
 
 def test_cause_model_refuses_too_few_errors() -> None:
