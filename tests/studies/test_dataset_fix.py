@@ -141,7 +141,7 @@ def test_calibration_plants_every_cause_into_every_class_alike(tmp_path: Path) -
         def __init__(self) -> None:
             self.fitted: list[dict[str, Any]] = []
 
-        def right(self, photos: list[Photo]) -> list[Photo]:
+        def right(self, photos: list[Photo], records: Any) -> list[Photo]:
             assert len(photos) == 4 and all(pose_name(pool.source, p) == pool.own[p.label] for p in photos)
             return photos
 

@@ -73,10 +73,20 @@ def covered_by(edited: NDArray[np.int64], matched: NDArray[np.int64], patches: P
     used = np.unique(matched[matched != UNMATCHED])
     if not len(used) or not len(edited):
         return torch.zeros(len(edited), *matched.shape, dtype=torch.bool)
-    masks = patches.select(used).masks.reshape(len(used), -1).astype(np.float32)
-    overlap = masks[np.searchsorted(used, edited)] @ masks.T >= share * masks.sum(1)
+    masks = patches.select(used).masks
+    return _at_nodes(covered(masks[np.searchsorted(used, edited)], masks, share), used, matched)
+
+
+def covered(these: NDArray[np.bool_], masks: NDArray[np.bool_], share: float = 0.5) -> NDArray[np.bool_]:
+    """Whether each of ``these``, ``[V, H, W]``, covers a share of each of the masks, ``[K, H, W]``; ``[V, K]``."""
+    over, under = (m.reshape(len(m), m.shape[1] * m.shape[2]).astype(np.float32) for m in (these, masks))
+    return np.asarray(over @ under.T >= share * under.sum(1))
+
+
+def _at_nodes(values: NDArray[np.bool_], used: NDArray[np.int64], matched: NDArray[np.int64]) -> Tensor:
+    """Values of the used patches, ``[V, K]``, at the nodes matched to them, ``[V, n, N]``; False at dummies."""
     place = np.searchsorted(used, matched).clip(max=len(used) - 1)
-    return torch.from_numpy(overlap[:, place] & (matched != UNMATCHED))
+    return torch.from_numpy(values[:, place] & (matched != UNMATCHED))
 
 
 def ask_edited(classifier: Classifier, editor: Editor, x: Tensor, masks: Tensor, batch: int = 64) -> Tensor:
@@ -164,37 +174,34 @@ def concept_moves(
         matched = graphs.matched[b]
         used = np.unique(matched[matched != UNMATCHED])
         masks = patches.select(used).masks
-        rng = np.random.default_rng([seed, *used])
-        edits: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]] = []
-        offsets: list[tuple[int, int]] = []
-        small = np.flatnonzero([0 < mask.mean() <= LARGEST for mask in masks])
-        for mask in masks[rng.permutation(small)]:
-            along = _share(masks, mask) >= 0.5
-            offset = far_offset(mask, masks[~along].any(0) & ~mask, rng)
-            if offset is not None:
-                edits.append((mask, along))
-                offsets.append(offset)
-            if len(edits) == count:
-                break
-        if not edits:
+        along = covered(masks, masks)  # what goes with a patch that is moved
+        chosen, offsets = _far_places(masks, along, count, np.random.default_rng([seed, *used]))
+        if not chosen:
             continue
-        moved = torch.from_numpy(np.stack([mask for mask, _ in edits]))
-        edited, now = editor.move(x[b : b + 1].expand(len(edits), -1, -1, -1), moved, torch.tensor(offsets))
+        made = len(chosen)
+        moved = torch.from_numpy(masks[chosen])
+        edited, now = editor.move(x[b : b + 1].expand(made, -1, -1, -1), moved, torch.tensor(offsets))
         with torch.inference_mode():
-            logits[b, : len(edits)] = classifier(edited).float().cpu()
-        valid[b, : len(edits)] = True
-        node = torch.from_numpy(np.searchsorted(used, matched).clip(max=len(used) - 1))
-        there = torch.from_numpy(matched != UNMATCHED)
-        for m, ((_, along), (dx, dy)) in enumerate(zip(edits, offsets, strict=True)):
-            goes = torch.from_numpy(along)[node] & there
-            way = torch.tensor([dx / patches.shape[1], dy / patches.shape[0]])
-            centroids[b, m] += goes.unsqueeze(-1) * way
-            hidden = torch.from_numpy(_share(masks, now[m].cpu().numpy()) >= 0.5)[node] & there
-            drop[b, m] = hidden & ~goes
+            logits[b, :made] = classifier(edited).float().cpu()
+        valid[b, :made] = True
+        goes = _at_nodes(along[chosen], used, matched)
+        ways = torch.tensor([(dx / patches.shape[1], dy / patches.shape[0]) for dx, dy in offsets])
+        centroids[b, :made] += goes.unsqueeze(-1) * ways[:, None, None]
+        drop[b, :made] = _at_nodes(covered(now.cpu().numpy(), masks), used, matched) & ~goes
     return Moves(centroids, drop, logits, valid)
 
 
-def _share(masks: NDArray[np.bool_], of: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Which share of each mask lies in another, ``[K]``."""
-    flat = masks.reshape(len(masks), -1)
-    return np.asarray((flat & of.ravel()).sum(1) / np.maximum(flat.sum(1), 1))
+def _far_places(
+    masks: NDArray[np.bool_], along: NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Which patches are moved, ``count`` at most, and by how many pixels (right, down) each."""
+    chosen, offsets = [], []
+    small = np.flatnonzero([0 < mask.mean() <= LARGEST for mask in masks])
+    for k in rng.permutation(small).tolist():
+        offset = far_offset(masks[k], masks[~along[k]].any(0) & ~masks[k], rng)
+        if offset is not None:
+            chosen.append(k)
+            offsets.append(offset)
+        if len(chosen) == count:
+            break
+    return chosen, offsets

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from vrx.edits import Editor, placed
-from vrx.studies.donors import Donor, Donors
+from vrx.edits import Editor
+from vrx.studies.donors import Donor, Donors, placed_patch
 from vrx.studies.results import Records
 from vrx.studies.views import View, Viewer, margin
 
@@ -183,7 +183,7 @@ class VRXGuided:
             yield -float(view.nodes[true, graph, concept]), Edit(mask, None, graph, concept)
             for own in np.flatnonzero(view.matched[true] == view.matched[graph, concept]).tolist():
                 for donor in donors.good(true, own):
-                    layer, changed = placed_donor(donors, donor, mask)
+                    layer, changed = placed_patch(*donors.patch(donor), mask)
                     covered = sum(float(view.nodes[true, g, k]) * float(changed[m].mean()) for g, k, m in patches)
                     yield donor.score - covered, Edit(changed, layer, true, own, donor)
 
@@ -195,13 +195,6 @@ def distinct_patches(view: View) -> list[tuple[int, int, Mask]]:
         first.setdefault(int(view.matched[graph, concept]), (graph, concept))
     patches = [(graph, concept, view.label_mask(label)) for label, (graph, concept) in first.items()]
     return [patch for patch in patches if patch[2].any()]
-
-
-def placed_donor(donors: Donors, donor: Donor, hole: Mask) -> tuple[Tensor, Mask]:
-    """A donor in the place of a hole: what shows, and where."""
-    x, mask = donors.patch(donor)
-    layer, changed = placed(x, torch.from_numpy(mask), torch.from_numpy(hole))
-    return layer, changed.numpy()
 
 
 def controls(plan: Plan, view: View, guided: Arm, rng: np.random.Generator) -> dict[str, Arm]:
@@ -239,14 +232,12 @@ def random_places(plan: Plan, view: View, budget: list[Edit], rng: np.random.Gen
     labels = rng.permutation(view.attended)
     for number, like in enumerate(budget):
         hole = view.label_mask(int(labels[number % len(labels)]))
-        layer, changed = (None, hole) if like.donor is None else placed_donor(plan.donors, like.donor, hole)
+        layer, changed = (None, hole) if like.donor is None else placed_patch(*plan.donors.patch(like.donor), hole)
         yield Edit(resized(changed, int(like.mask.sum())), layer, like.graph, like.concept)
 
 
 def _random(plan: Plan, hole: Mask, pixels: int, rng: np.random.Generator) -> tuple[Tensor, Mask]:
-    x, mask = plan.donors.random(pixels, rng, plan.true)
-    layer, changed = placed(x, torch.from_numpy(mask), torch.from_numpy(hole))
-    return layer, changed.numpy()
+    return placed_patch(*plan.donors.random(pixels, rng, plan.true), hole)
 
 
 def good_for_good(plan: Plan, view: View, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
@@ -263,7 +254,7 @@ def good_for_good(plan: Plan, view: View, budget: list[Edit], rng: np.random.Gen
     for number, like in enumerate(budget if good else []):
         concept, turn = good[number % len(good)], number // len(good)
         equals = sorted(plan.donors.of(true, concept), key=lambda d: abs(d.score - scores[concept]))
-        layer, changed = placed_donor(plan.donors, equals[turn % len(equals)], view.mask(true, concept))
+        layer, changed = placed_patch(*plan.donors.patch(equals[turn % len(equals)]), view.mask(true, concept))
         around = plan.apply(out_of_place(view.x, rng), Edit(changed, layer))
         yield Edit(resized(changed, int(like.mask.sum())), around, true, concept)
 

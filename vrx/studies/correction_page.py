@@ -16,7 +16,7 @@ from vrx.studies import StudyContext
 from vrx.studies.arms import ARMS, Arm
 from vrx.studies.page import Picture, Section, write_page
 from vrx.studies.statistics import Share
-from vrx.studies.views import View, Viewer
+from vrx.studies.views import View, Viewer, spaced
 
 COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "#7f7f7f")  # Okabe and Ito: distinguishable by all
 MARKS = ("o", "s", "^", "v", "D", "x")
@@ -106,11 +106,6 @@ def pick(records: Sequence[Mapping[str, Any]], kept: Sequence[bool], count: int)
     wanted = round(count * len(bad) / max(1, len(usable)))
     wanted = min(len(bad), max(wanted, min(1, len(bad))))
     return spaced(good, count - wanted) + spaced(bad, wanted)
-
-
-def spaced(items: Sequence[int], count: int) -> list[int]:
-    """``count`` of the items, evenly spaced: errors are sorted by class."""
-    return [items[i * len(items) // count] for i in range(min(count, len(items)))]
 
 
 def words(record: Mapping[str, Any]) -> str:

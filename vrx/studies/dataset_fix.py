@@ -258,7 +258,7 @@ class DatasetFix:
         """
         if not isinstance(pool.source, ToyVehicles):
             return {}
-        right = diagnoser.right([p for p in probe if pose_name(pool.source, p) == pool.own[p.label]])
+        right = diagnoser.right([p for p in probe if pose_name(pool.source, p) == pool.own[p.label]], records)
         planter = RenderedPlanter(pool.source, seed)
         labels = range(len(pool.class_names))
         each = -(-self.planted // len(labels))

@@ -24,7 +24,7 @@ from vrx.studies.interventions import effects, intervene
 from vrx.studies.novelty import Novelty, features_of
 from vrx.studies.planting import Attempt, Planter
 from vrx.studies.results import Records
-from vrx.studies.views import Viewer, answered
+from vrx.studies.views import Viewer, answered, spaced
 
 PER_CLASS = 100  # training photos of a class that say what is new
 BATCH = 16  # attempts whose answers are asked for together
@@ -56,7 +56,7 @@ class Diagnoser:
         chosen = [
             photo
             for label in range(len(self.class_names))
-            for photo in spread([p for p in photos if p.label == label], references)
+            for photo in spaced([p for p in photos if p.label == label], references)
         ]
         for photo in tqdm(chosen, desc="learning what is usual", unit="photo"):
             try:
@@ -75,7 +75,7 @@ class Diagnoser:
             each class ``[n]`` in those it gets right.
         """
         labels, features, logits = [], [], []
-        some = [p for c in range(len(self.class_names)) for p in spread([p for p in photos if p.label == c], PER_CLASS)]
+        some = [p for c in range(len(self.class_names)) for p in spaced([p for p in photos if p.label == c], PER_CLASS)]
         for photo in tqdm(some, desc="learning what is new", unit="photo"):
             try:
                 x = self.viewer.normalised(self.source.read(photo))[None]
@@ -145,9 +145,10 @@ class Diagnoser:
         """By the calibrated model, or by the fixed rule where nothing was planted."""
         return self.model(row["evidence"]) if self.calibrated else rule(row["evidence"])
 
-    def right(self, photos: Sequence[Photo]) -> list[Photo]:
+    def right(self, photos: Sequence[Photo], records: Records) -> list[Photo]:
         """The photos that F gets right."""
-        return [p for p, logits in answered(self.viewer, self.source, photos) if int(logits.argmax()) == p.label]
+        asked = answered(self.viewer, self.source, photos, records)
+        return [photo for photo, logits in asked if int(logits.argmax()) == photo.label]
 
     def errors(self, photos: Sequence[Photo], records: Records) -> tuple[np.ndarray, list[Row]]:
         """Ask F about photos and explain what it gets wrong.
@@ -157,7 +158,7 @@ class Diagnoser:
         """
         counts = np.zeros((len(self.class_names), len(self.class_names)), np.int64)
         wrong = []
-        for photo, logits in answered(self.viewer, self.source, photos):
+        for photo, logits in answered(self.viewer, self.source, photos, records):
             counts[photo.label, int(logits.argmax())] += 1
             if int(logits.argmax()) != photo.label:
                 wrong.append(photo)
@@ -232,10 +233,3 @@ def held_out(
             found[labels[i]].append(novelty([f[i] for f in features], int(labels[i])))
     stacked = [np.array(rows).reshape(-1, len(features)) for rows in found]
     return [rows[np.isfinite(rows).all(1)] for rows in stacked]
-
-
-def spread(photos: Sequence[Photo], count: int) -> list[Photo]:
-    """``count`` of the photos, evenly spread."""
-    if len(photos) <= count:
-        return list(photos)
-    return [photos[i * len(photos) // count] for i in range(count)]

@@ -19,7 +19,7 @@ from vrx.structures import VRXError
 from vrx.studies import StudyContext
 from vrx.studies.cause_model import EVIDENCE, CauseModel, rule
 from vrx.studies.causes import CAM
-from vrx.studies.diagnoser import Diagnoser, Row, spread
+from vrx.studies.diagnoser import Diagnoser, Row
 from vrx.studies.diagnosis_page import error_figure, errors_figure, lead, quality_table, table_row, told_apart, trust
 from vrx.studies.donors import Donors
 from vrx.studies.interventions import intervene
@@ -30,6 +30,7 @@ from vrx.studies.poses import pose_name
 from vrx.studies.recommendation import Advice, advise
 from vrx.studies.results import Records, write_results
 from vrx.studies.statistics import Share, mcnemar
+from vrx.studies.views import spaced
 
 log = logging.getLogger("vrx")
 
@@ -89,7 +90,7 @@ class Diagnosis:
             planter = RenderedPlanter(context.source, self.seed) if toy else self._pasted(context, diagnoser, records)
         tested = self._tested(diagnoser, planter, records) if planter is not None else []
         photos = context.source.photos(self.split)
-        photos = spread(photos, self.max_photos or len(photos))
+        photos = spaced(photos, self.max_photos or len(photos))
         counts, rows = diagnoser.errors(photos, records)
         advice = self._advice(context, rows)
         metrics = {"errors/total": float(len(rows)), **scores(tested)}
@@ -122,7 +123,7 @@ class Diagnosis:
 
         def planted(splits: Sequence[str], wanted: int) -> list[Row]:
             photos = [p for split in splits for p in diagnoser.source.photos(split)]
-            right = spread(diagnoser.right(photos), PHOTOS * wanted)
+            right = spaced(diagnoser.right(photos, records), PHOTOS * wanted)
             made = [diagnoser.planted(planter, right, cause, wanted, self.trials, records) for cause in CAUSES]
             return [row for rows in made for row in rows]
 

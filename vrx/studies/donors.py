@@ -8,12 +8,14 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from vrx.data.images import Photo
 from vrx.data.scg_datamodule import PhotoSource
+from vrx.edits import placed
 from vrx.structures import VRXError
 from vrx.studies.results import Records
 from vrx.studies.views import View, Viewer
@@ -49,6 +51,12 @@ class Norm:
 
     nodes: NDArray[np.float64]
     links: NDArray[np.float64]
+
+
+def placed_patch(x: Tensor, mask: NDArray[np.bool_], hole: NDArray[np.bool_]) -> tuple[Tensor, NDArray[np.bool_]]:
+    """A patch of another photo in the place of a hole, :func:`vrx.edits.placed`: what shows, and where."""
+    layer, changed = placed(x, torch.from_numpy(mask), torch.from_numpy(hole))
+    return layer, changed.numpy()
 
 
 def sums(view: View, index: int) -> tuple[float, float]:

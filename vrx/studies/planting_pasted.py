@@ -24,8 +24,8 @@ from torch import Tensor
 
 from vrx.data.images import Photo
 from vrx.data.scg_datamodule import PhotoSource
-from vrx.edits import Editor, gaussian_blur, placed, shifted
-from vrx.studies.donors import Donor, Donors
+from vrx.edits import Editor, gaussian_blur, shifted
+from vrx.studies.donors import Donor, Donors, placed_patch
 from vrx.studies.planting import CAUSES, CLEAR, FALSE_ALARM, SHARED, UNSEEN, Attempt
 from vrx.studies.views import View, Viewer
 
@@ -118,9 +118,9 @@ class PastedPlanter:
             place = self._place(cause, patch, own, taken, rng)
             if place is None:
                 continue
-            layer, changed = placed(other, torch.from_numpy(patch), torch.from_numpy(place))
-            x = self._editor.paste(x[None], changed[None], layer[None])[0]
-            taken |= changed.numpy()
+            layer, changed = placed_patch(other, patch, place)
+            x = self._editor.paste(x[None], torch.from_numpy(changed)[None], layer[None])[0]
+            taken |= changed
             done.append(str(concept + 1))
         where = "on" if cause == SHARED else "clear of"
         told = f"{names[label]}'s concepts {', '.join(done)} {where} concepts of {names[photo.label]}"

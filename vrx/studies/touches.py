@@ -16,9 +16,9 @@ from torch import Tensor
 from vrx.data.images import Photo
 from vrx.data.toy_models import BUILDERS, model
 from vrx.data.toy_vehicles import ToyVehicles, part_masks
-from vrx.edits import FAR, Editor, far_offset, placed, shifted
+from vrx.edits import FAR, Editor, far_offset, shifted
 from vrx.graphs.masking import LARGEST
-from vrx.studies.donors import Donors
+from vrx.studies.donors import Donors, placed_patch
 from vrx.studies.views import View, Viewer
 
 EXPOSED = 0.5  # a concept is touched when this share of its patch changes, or of the change lies in its patch
@@ -89,10 +89,9 @@ class PastedTouches:
             donor = self.donors.bad(own, concept, int(mask.sum()))
             if donor is None or donor.photo == photo or donor.score >= view.nodes[own, own, concept]:
                 continue
-            other, patch = self.donors.patch(donor)
-            layer, changed = placed(other, torch.from_numpy(patch), torch.from_numpy(mask))
-            after = self.editor.paste(view.x[None], changed[None], layer[None])[0]
-            touched = touched_by(view, own, changed.numpy())
+            layer, changed = placed_patch(*self.donors.patch(donor), mask)
+            after = self.editor.paste(view.x[None], torch.from_numpy(changed)[None], layer[None])[0]
+            touched = touched_by(view, own, changed)
             yield Touch(view.x, after, touched, {}, f"concept {concept + 1} replaced by a worse one")
 
     def structure(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import softmax
 from torch import Tensor
 from tqdm import tqdm
 
+from vrx.concepts.importance import margins
 from vrx.data.images import Photo
 from vrx.data.scg_datamodule import PhotoSource
 from vrx.explain.contributions import contributions
@@ -26,6 +29,8 @@ from vrx.graphs.matching import UNMATCHED
 from vrx.graphs.scg import PhotoGraphs
 from vrx.structures import Patches, VRXError, edges
 from vrx.studies.results import Records
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class View:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Of F over the classes of interest, ``[n]``."""
-        return softmax(self.logits)
+        return np.asarray(softmax(self.logits))
 
     @property
     def detected(self) -> NDArray[np.bool_]:
@@ -99,14 +104,8 @@ def relocated(view: View, moved: Mapping[int, NDArray[np.bool_]]) -> Patches:
 
 
 def margin(logits: NDArray[np.float64], index: int) -> float:
-    """Log-odds of a class: its logit minus the log-sum-exp of the others."""
-    return float(logits[index] - np.logaddexp.reduce(np.delete(logits, index)))
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Over the last axis."""
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(weights / weights.sum(-1, keepdims=True))
+    """Log-odds of one class; :func:`vrx.concepts.importance.margins` has them all."""
+    return float(margins(torch.from_numpy(logits))[index])
 
 
 class Viewer:
@@ -198,7 +197,7 @@ def answered(
     viewer: Viewer,
     source: PhotoSource,
     photos: Sequence[Photo],
-    records: Records | None = None,
+    records: Records,
     batch_size: int = 32,
 ) -> list[tuple[Photo, NDArray[np.float64]]]:
     """F's logits of the photos that can be read, with a progress bar.
@@ -210,16 +209,15 @@ def answered(
         records: of the study: no photo is asked about twice.
         batch_size: photos F is asked about at once.
     """
-    known: dict[Photo, list[float] | None] = {}
-    if records is not None:
-        known = {p: records[name]["logits"] for p in photos if (name := f"F {p.path}") in records}
+    known: dict[Photo, list[float] | None] = {
+        photo: records[name]["logits"] for photo in photos if (name := f"F {photo.path}") in records
+    }
     missing = [photo for photo in photos if photo not in known]
     with tqdm(total=len(missing), desc="asking F", unit="photo", disable=not missing) as bar:
         for start in range(0, len(missing), batch_size):
             for photo, logits in _asked(viewer, source, missing[start : start + batch_size]).items():
                 known[photo] = logits
-                if records is not None:
-                    records.add(f"F {photo.path}", {"logits": logits})
+                records.add(f"F {photo.path}", {"logits": logits})
                 bar.update()
     return [(photo, np.array(logits)) for photo in photos if (logits := known[photo]) is not None]
 
@@ -232,3 +230,8 @@ def _asked(viewer: Viewer, source: PhotoSource, photos: Sequence[Photo]) -> dict
             ready[photo] = viewer.normalised(source.read(photo))
     logits = viewer.answers(torch.stack(list(ready.values()))).tolist() if ready else []
     return dict.fromkeys(photos) | dict(zip(ready, logits, strict=True))
+
+
+def spaced(items: Sequence[T], count: int) -> list[T]:
+    """``count`` of the items, evenly spaced, so that no class of a sorted list is left out; all if they are fewer."""
+    return [items[i * len(items) // count] for i in range(count)] if count < len(items) else list(items)
