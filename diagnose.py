@@ -14,10 +14,10 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.runtime import quiet_libraries, script
-from vrx.structures import VRXError
-from vrx.studies import StudyContext
+from vrx.studies.core.context import StudyContext
 
 log = logging.getLogger("vrx")
 

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vrx.data.images import SUFFIXES, is_image
+from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
-from vrx.explain.report import write_explanation
-from vrx.explain.words import sentence, trust_line
+from vrx.report.pages import write_explanation
+from vrx.report.words import sentence, trust_line
 from vrx.runtime import device_of, script
-from vrx.structures import VRXError
 
 log = logging.getLogger("vrx")
 

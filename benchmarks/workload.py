@@ -15,7 +15,7 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
-from vrx.classifiers import Classifier, Precision, load_classifier
+from vrx.classifier.classifier import Classifier, Precision, load_classifier
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.patches import Encoder, PatchEncoder, Segmenter
 from vrx.edits import Editor

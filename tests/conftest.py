@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import planted
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vrx.classifiers import Classifier, Preprocessing
+from vrx.classifier.classifier import Classifier, Preprocessing
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.discovery import ConceptDiscovery

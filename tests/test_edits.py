@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from vrx.edits import Editor, Fill, gaussian_blur, inpaint, soften
-from vrx.structures import VRXError
+from vrx.errors import VRXError
 
 
 def photos(count: int = 2, height: int = 48, width: int = 40) -> Tensor:

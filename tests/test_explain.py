@@ -10,7 +10,7 @@ from PIL import Image
 
 import explain
 from tests.pipeline import Finished, finished_run, picture, refused, run_explain
-from vrx.structures import VRXError
+from vrx.errors import VRXError
 
 pytestmark = pytest.mark.slow
 SIDEWAYS = 6  # EXIF orientation: the camera was turned
@@ -71,7 +71,7 @@ def test_every_photo_of_a_folder_gets_its_page(explained: tuple[Path, str, str])
 def test_a_turned_photo_is_explained_upright(explained: tuple[Path, str, str]) -> None:
     out = explained[0]
     upright, turned = (
-        json.loads((out / name / "explanation.json").read_text())["f_probabilities"] for name in ("plain.png", "turned")
+        json.loads((out / name / "explanation.json").read_text())["probabilities"] for name in ("plain.png", "turned")
     )
     assert np.allclose(upright, turned, atol=1e-5)
 

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from vrx import runtime
+from vrx.errors import VRXError
 from vrx.runtime import Run, build, check_config, logged_in, running, script
-from vrx.structures import VRXError
 
 KEY = "0123456789" * 4
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from vrx.structures import EPSILON, NEUTRAL, SCG, ConceptBank, Explanation, Patches, VRXError, edges
+from vrx.errors import VRXError
+from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Explanation, Patches, edges
 
 
 def some_patches(height: int = 13, width: int = 17) -> Patches:
@@ -100,7 +101,6 @@ def some_bank() -> ConceptBank:
         rng.normal(size=(2, 3)).astype(np.float32),
         rng.random((2, 3)).astype(np.float32),
         rng.integers(0, 255, (2, 3, 2, 8, 8, 3), dtype=np.uint8),
-        rng.integers(0, 255, (2, 3, 2, 8), dtype=np.uint8),
         [[["p.png", ""]] * 3] * 2,
         {"classifier": "f", "deep": {"x": [1, 2]}},
     )
@@ -110,7 +110,7 @@ def test_bank_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     bank = some_bank()
     bank.save(tmp_path / "bank")
     again = ConceptBank.load(tmp_path / "bank")
-    for name in ("centroids", "radius", "importance", "p_value", "exemplars", "exemplar_masks"):
+    for name in ("centroids", "radius", "importance", "p_value", "exemplars"):
         np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
         assert getattr(again, name).dtype == getattr(bank, name).dtype
     assert (again.class_names, again.exemplar_paths, again.settings) == (("a", "b"), bank.exemplar_paths, bank.settings)
@@ -160,13 +160,14 @@ def some_explanation() -> Explanation:
         image=np.zeros((6, 8, 3), np.uint8),
         name="photo.png",
         class_names=("a", "b"),
-        f_probabilities=np.array([0.2, 0.8], np.float32),
-        grn_probabilities=np.array([0.3, 0.7], np.float32),
+        logits=np.log([0.2, 0.8]),
+        grn_logits=np.log([0.3, 0.7]),
         node_scores=np.ones((n, n, num), np.float32),
         edge_scores=np.ones((n, n, num * (num - 1)), np.float32),
-        detected=np.ones((n, num), bool),
+        matched=np.array([[1, 2, 3], [1, 4, UNMATCHED]]),
         centroids=np.full((n, num, 2), 0.5, np.float32),
-        masks=np.zeros((n, num, 6, 8), bool),
+        superpixels=Patches(np.repeat(np.arange(1, 7), 8).reshape(1, 6, 8).astype(np.int16), np.arange(1, 7)),
+        attended=np.arange(1, 5),
         measured=np.array([[1, np.nan, 2], [0, 0, np.inf]], np.float32),
     )
 
@@ -178,12 +179,19 @@ def test_explanation_writes_strict_json_without_pixels() -> None:
     assert content["predicted"] == "b" and content["trust"] is None
     assert content["measured"] == [[1.0, None, 2.0], [0.0, 0.0, None]]
     assert content["edges"] == edges(3).T.tolist()
-    assert not {"image", "masks"} & set(content)
-    assert explanation.renamed("x").name == "x" and explanation.name == "photo.png"
+    assert content["probabilities"] == pytest.approx([0.2, 0.8]) and content["detected"][1] == [True, True, False]
+    assert not {"image", "superpixels"} & set(content)
 
 
-@pytest.mark.parametrize("name", ["node_scores", "edge_scores", "measured", "masks", "centroids", "f_probabilities"])
+def test_masks_are_the_pixels_of_the_matched_superpixels() -> None:
+    explanation = some_explanation()
+    assert [np.flatnonzero(explanation.mask(1, k).all(1)).tolist() for k in range(3)] == [[0], [3], []]
+    assert explanation.margin(1) == pytest.approx(np.log(0.8 / 0.2))
+
+
+@pytest.mark.parametrize("name", ["node_scores", "edge_scores", "measured", "superpixels", "centroids", "logits"])
 def test_explanation_checks_its_shapes(name: str) -> None:
     explanation = some_explanation()
+    few = np.ones((1, 3, 8), np.int16), np.ones(1, int)
     with pytest.raises(ValueError, match=name):
-        replace(explanation, **{name: getattr(explanation, name)[:1]})
+        replace(explanation, **{name: Patches(*few) if name == "superpixels" else getattr(explanation, name)[:1]})

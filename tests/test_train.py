@@ -30,7 +30,7 @@ from tests.pipeline import (
     run_train,
 )
 from vrx import stages
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.data.scg_cache import SCGCache
 from vrx.explain.explainer import SPEC, Explainer
 from vrx.models.classification import Classification

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vrx.structures import VRXError
+from vrx.errors import VRXError
 
 Fill = Literal["inpaint", "blur", "mean", "grey"]
 FAR = 0.25  # least way of a moved patch, share of the photo's longer side

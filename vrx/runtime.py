@@ -28,8 +28,8 @@ from omegaconf.errors import MissingMandatoryValue
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from vrx.data.scg_cache import write_atomically
-from vrx.structures import VRXError
+from vrx.errors import VRXError
+from vrx.storage import write_atomically
 
 log = logging.getLogger("vrx")
 

@@ -15,24 +15,25 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from vrx.classifiers import Classifier, load_classifier
+from vrx.classifier.classifier import Classifier, load_classifier
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.discovery import ConceptDiscovery, DiscoveryPhoto
 from vrx.concepts.patches import PatchEncoder, Segmenter
 from vrx.data.images import Photo
-from vrx.data.scg_cache import digest, locked, write_atomically
 from vrx.data.scg_datamodule import PhotoSource, SCGDataModule, prepared, stamps
 from vrx.edits import Editor
+from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.explain.faithfulness import faithfulness, fidelity
-from vrx.explain.figures import gallery_figure
-from vrx.explain.report import write_report
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.classification import fit_classifier
 from vrx.models.distillation import Distillation, load_grn
 from vrx.models.grn import GRN
+from vrx.report.figures import gallery_figure
+from vrx.report.pages import write_report
 from vrx.runtime import Run, build, device_of, first_process, in_sweep
-from vrx.structures import ConceptBank, VRXError
+from vrx.storage import digest, locked, write_atomically
+from vrx.structures import ConceptBank
 
 log = logging.getLogger("vrx")
 
@@ -303,8 +304,7 @@ def report(run: Run, source: PhotoSource, data: SCGDataModule, explainer: Explai
     count = 0 if in_sweep() else run.cfg.report.explanations
     explanations = []
     for photo in explained_photos(source, data, count):
-        made = explainer.explain(source.read(photo), true_class=photo.label)
-        explanations.append(made.renamed(photo.path))
+        explanations.append(explainer.explain(source.read(photo), photo.label, name=photo.path))
     folder = run.folder / "reports"
     title = f"VRX: {run.cfg.name}"
     page = write_report(folder, title, run.metrics, explanations, explainer.bank, run.settings, run.notes)

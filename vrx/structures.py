@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
 from torch import Tensor
 
+from vrx.errors import VRXError
+from vrx.scores import margins, rank_agreement
+from vrx.storage import write_atomically, write_text
+
 EPSILON = 1e-3  # every value of a dummy node (3.2.1: "a small constant")
+UNMATCHED = -1  # in place of the patch of a concept that was not found
 NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
-
-
-class VRXError(Exception):
-    """An error that a user can mend: the message names the bad value and the remedy."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -176,8 +179,6 @@ class ConceptBank:
         p_value: Holm-corrected, against random patches of the same photos, ``[n, N]`` in [0, 1].
         exemplars: thumbnails of the most typical patches in their surroundings, outlined,
             uint8 ``[n, N, E, S, S, 3]``.
-        exemplar_masks: packed bits (``np.packbits``) of the exemplars' masks at F's input size,
-            uint8 ``[n, N, E, ceil(H * W / 8)]``.
         exemplar_paths: the photo of each exemplar, ``[n][N][E]``; "" where there is none.
         settings: everything that the bank was made with (data, classifier fingerprint, patches, ...).
     """
@@ -188,14 +189,13 @@ class ConceptBank:
     importance: NDArray[np.float32]
     p_value: NDArray[np.float32]
     exemplars: NDArray[np.uint8]
-    exemplar_masks: NDArray[np.uint8]
     exemplar_paths: list[list[list[str]]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(self.centroids.ndim == 3, f"centroids must be [n, N, Dm], got {self.centroids.shape}")
         lead = (len(self.class_names), self.centroids.shape[1])
-        for name in ("centroids", "radius", "importance", "p_value", "exemplars", "exemplar_masks"):
+        for name in ("centroids", "radius", "importance", "p_value", "exemplars"):
             shape = getattr(self, name).shape
             _require(shape[:2] == lead, f"ConceptBank.{name} must start with [n, N] = {lead}, got {shape}")
 
@@ -219,18 +219,16 @@ class ConceptBank:
 
     def save(self, folder: Path) -> None:
         """Write ``bank.safetensors`` and, last, ``bank.json`` into ``folder``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)}
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "bank.safetensors.part")
-        (folder / "bank.safetensors.part").replace(folder / "bank.safetensors")
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays = {name: np.ascontiguousarray(v) for name, v in values.items() if isinstance(v, np.ndarray)}
+        write_atomically(folder / "bank.safetensors", lambda path: save_file(arrays, path))
         text = {
             "class_names": list(self.class_names),
             "digest": self.digest,
             "exemplar_paths": self.exemplar_paths,
             "settings": self.settings,
         }
-        (folder / "bank.json.part").write_text(json.dumps(text, indent=1))
-        (folder / "bank.json.part").replace(folder / "bank.json")
+        write_text(folder / "bank.json", json.dumps(text, indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> ConceptBank:
@@ -268,47 +266,49 @@ class Explanation:
         image: the photo as F saw it, before normalisation, uint8 ``[H, W, 3]``.
         name: where the photo came from (a path, usually).
         class_names: the n classes of interest.
-        f_probabilities: softmax of F over the classes of interest, ``[n]``.
-        grn_probabilities: the same of the GRN, ``[n]``.
+        logits: of F, for the classes of interest, ``[n]``.
+        grn_logits: of the GRN, ``[n]``.
         node_scores: contribution of node k of graph g to the score of class c, in logits,
-            float32 ``[n (score), n (graph), N]``; 0 where undetected.
-        edge_scores: the same of edge e (order of :func:`edges`), float32 ``[n, n, N(N-1)]``.
-        detected: bool ``[n, N]``.
+            ``[n (score), n (graph), N]``; 0 where undetected.
+        edge_scores: the same of edge e (order of :func:`edges`), ``[n, n, N(N-1)]``; 0 where not asked for.
+        matched: label of the superpixel that shows each concept, int64 ``[n, N]``; ``UNMATCHED`` where undetected.
         centroids: (x, y) in [0, 1], ``[n, N, 2]``.
-        masks: the patch of each node, bool ``[n, N, H, W]``; empty where undetected.
+        superpixels: of the photo, before attention.
+        attended: labels of those that F attends to, the concept candidates, int64 ``[K]``.
         measured: fall of F's margin of class c (its logit minus the log-sum-exp of the others) when the
-            concept k of graph c is edited away, ``[n, N]``; NaN where it was not measured.
+            concept k of graph c is deleted, ``[n, N]``; NaN where it was not measured.
         true_class: index of the label, if known.
-        trust: Spearman between ``node_scores`` of the predicted class and ``measured`` for this photo;
-            NaN with fewer than three detected concepts.
         provenance: run folder, fingerprint of F, settings of the contributions.
     """
 
     image: NDArray[np.uint8]
     name: str
     class_names: tuple[str, ...]
-    f_probabilities: NDArray[np.float32]
-    grn_probabilities: NDArray[np.float32]
-    node_scores: NDArray[np.float32]
-    edge_scores: NDArray[np.float32]
-    detected: NDArray[np.bool_]
+    logits: NDArray[np.floating]
+    grn_logits: NDArray[np.floating]
+    node_scores: NDArray[np.floating]
+    edge_scores: NDArray[np.floating]
+    matched: NDArray[np.int64]
     centroids: NDArray[np.float32]
-    masks: NDArray[np.bool_]
+    superpixels: Patches
+    attended: NDArray[np.int64]
     measured: NDArray[np.float32]
     true_class: int | None = None
-    trust: float = float("nan")
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n, num = self.detected.shape
+        n, num = self.matched.shape
         _require(len(self.class_names) == n, f"{len(self.class_names)} class names for {n} graphs")
+        _require(
+            self.superpixels.shape == self.image.shape[:2],
+            f"superpixels of {self.superpixels.shape} for a photo of {self.image.shape[:2]}",
+        )
         expected = {
-            "f_probabilities": (n,),
-            "grn_probabilities": (n,),
+            "logits": (n,),
+            "grn_logits": (n,),
             "node_scores": (n, n, num),
             "edge_scores": (n, n, num * (num - 1)),
             "centroids": (n, num, 2),
-            "masks": (n, num, *self.image.shape[:2]),
             "measured": (n, num),
         }
         for name, shape in expected.items():
@@ -318,11 +318,45 @@ class Explanation:
     @property
     def predicted(self) -> int:
         """Index of the class that F predicts among the classes of interest."""
-        return int(self.f_probabilities.argmax())
+        return int(self.logits.argmax())
 
-    def renamed(self, name: str) -> Explanation:
-        """The same explanation under another name."""
-        return replace(self, name=name)
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Softmax of F over the classes of interest, ``[n]``."""
+        return np.asarray(softmax(self.logits.astype(np.float64)))
+
+    @property
+    def grn_probabilities(self) -> NDArray[np.float64]:
+        """The same of the GRN, ``[n]``."""
+        return np.asarray(softmax(self.grn_logits.astype(np.float64)))
+
+    @property
+    def detected(self) -> NDArray[np.bool_]:
+        """Which concepts were found, bool ``[n, N]``."""
+        return np.asarray(self.matched != UNMATCHED)
+
+    @property
+    def trust(self) -> float:
+        """Spearman between the contributions to the predicted class and the measured effects on it.
+
+        NaN with fewer than three detected concepts, or where nothing was measured.
+        """
+        own = self.predicted
+        found = self.detected[own]
+        measured = self.measured[own][found]
+        return rank_agreement(self.node_scores[own, own][found], measured) if np.isfinite(measured).all() else math.nan
+
+    def mask(self, graph: int, concept: int) -> NDArray[np.bool_]:
+        """The pixels of a concept, bool ``[H, W]``; none where it was not detected."""
+        return self.label_mask(int(self.matched[graph, concept]))
+
+    def label_mask(self, label: int) -> NDArray[np.bool_]:
+        """The pixels of a superpixel, bool ``[H, W]``."""
+        return np.asarray((self.superpixels.labels == label).any(0))
+
+    def margin(self, index: int) -> float:
+        """F's log-odds of a class against the other classes of interest."""
+        return float(margins(torch.from_numpy(self.logits))[index])
 
     def to_json(self) -> str:
         """Everything but the pixels and masks, as JSON (NaN becomes null)."""
@@ -338,7 +372,9 @@ class Explanation:
                 return None
             return value
 
-        content = {k: plain(v) for k, v in asdict(self).items() if k not in ("image", "masks")}
+        hidden = ("image", "superpixels", "attended", "matched")
+        content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
+        content |= {name: getattr(self, name) for name in ("probabilities", "grn_probabilities", "detected", "trust")}
         content["predicted"] = self.class_names[self.predicted]
-        content["edges"] = edges(self.detected.shape[1]).T.tolist()
-        return json.dumps(content, indent=1)
+        content["edges"] = edges(self.matched.shape[1]).T.tolist()
+        return json.dumps(plain(content), indent=1)

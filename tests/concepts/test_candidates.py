@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests import planted
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.patches import PatchEncoder, Segmenter, attended
 from vrx.data.images import PhotoFolder
-from vrx.structures import VRXError
+from vrx.errors import VRXError
 
 
 def test_candidates_lie_on_the_maximum_of_gradcam_over_the_classes(colour_f: Classifier, source: PhotoFolder) -> None:

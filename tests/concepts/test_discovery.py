@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from tests import planted
-from vrx.classifiers import Classifier
-from vrx.concepts.assembly import THUMBNAIL, thumbnail
+from vrx.classifier.classifier import Classifier
 from vrx.concepts.discovery import is_popular
-from vrx.concepts.importance import margins
-from vrx.data.images import PhotoFolder
+from vrx.data.images import PhotoFolder, read_image
 from vrx.edits import Editor
-from vrx.structures import ConceptBank, VRXError
+from vrx.errors import VRXError
+from vrx.scores import margins
+from vrx.structures import ConceptBank
+from vrx.thumbnails import THUMBNAIL, thumbnail
 
 
 @pytest.mark.parametrize(
@@ -38,15 +39,21 @@ def test_popularity_rules(size: int, spread: int, photos: int, popular: bool) ->
     assert is_popular(members, photos, min_patches=20) is popular
 
 
-def exemplar_masks(bank: ConceptBank, c: int, k: int) -> list[tuple[np.ndarray, str]]:
-    shape = (planted.SIDE, planted.SIDE)
-    unpacked = np.unpackbits(bank.exemplar_masks[c, k], axis=1)[:, : shape[0] * shape[1]].reshape(-1, *shape)
-    return [(m.astype(bool), p) for m, p in zip(unpacked, bank.exemplar_paths[c][k], strict=True) if p]
+def exemplar_masks(bank: ConceptBank, f: Classifier, c: int, k: int) -> list[tuple[np.ndarray, str]]:
+    """The patch of each exemplar's photo that lies nearest to the concept, and the photo."""
+    extractor = planted.make_extractor()
+    found = []
+    for path in filter(None, bank.exemplar_paths[c][k]):
+        x = f.transform(read_image(path))[None]
+        candidates = extractor(f, x, [extractor.segmenter(f.pixels(x)[0])])
+        nearest = np.linalg.norm(candidates.features.numpy() - bank.centroids[c, k], axis=1).argmin()
+        found.append((candidates.patches[0].masks[nearest], path))
+    return found
 
 
-def test_the_most_important_concept_of_each_class_is_its_planted_part(bank: ConceptBank) -> None:
+def test_the_most_important_concept_of_each_class_is_its_planted_part(bank: ConceptBank, colour_f: Classifier) -> None:
     for c, name in enumerate(planted.CLASSES):
-        found = exemplar_masks(bank, c, 0)
+        found = exemplar_masks(bank, colour_f, c, 0)
         assert len(found) == 6 and all(f"/train/{name}/" in path for _, path in found)
         on_part = [(mask & planted.part_of(path)).sum() / mask.sum() for mask, path in found]
         assert np.median(on_part) > 0.8, f"{name}: {on_part}"
@@ -69,7 +76,7 @@ def test_importance_is_the_mean_fall_of_the_margin(colour_f: Classifier, source:
     editor = Editor("blur", 0.03)
     for c in range(3):
         falls = []
-        for mask, path in exemplar_masks(made, c, 0):
+        for mask, path in exemplar_masks(made, colour_f, c, 0):
             x = by_path[path][None]
             after = colour_f(editor.delete(x, torch.from_numpy(mask)[None]))
             falls.append(float((margins(colour_f(x).double()) - margins(after.double()))[0, c]))
@@ -104,7 +111,7 @@ def test_tcav_scores_the_part_highest_too(colour_f: Classifier, source: PhotoFol
     for c in range(3):
         on_part = np.array(
             [
-                np.median([(m & planted.part_of(p)).sum() / m.sum() for m, p in exemplar_masks(made, c, k)])
+                np.median([(m & planted.part_of(p)).sum() / m.sum() for m, p in exemplar_masks(made, colour_f, c, k)])
                 for k in range(6)
             ]
         )

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from vrx.concepts.importance import above_random, area_matched, holm, margins, tcav
+from vrx.concepts.importance import area_matched, tcav
+from vrx.scores import above_p_value, holm, margins
 
 
 def test_margins_are_log_odds() -> None:
@@ -52,14 +53,14 @@ def test_above_random_against_all_sign_flips() -> None:
     ranks = stats.rankdata(np.abs(difference))
     seen = ranks[difference > 0].sum()
     sums = [sum(r for r, plus in zip(ranks, signs, strict=True) if plus) for signs in product([0, 1], repeat=8)]
-    assert above_random(effects, controls) == pytest.approx(np.mean([s >= seen - 1e-9 for s in sums]))
+    assert above_p_value(effects, controls) == pytest.approx(np.mean([s >= seen - 1e-9 for s in sums]))
 
 
 def test_above_random_without_evidence_is_one() -> None:
-    assert above_random(np.ones(6), np.ones(6)) == 1.0
-    assert above_random(np.ones(1), np.zeros(1)) == 1.0
-    assert above_random(np.zeros(0), np.zeros(0)) == 1.0
-    assert above_random(np.arange(10.0), np.arange(10.0) + 1) > 0.9, "one-sided"
+    assert above_p_value(np.ones(6), np.ones(6)) == 1.0
+    assert above_p_value(np.ones(1), np.zeros(1)) == 1.0
+    assert above_p_value(np.zeros(0), np.zeros(0)) == 1.0
+    assert above_p_value(np.arange(10.0), np.arange(10.0) + 1) > 0.9, "one-sided"
 
 
 def test_area_matched_takes_one_of_the_nearest_in_area_that_are_allowed() -> None:

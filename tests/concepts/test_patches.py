@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tests import planted
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.concepts.patches import PatchEncoder, Segmenter, attended, pool
-from vrx.structures import Patches, VRXError
+from vrx.errors import VRXError
+from vrx.structures import Patches
 
 
 def pixels() -> np.ndarray:

@@ -4,7 +4,7 @@ from PIL import Image
 
 from vrx.data.ilab20m import ILab20M, pose_of
 from vrx.data.images import SPLITS, Photo
-from vrx.structures import VRXError
+from vrx.errors import VRXError
 
 SIZES = {"discovery": 4, "val": 3, "train": 8, "test": 5}
 

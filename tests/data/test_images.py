@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vrx.data.images import SPLITS, PhotoFolder, allot, read_image
-from vrx.structures import VRXError
+from vrx.errors import VRXError
 
 RAMP = np.tile(np.linspace(0, 65535, 20), (20, 1)).round().astype(np.uint16)
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from vrx.data import scg_cache
-from vrx.data.scg_cache import SCGCache, digest, write_atomically
-from vrx.structures import VRXError
+from vrx.data.scg_cache import SCGCache
+from vrx.errors import VRXError
+from vrx.storage import digest, write_atomically
 
 
 def some_tensors(count: int = 2) -> dict[str, Tensor]:

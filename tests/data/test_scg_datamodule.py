@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from tests import planted
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.data.images import Photo, PhotoFolder
 from vrx.edits import Editor
-from vrx.structures import ConceptBank, VRXError
+from vrx.errors import VRXError
+from vrx.structures import ConceptBank
 
 
 @pytest.fixture

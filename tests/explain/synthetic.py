@@ -7,14 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.structures import NEUTRAL, ConceptBank, Explanation, edges
+from vrx.structures import NEUTRAL, UNMATCHED, ConceptBank, Explanation, Patches, edges
 
 NAMES = ("fire engine", "ambulance", "school bus", "tank", "jeep", "city bus")
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float32]:
-    weights = np.exp(logits - logits.max())
-    return (weights / weights.sum()).astype(np.float32)
 
 
 def paint(size: int, seed: int) -> NDArray[np.uint8]:
@@ -50,7 +45,6 @@ def make_bank(classes: int = 3, concepts: int = 4, exemplars: int = 5, missing: 
         rng.normal(1.0, 0.8, lead).astype(np.float32),
         rng.choice([0.0004, 0.012, 0.3], lead).astype(np.float32),
         thumbnails,
-        np.zeros((*lead, exemplars, 8), np.uint8),
         [[[f"{c}/{k}/{e}.png" for e in range(exemplars)] for k in range(concepts)] for c in range(classes)],
     )
 
@@ -79,16 +73,24 @@ def make_explanation(classes: int = 3, concepts: int = 4, size: int = 128, seed:
         "image": paint(size, seed),
         "name": "photos/fire engine/0001.jpg",
         "class_names": NAMES[:classes],
-        "f_probabilities": softmax(logits),
-        "grn_probabilities": softmax(logits + rng.normal(0, 0.15, classes)),
+        "logits": logits,
+        "grn_logits": logits + rng.normal(0, 0.15, classes),
         "node_scores": (nodes * detected).astype(np.float32),
         "edge_scores": links.astype(np.float32),
-        "detected": detected,
         "centroids": centroids.astype(np.float32),
-        "masks": masks,
         "measured": measured.astype(np.float32),
         "true_class": 0,
-        "trust": 0.8,
         "provenance": {"contributions": "knockout"},
+    }
+    for name in ("probabilities", "grn_probabilities"):
+        if name in change:
+            values[name.replace("probabilities", "logits").removeprefix("_")] = np.log(change.pop(name) + 1e-12)
+    detected, masks = change.pop("detected", detected), change.pop("masks", masks)
+    labels = np.where(detected, np.arange(classes * concepts).reshape(detected.shape) + 1, UNMATCHED)
+    layers = masks.reshape(-1, size, size) * (np.arange(classes * concepts) + 1)[:, None, None]
+    values |= {
+        "matched": labels,
+        "superpixels": Patches(layers.astype(np.int16), labels[detected]),
+        "attended": labels[detected],
     }
     return Explanation(**{**values, **change})

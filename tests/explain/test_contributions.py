@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from vrx.errors import VRXError
 from vrx.explain import contributions as module
 from vrx.explain.contributions import block_scores, contributions
 from vrx.models.grn import GRN
-from vrx.structures import SCG, VRXError, edges
+from vrx.structures import SCG, edges
 
 N_CLASSES, NUM, WIDTH = 3, 3, 5
 

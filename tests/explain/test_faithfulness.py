@@ -15,10 +15,11 @@ from tests import planted
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.explain.contributions import contributions
-from vrx.explain.explainer import rank_agreement, shared_nodes
+from vrx.explain.explainer import shared_nodes
 from vrx.explain.faithfulness import faithfulness, fidelity, measured_falls, own_scores, per_photo
 from vrx.graphs.scg import BASELINES
 from vrx.models.grn import GRN
+from vrx.scores import rank_agreement
 from vrx.structures import SCG, ConceptBank
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vrx.graphs.matching import UNMATCHED, ConceptMatcher
-from vrx.structures import ConceptBank
+from vrx.graphs.matching import ConceptMatcher
+from vrx.structures import UNMATCHED, ConceptBank
 
 
 def make_bank(centroids: np.ndarray, radius: np.ndarray) -> ConceptBank:

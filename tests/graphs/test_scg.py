@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests import planted
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
-from vrx.graphs.matching import UNMATCHED
+from vrx.errors import VRXError
 from vrx.graphs.scg import BASELINES, SOURCES, Evidence, PhotoGraphs, SCGBuilder
-from vrx.structures import EPSILON, NEUTRAL, ConceptBank, Patches, VRXError
+from vrx.structures import EPSILON, NEUTRAL, UNMATCHED, ConceptBank, Patches
 
 
 def make_builder(f: Classifier, bank: ConceptBank, margin: float = 0.03, **kwargs: Any) -> SCGBuilder:

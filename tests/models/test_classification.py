@@ -13,10 +13,10 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vrx.classifiers import load_classifier
+from vrx.classifier.classifier import load_classifier
+from vrx.errors import VRXError
 from vrx.models import classification
 from vrx.models.classification import Classification, LabelledPhotos, fit_classifier, readable
-from vrx.structures import VRXError
 
 NAMES = ("red thing", "blue thing")
 SPEC: dict[str, Any] = {

@@ -14,18 +14,12 @@ from scipy import stats
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vrx.errors import VRXError
 from vrx.explain.contributions import contributions
-from vrx.models.distillation import (
-    TERMS,
-    Distillation,
-    distillation_terms,
-    falls,
-    load_grn,
-    pearson,
-    spearman,
-)
+from vrx.models.distillation import TERMS, Distillation, distillation_terms, falls, load_grn
 from vrx.models.grn import GRN
-from vrx.structures import SCG, VRXError
+from vrx.scores import pearson, spearman
+from vrx.structures import SCG
 
 N_CLASSES, NUM, WIDTH = 3, 2, 4
 VARIANTS = N_CLASSES * NUM

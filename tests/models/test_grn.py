@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from vrx.errors import VRXError
 from vrx.models.grn import GRN
-from vrx.structures import SCG, VRXError, edges
+from vrx.structures import SCG, edges
 
 
 def graphs(size: int = 3, n: int = 2, num: int = 3, width: int = 5, seed: int = 0, share: float = 0.6) -> SCG:

@@ -21,8 +21,8 @@ from torch import Tensor
 from vrx.data.images import Photo
 from vrx.edits import Editor
 from vrx.structures import Patches, edges
-from vrx.studies import StudyContext
-from vrx.studies.views import View
+from vrx.studies.core.context import StudyContext
+from vrx.studies.core.views import View
 
 SIDE, HALF = 32, 16
 QUARTERS = Patches(
@@ -43,7 +43,7 @@ def loudness(x: Tensor) -> NDArray[np.float64]:
 
 
 class PlantedViewer:
-    """Stands in for :class:`vrx.studies.views.Viewer`; ``lies`` shuffles whose contribution is whose."""
+    """Stands in for :class:`vrx.studies.core.views.Viewer`; ``lies`` shuffles whose contribution is whose."""
 
     def __init__(self, lies: bool = False, blind: bool = False) -> None:
         self.lies, self.blind = lies, blind

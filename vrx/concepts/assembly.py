@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from skimage.segmentation import find_boundaries
 from torch import Tensor
 
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.structures import ConceptBank, Patches
-
-THUMBNAIL = 96
+from vrx.thumbnails import THUMBNAIL, thumbnail
 
 
 @dataclass(frozen=True)
@@ -86,13 +83,11 @@ def make_bank(
         settings: all that the bank was made with.
     """
     n = len(concepts)
-    height, width = classifier.input_size
     centroids = np.zeros((n, num, sources[0].features.shape[1]), np.float32)
     radius = np.full((n, num), -1, np.float32)
     importance = np.zeros((n, num), np.float32)
     p_value = np.ones((n, num), np.float32)
     thumbnails = np.full((n, num, shown, THUMBNAIL, THUMBNAIL, 3), 255, np.uint8)
-    masks = np.zeros((n, num, shown, -(-height * width // 8)), np.uint8)
     paths = [[[""] * shown for _ in range(num)] for _ in range(n)]
     for c, (found, pool) in enumerate(zip(concepts, sources, strict=True)):
         for k, concept in enumerate(found):
@@ -101,30 +96,7 @@ def make_bank(
             for e, member in enumerate(concept.exemplars[:shown]):
                 photo, mask = pool.source(member), pool.mask(member)
                 thumbnails[c, k, e] = thumbnail(classifier.pixels(photo.x[None])[0], mask)
-                masks[c, k, e] = np.packbits(mask)
                 paths[c][k][e] = photo.path
     return ConceptBank(
-        tuple(classifier.class_names), centroids, radius, importance, p_value, thumbnails, masks, paths, settings
+        tuple(classifier.class_names), centroids, radius, importance, p_value, thumbnails, paths, settings
     )
-
-
-def thumbnail(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int = THUMBNAIL) -> NDArray[np.uint8]:
-    """A patch in its surroundings, outlined, as a square.
-
-    Args:
-        image: the photo, uint8 ``[H, W, 3]``.
-        mask: the patch, bool ``[H, W]``.
-        size: side of the square in pixels.
-    """
-    height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    side = min(int(1.6 * max(np.ptp(rows) + 1, np.ptp(columns) + 1, 0.15 * height)), height, width)
-    top = int(np.clip((rows[0] + rows[-1] - side) // 2 + 1, 0, height - side))
-    left = int(np.clip((columns[0] + columns[-1] - side) // 2 + 1, 0, width - side))
-    box = (slice(top, top + side), slice(left, left + side))
-    picture = Image.fromarray(image[box]).resize((size, size), Image.Resampling.BILINEAR)
-    inside = np.asarray(Image.fromarray(mask[box]).resize((size, size), Image.Resampling.NEAREST))
-    pixels = np.asarray(picture).astype(np.float32)
-    pixels[~inside] = 0.55 * pixels[~inside] + 0.45 * 255  # the surroundings stay readable, but step back
-    pixels[find_boundaries(np.pad(inside, 1), mode="inner")[1:-1, 1:-1]] = (40, 40, 40)
-    return pixels.astype(np.uint8)

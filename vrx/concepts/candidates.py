@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from vrx.classifiers import Activations, Classifier
+from vrx.classifier.classifier import Activations, Classifier
 from vrx.concepts.patches import PatchEncoder, Segmenter, attended
-from vrx.structures import Patches, VRXError
+from vrx.errors import VRXError
+from vrx.structures import Patches
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, make_bank
 from vrx.concepts.candidates import CandidateExtractor
-from vrx.concepts.importance import Method, above_random, area_matched, holm, margins, tcav
+from vrx.concepts.importance import Method, area_matched, tcav
 from vrx.edits import Editor
-from vrx.structures import ConceptBank, VRXError
+from vrx.errors import VRXError
+from vrx.scores import above_p_value, holm, margins
+from vrx.structures import ConceptBank
 
 
 def is_popular(photo_of_member: NDArray[np.int64], num_photos: int, min_patches: int) -> bool:
@@ -197,7 +199,7 @@ class ConceptDiscovery:
         fall = dict(zip(wanted.tolist(), self._falls(classifier, pool, wanted, index), strict=True))
         values = [float(np.mean([fall[int(m)] for m in chosen])) for chosen in exemplars.values()]
         p_values = [
-            above_random(np.array([fall[int(m)] for m, _ in pair]), np.array([fall[int(c)] for _, c in pair]))
+            above_p_value(np.array([fall[int(m)] for m, _ in pair]), np.array([fall[int(c)] for _, c in pair]))
             for pair in pairs.values()
         ]
         return values, p_values

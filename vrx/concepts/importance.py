@@ -11,48 +11,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.linear_model import SGDClassifier
-from torch import Tensor
 
 Method = Literal["effect", "tcav"]
-
-
-def margins(logits: Tensor) -> Tensor:
-    """Log-odds of each class of interest against the others: logit minus the log-sum-exp of the rest.
-
-    Args:
-        logits: ``[..., n]``, n >= 2.
-
-    Returns:
-        ``[..., n]``.
-    """
-    n = logits.shape[-1]
-    others = (
-        logits.unsqueeze(-2)
-        .expand(*logits.shape[:-1], n, n)
-        .masked_fill(torch.eye(n, dtype=torch.bool, device=logits.device), -torch.inf)
-    )
-    return logits - others.logsumexp(-1)
-
-
-def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Holm's step-down correction of a family of p-values, ``[m]``."""
-    order = np.argsort(p_values)
-    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
-    corrected = np.empty_like(p_values)
-    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return corrected
-
-
-def above_random(effects: NDArray[np.float64], controls: NDArray[np.float64]) -> float:
-    """One-sided paired p-value (Wilcoxon signed-rank) that ``effects`` exceed ``controls``; 1 when all are equal."""
-    difference = effects - controls
-    if len(difference) < 2 or np.allclose(difference, 0):
-        return 1.0
-    return float(stats.wilcoxon(difference, alternative="greater").pvalue)
 
 
 def area_matched(

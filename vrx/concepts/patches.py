@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from skimage.segmentation import slic
 from torch import Tensor
 
-from vrx.classifiers import Activations, Classifier
-from vrx.structures import Patches, VRXError
+from vrx.classifier.classifier import Activations, Classifier
+from vrx.errors import VRXError
+from vrx.structures import Patches
 
 Encoder = Literal["pooled", "crop"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vrx.data.images import SPLITS, Photo, allot, check_counts, divide, is_image, read_image, shuffled
-from vrx.structures import VRXError
+from vrx.errors import VRXError
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from vrx.structures import VRXError
+from vrx.errors import VRXError
 
 log = logging.getLogger(__name__)
 

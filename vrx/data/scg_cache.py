@@ -6,58 +6,19 @@ read. Shards are written under a temporary name and renamed; each carries its ke
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vrx.structures import VRXError
-
-
-def digest(settings: Mapping[str, Any]) -> str:
-    """Hash of plain settings; equal settings give equal hashes in any key order."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call ``write(temporary path)``, then rename; on any failure nothing is left behind.
-
-    Raises:
-        VRXError: no space is left on the device.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        if full or (isinstance(error, SafetensorError) and "No space left" in str(error)):
-            raise VRXError(
-                f"No space left while writing {path}: free some, or set paths.cache_dir to another disk. "
-                "What was finished before is kept; the same command goes on from there."
-            ) from error
-        raise
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Only one process at a time gets past this for a given path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(path) + ".lock"):
-        yield
+from vrx.errors import VRXError
+from vrx.storage import digest, write_atomically
 
 
 def _checksum(tensors: Mapping[str, Tensor], skipped: str) -> str:

@@ -16,14 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.concepts.patches import Segmenter
 from vrx.data.images import Photo
 from vrx.data.scg_cache import SCGCache
 from vrx.edits import Editor
-from vrx.graphs.masking import Moves, Variants, ask_edited, concept_moves, concept_variants
+from vrx.errors import VRXError
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
-from vrx.structures import EPSILON, NEUTRAL, SCG, Patches, VRXError
+from vrx.graphs.variants import Moves, Variants, ask_edited, concept_moves, concept_variants
+from vrx.structures import EPSILON, NEUTRAL, SCG, Patches
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from vrx.concepts.importance import margins
-from vrx.models.distillation import centred
+from vrx.errors import VRXError
 from vrx.models.grn import GRN
-from vrx.structures import SCG, VRXError
+from vrx.scores import centred, margins
+from vrx.structures import SCG
 
 Method = Literal["gradient", "knockout"]
 Score = Literal["margin", "logit"]

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import spearmanr
 from torch import Tensor
 
-from vrx.classifiers import Classifier, load_classifier
+from vrx.classifier.classifier import Classifier, load_classifier
 from vrx.concepts.candidates import CandidateExtractor
-from vrx.concepts.importance import margins
 from vrx.concepts.patches import PatchEncoder, Segmenter
 from vrx.data.images import read_image
 from vrx.edits import Editor
+from vrx.errors import VRXError
 from vrx.explain.contributions import contributions
-from vrx.graphs.masking import Variants, concept_variants
-from vrx.graphs.matching import UNMATCHED
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
+from vrx.graphs.variants import Variants, concept_variants
 from vrx.models.grn import GRN
-from vrx.structures import ConceptBank, Explanation, VRXError, edges
+from vrx.scores import margins
+from vrx.structures import UNMATCHED, ConceptBank, Explanation, Patches, edges
 
 SPEC = "explainer.json"
 
@@ -138,54 +138,102 @@ class Explainer:
         grn = _load_grn(run / "checkpoints" / "grn.pt").to(device)
         return cls(classifier, builder, grn, editor, method or spec["method"], {"run": str(run.resolve())})
 
-    def explain(self, image: str | Path | Image.Image, true_class: int | None = None) -> Explanation:
-        """Explain one photo.
+    def explain(self, image: str | Path | Image.Image, true_class: int | None = None, name: str = "") -> Explanation:
+        """Explain one photo, and measure each of its concepts by deleting it and asking F again.
 
         Args:
             image: a file or a PIL image.
             true_class: index of its label, if known.
+            name: of the photo; default: its path.
 
         Raises:
             VRXError: the file cannot be read.
         """
         picture = image if isinstance(image, Image.Image) else read_image(image)
-        x = self.classifier.transform(picture).unsqueeze(0).to(self.classifier.device)
-        pixels = self.classifier.pixels(x)[0]
-        graphs = self.builder(x, [self.builder.extractor.segmenter(pixels)])
-        variants = concept_variants(self.classifier, self.editor, x, graphs)
-        name = str(image) if not isinstance(image, Image.Image) else "image"
-        return self._explanation(pixels, graphs, variants, name, true_class)
+        x = self.read(picture)
+        name = name or (str(image) if not isinstance(image, Image.Image) else "image")
+        return self.explain_input(x, measure=True, name=name, true_class=true_class)
+
+    def read(self, image: Image.Image) -> Tensor:
+        """A photo as F reads it: preprocessed, normalised, ``[3, H, W]`` on F's device."""
+        return self.classifier.transform(image).to(self.classifier.device)
+
+    def superpixels(self, x: Tensor) -> Patches:
+        """All superpixels of a normalised photo ``[3, H, W]``."""
+        return self.builder.extractor.segmenter(self.classifier.pixels(x[None])[0])
+
+    def explain_input(
+        self,
+        x: Tensor,
+        superpixels: Patches | None = None,
+        *,
+        measure: bool = False,
+        relations: bool = True,
+        name: str = "image",
+        true_class: int | None = None,
+    ) -> Explanation:
+        """Explain a photo that is read already.
+
+        Args:
+            x: normalised, ``[3, H, W]``.
+            superpixels: None: made of the photo; those of the clean photo keep the patches of an edited one comparable.
+            measure: whether F is asked about each concept; False leaves ``measured`` at NaN.
+            relations: contributions of the relations too (they take longer); False leaves them at 0.
+            name: of the photo.
+            true_class: index of its label, if known.
+        """
+        superpixels = self.superpixels(x) if superpixels is None else superpixels
+        graphs = self.builder(x[None], [superpixels])
+        explanation = self._explanation(x, superpixels, graphs, measure, relations)
+        return replace(explanation, name=name, true_class=true_class)
+
+    def follow(
+        self,
+        before: Explanation,
+        x: Tensor,
+        moved: Mapping[int, NDArray[np.bool_]] | None = None,
+        relations: bool = True,
+    ) -> Explanation:
+        """Explain an edited photo with the same patches for the same concepts: only what they show may differ.
+
+        Args:
+            before: of the photo before the edit.
+            x: after it, normalised ``[3, H, W]``.
+            moved: superpixel label -> where its patch is now, bool ``[H, W]``.
+            relations: contributions of the relations too.
+        """
+        patches = relocated(before, moved or {})
+        matched = np.where(before.detected, np.searchsorted(patches.ids, before.matched), UNMATCHED)
+        graphs = self.builder.rebuild(x[None], [patches], matched[None])
+        return replace(self._explanation(x, patches, graphs, False, relations), name=before.name)
 
     def _explanation(
-        self, pixels: np.ndarray, graphs: PhotoGraphs, variants: Variants, name: str, true_class: int | None
+        self, x: Tensor, superpixels: Patches, graphs: PhotoGraphs, measure: bool, relations: bool
     ) -> Explanation:
-        shared = shared_nodes(variants.drop, variants.of_node)
-        scg = graphs.scg.to(self.classifier.device)
-        nodes, links = contributions(self.grn, scg, self.method, shared=shared.to(self.classifier.device))
-        num = self.bank.num_concepts  # a node for the rest of the photo, and its edges, are not shown
-        between = (edges(self.builder.num_nodes) < num).all(0)
+        device = self.classifier.device
+        variants = concept_variants(self.classifier, self.editor, x[None], graphs, ask=measure)
+        shared = shared_nodes(variants.drop, variants.of_node).to(device)
+        scg = graphs.scg.to(device)
+        nodes, links = contributions(self.grn, scg, self.method, shared=shared, edges=relations)
         with torch.inference_mode():
             grn_logits = self.grn(scg)[0].float().cpu()
-        measured = measured_effects(graphs.logits, variants)[0, :, :num].numpy()
-        node_scores = nodes[0, :, :, :num].detach().float().cpu().numpy()
-        detected = graphs.scg.detected[0, :, :num].numpy()
-        predicted = int(graphs.logits[0].argmax())
+        num = self.bank.num_concepts  # a node for the rest of the photo, and its edges, are not shown
+        between = (edges(self.builder.num_nodes) < num).all(0)
+        patches, matched = graphs.patches[0], graphs.matched[0, :, :num]
+        labels = patches.ids[matched.clip(0)] if len(patches) else matched
         return Explanation(
-            image=pixels,
-            name=name,
+            image=self.classifier.pixels(x[None])[0],
+            name="image",
             class_names=tuple(self.classifier.class_names),
-            f_probabilities=graphs.logits[0].softmax(0).numpy(),
-            grn_probabilities=grn_logits.softmax(0).numpy(),
-            node_scores=node_scores,
+            logits=graphs.logits[0].numpy(),
+            grn_logits=grn_logits.numpy(),
+            node_scores=nodes[0, :, :, :num].detach().float().cpu().numpy(),
             edge_scores=links[0][:, :, between].detach().float().cpu().numpy(),
-            detected=detected,
+            matched=np.where(matched != UNMATCHED, labels, UNMATCHED).astype(np.int64),
             centroids=graphs.scg.centroids[0, :, :num].numpy(),
-            masks=_masks(graphs, num),
-            measured=measured,
-            true_class=true_class,
-            trust=rank_agreement(
-                node_scores[predicted, predicted][detected[predicted]], measured[predicted][detected[predicted]]
-            ),
+            superpixels=superpixels,
+            attended=patches.ids.astype(np.int64),
+            measured=measured_effects(graphs.logits, variants)[0, :, :num].numpy(),
             provenance={
                 **self.provenance,
                 "classifier": self.classifier.fingerprint,
@@ -193,6 +241,21 @@ class Explainer:
                 "edit": self.editor.settings(),
             },
         )
+
+
+def relocated(explanation: Explanation, moved: Mapping[int, NDArray[np.bool_]]) -> Patches:
+    """The patches of the found concepts alone, some of them at another place: each of those gets a layer of its own.
+
+    Args:
+        explanation: of the photo.
+        moved: superpixel label -> where its patch is now, bool ``[H, W]``.
+    """
+    used = np.unique(explanation.matched[explanation.detected])
+    layers = explanation.superpixels.labels
+    nobody = int(layers.max()) + 1
+    kept = [np.where(np.isin(layer, list(moved)), nobody, layer) for layer in layers]
+    kept += [np.where(mask, label, nobody) for label, mask in moved.items()]
+    return Patches(np.stack(kept).astype(np.int16), used.astype(np.int64))
 
 
 def _load_grn(path: Path) -> GRN:
@@ -220,21 +283,3 @@ def measured_effects(logits: Tensor, variants: Variants) -> Tensor:
     after = margins(variants.logits.double())  # [B, V, n]
     own = after[torch.arange(size)[:, None, None], variants.of_node.clamp(min=0), torch.arange(n)[None, :, None]]
     return (before - own).masked_fill(variants.of_node < 0, torch.nan).float()
-
-
-def rank_agreement(scores: np.ndarray, measured: np.ndarray) -> float:
-    """Spearman's correlation; NaN with fewer than three values, 0 when one side is constant."""
-    if len(scores) < 3:
-        return math.nan
-    if np.ptp(scores) == 0 or np.ptp(measured) == 0:
-        return 0.0
-    return float(spearmanr(scores, measured).statistic)
-
-
-def _masks(graphs: PhotoGraphs, num_concepts: int) -> np.ndarray:
-    """Patch of each concept of the first photo, bool ``[n, N, H, W]``."""
-    matched, patches = graphs.matched[0, :, :num_concepts], graphs.patches[0]
-    masks = np.zeros((*matched.shape, *patches.shape), bool)
-    for graph, concept in zip(*np.nonzero(matched != UNMATCHED), strict=True):
-        masks[graph, concept] = patches.select(matched[graph, concept : concept + 1]).masks[0]
-    return masks

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from vrx.explain.contributions import contributions
-from vrx.explain.explainer import measured_effects, rank_agreement, shared_nodes
-from vrx.graphs.masking import Variants
+from vrx.explain.explainer import measured_effects, shared_nodes
 from vrx.graphs.scg import BASELINES
+from vrx.graphs.variants import Variants
 from vrx.models.grn import GRN
+from vrx.scores import above_p_value, rank_agreement
 from vrx.structures import SCG
 
 Table = Mapping[str, Tensor]
@@ -82,7 +82,7 @@ def faithfulness(grn: GRN, table: Table, method: str, seed: int = 0) -> dict[str
         baseline = per_photo(values, measured, table)
         result[f"faithfulness/spearman_{name}"] = _mean(baseline[counted])
         if not name.startswith("method_"):
-            result[f"faithfulness/p_above_{name}"] = _paired(ours[counted], baseline[counted])
+            result[f"faithfulness/p_above_{name}"] = above_p_value(ours[counted], baseline[counted])
     if "second_logits" in table:
         result["faithfulness/ceiling"] = _mean(per_photo(second, measured, table)[counted])
     return result
@@ -119,11 +119,3 @@ def _masked_graphs(table: Table, photo: Tensor, variant: Tensor) -> SCG:
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-def _paired(ours: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """One-sided Wilcoxon p-value that ours is higher, photo by photo."""
-    difference = ours - other
-    if len(difference) < 2 or np.allclose(difference, 0):
-        return 1.0
-    return float(stats.wilcoxon(difference, alternative="greater").pvalue)

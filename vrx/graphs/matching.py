@@ -6,9 +6,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.structures import ConceptBank
-
-UNMATCHED = -1
+from vrx.structures import UNMATCHED, ConceptBank
 
 
 class ConceptMatcher:

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vrx.classifiers import Activations, Classifier
+from vrx.classifier.classifier import Activations, Classifier
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.patches import pool
 from vrx.edits import Editor, gaussian_blur, soften
-from vrx.graphs.matching import UNMATCHED, ConceptMatcher
-from vrx.structures import EPSILON, NEUTRAL, SCG, ConceptBank, Patches, VRXError
+from vrx.errors import VRXError
+from vrx.graphs.matching import ConceptMatcher
+from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches
 
 SOURCES = ("pooled", "head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape")
 GRADIENTS = ("gradact", "gradact_positive", "grad_diff")

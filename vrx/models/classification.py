@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
-from vrx.classifiers import Classifier, load_classifier
-from vrx.structures import VRXError
+from vrx.classifier.classifier import Classifier, load_classifier
+from vrx.errors import VRXError
 
 log = logging.getLogger(__name__)
 

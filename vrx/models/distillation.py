@@ -12,46 +12,14 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from vrx.concepts.importance import margins
+from vrx.errors import VRXError
 from vrx.models.grn import GRN
-from vrx.structures import SCG, VRXError
+from vrx.scores import centred, margins, pearson, spearman
+from vrx.structures import SCG
 
 TERMS = ("softmax_l1", "logits", "difference", "correlation", "moved")
 SCORES = ("agreement", "l1", "agreement_masked", "l1_masked", "spearman")
 ENOUGH_VARIANTS = 3  # a rank correlation of fewer says nothing
-
-
-def centred(logits: Tensor) -> Tensor:
-    """Logits minus their mean: what a softmax can see."""
-    return logits - logits.mean(-1, keepdim=True)
-
-
-def pearson(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
-    """Correlation along the last dimension over the valid places, 0 where one side is constant (up to 1e-6).
-
-    Args:
-        a: ``[..., V]``.
-        b: ``[..., V]``.
-        valid: bool ``[..., V]``.
-    """
-    count = valid.sum(-1, keepdim=True).clamp(min=1)
-    a, b = (torch.where(valid, v - torch.where(valid, v, 0).sum(-1, keepdim=True) / count, 0) for v in (a, b))
-    # a floor on each side: one on their product would swallow small falls; the root of 0 has no gradient
-    norms = [(v**2).sum(-1).clamp(min=1e-12).sqrt() for v in (a, b)]
-    return (a * b).sum(-1) / (norms[0] * norms[1])
-
-
-def ranks(values: Tensor, valid: Tensor) -> Tensor:
-    """Average ranks (ties share theirs) among the valid places of the last dimension."""
-    valid = valid.unsqueeze(-2)
-    below = ((values.unsqueeze(-1) > values.unsqueeze(-2)) & valid).sum(-1)
-    equal = ((values.unsqueeze(-1) == values.unsqueeze(-2)) & valid).sum(-1)
-    return below + (equal + 1) / 2
-
-
-def spearman(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
-    """Spearman's correlation along the last dimension over the valid places; 0 where one side is constant."""
-    return pearson(ranks(a, valid), ranks(b, valid), valid)
 
 
 class Distillation(LightningModule):

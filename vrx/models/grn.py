@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vrx.structures import NEUTRAL, SCG, VRXError
+from vrx.errors import VRXError
+from vrx.structures import NEUTRAL, SCG
 from vrx.structures import edges as edge_ends
 
 

@@ -17,16 +17,17 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import TQDMProgressBar
 from safetensors.torch import load_file, save_file
 
-from vrx.classifiers import Classifier
+from vrx.classifier.classifier import Classifier
 from vrx.concepts.discovery import ConceptDiscovery, DiscoveryPhoto
 from vrx.data.images import Photo
-from vrx.data.scg_cache import digest, write_atomically
 from vrx.data.scg_datamodule import PhotoSource, SCGDataModule, prepared, stamps
+from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.distillation import Distillation
 from vrx.models.grn import GRN
-from vrx.structures import ConceptBank, VRXError
+from vrx.storage import digest, write_atomically
+from vrx.structures import ConceptBank
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,246 @@
+import json
+import pickle
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation, binary_erosion
+from torch.utils.data import DataLoader
+
+import vrx.data.toys.vehicles as toy_vehicles
+from vrx.data.images import SPLITS
+from vrx.data.toys import renderer as toy_renderer
+from vrx.data.toys.models import BUILDERS, model, part_names
+from vrx.data.toys.rasteriser import Rasteriser
+from vrx.data.toys.scene import Pose, compose
+from vrx.data.toys.vehicles import ToyVehicles, part_masks
+from vrx.errors import VRXError
+
+SMALL = {"size": 48, "discovery": 2, "train": 3, "val": 1, "test": 2, "classes": ["tank", "ambulance"]}
+PLAIN = (255, 0, 255)
+POSE = (40.0, 25.0)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    made = ToyVehicles(tmp_path_factory.mktemp("toys"), **SMALL)
+    for split in SPLITS:
+        made.photos(split)
+    return made
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    made = ToyVehicles(tmp_path_factory.mktemp("studio"), size=128)
+    yield made
+    made.close()
+
+
+def pixels(source, photo):
+    return np.asarray(source.read(photo))
+
+
+def test_photos_are_what_was_asked_for(source):
+    assert source.class_names == ["tank", "ambulance"]
+    for split in SPLITS:
+        photos = source.photos(split)
+        assert [p.label for p in photos] == [0] * SMALL[split] + [1] * SMALL[split]
+        assert all(p.split == split and pixels(source, p).shape == (48, 48, 3) for p in photos)
+    json.dumps(source.settings())
+
+
+def test_no_two_photos_of_any_splits_are_the_same(source):
+    every = [p for split in SPLITS for p in source.photos(split)]
+    assert len({pixels(source, p).tobytes() for p in every}) == len({p.path for p in every}) == 16
+
+
+def test_the_same_settings_give_the_same_pixels_and_another_seed_others(source, tmp_path):
+    again, other = ToyVehicles(tmp_path / "a", **SMALL), ToyVehicles(tmp_path / "b", **SMALL, seed=1)
+    for old, new, different in zip(source.photos("val"), again.photos("val"), other.photos("val"), strict=True):
+        np.testing.assert_array_equal(pixels(source, old), pixels(again, new))
+        assert source.parts(old).keys() == again.parts(new).keys()
+        assert (pixels(source, old) != pixels(other, different)).mean() > 0.3
+    assert source.settings() == again.settings() != other.settings()
+    assert source.root.name == again.root.name != other.root.name
+
+
+def test_a_photo_can_be_rendered_again_from_its_truth(source):
+    for photo in source.photos("test"):
+        truth = source.truth(photo)
+        image, labels = source.render(truth["class"], source.pose(photo), truth["seed"])
+        np.testing.assert_array_equal(image, pixels(source, photo))
+        masks = part_masks(labels)
+        assert masks.keys() == set(truth["parts"].values())
+        assert all((source.parts(photo)[name] == mask).all() for name, mask in masks.items())
+    source.close()
+
+
+def test_a_resumed_render_redoes_nothing(tmp_path, monkeypatch):
+    real, written = toy_vehicles._write, []
+
+    def interrupted(frame, *content):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(frame.path)
+        real(frame, *content)
+
+    monkeypatch.setattr(toy_vehicles, "_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ToyVehicles(tmp_path, **SMALL).photos("train")
+    first, stamps = list(written), [p.stat().st_mtime_ns for p in written]
+    assert not list(tmp_path.rglob("*.part"))
+
+    written.clear()
+    photos = ToyVehicles(tmp_path, **SMALL).photos("train")
+    assert len(written) == 2
+    assert {str(p) for p in first + written} == {p.path for p in photos}
+    assert [p.stat().st_mtime_ns for p in first] == stamps
+
+    written.clear()
+    more = ToyVehicles(tmp_path, **{**SMALL, "train": 4}).photos("train")
+    assert len(written) == 2, "more frames keep those that are there"
+    assert {p.path for p in photos} < {p.path for p in more}
+
+
+def test_frames_can_be_read_in_worker_processes(source):
+    photos = source.photos("train")
+    source.render("tank")  # a window is open in this process
+    copy = pickle.loads(pickle.dumps(source))
+    loader = DataLoader(
+        [p.path for p in photos], num_workers=1, collate_fn=lambda rows: [copy.read(photos[0]).size for _ in rows]
+    )
+    assert list(loader) == [[(48, 48)]] * 6
+    source.close()
+
+
+@pytest.mark.parametrize("class_name", BUILDERS)
+def test_masks_cover_the_vehicle_and_nothing_else(studio, class_name):
+    image, labels = studio.render(class_name, POSE, seed=3, background=PLAIN)
+    vehicle = (image != PLAIN).any(-1)
+    assert vehicle.mean() > 0.08
+    assert not ((labels > 0) & ~vehicle).any()
+    assert not (binary_erosion(vehicle) & ~binary_dilation(labels > 0)).any()
+    assert {part_names()[label - 1] for label in np.unique(labels) if label} <= set(model(class_name))
+
+
+@pytest.mark.parametrize(
+    ("class_name", "part"),
+    [
+        ("fire engine", "ladder"), ("ambulance", "cross"), ("school bus", "stop sign"), ("tank", "turret"),
+        ("tank", "gun"), ("military truck", "canvas"), ("city bus", "doors"), ("city bus", "wheels"),
+    ],
+)  # fmt: skip
+def test_leaving_a_part_out_changes_its_pixels_alone(studio, class_name, part):
+    pose = (-POSE[0], POSE[1]) if part == "doors" else POSE
+    whole, labels = studio.render(class_name, pose, seed=5, background=PLAIN)
+    without, left = studio.render(class_name, pose, seed=5, background=PLAIN, omit_parts=[part])
+    mask = part_masks(labels)[part]
+    changed = (whole != without).any(-1)
+    assert mask.sum() > 50
+    assert part not in part_masks(left)
+    assert (changed & mask).sum() > 0.9 * mask.sum()
+    assert not (changed & ~binary_dilation(mask, np.ones((3, 3)))).any()
+
+
+def test_a_part_that_is_moved_up_is_seen_higher(studio):
+    _, before = studio.render("fire engine", POSE, seed=1)
+    _, after = studio.render("fire engine", POSE, seed=1, move_part={"ladder": (0, 0, 0.5)})
+    rows = [np.nonzero(part_masks(labels)["ladder"])[0].mean() for labels in (before, after)]
+    assert 3 < rows[0] - rows[1] < 15
+    np.testing.assert_array_equal(before == part_names().index("wheels") + 1, after == part_names().index("wheels") + 1)
+
+
+def test_parts_can_be_replaced_and_planted(studio):
+    _, swapped = studio.render("tank", POSE, replace_part={"turret": ("fire engine", "ladder")})
+    assert "ladder" in part_masks(swapped)
+    assert "turret" not in part_masks(swapped)
+    image, planted = studio.render("city bus", POSE, add_parts=[("ambulance", "light bar", (0, 0, 0.1))])
+    assert "light bar" in part_masks(planted)
+    beacons = image[part_masks(planted)["light bar"]].astype(int)
+    assert (beacons[:, 0] - beacons[:, 1:].max(1)).max() > 60, "an ambulance has a red beacon"
+
+
+def test_background_can_be_fixed_alone(studio):
+    first, labels = studio.render("tank", POSE, seed=1, background=7)
+    second, _ = studio.render("tank", POSE, seed=1, background=8)
+    inside, outside = binary_erosion(labels > 0), ~binary_dilation(labels > 0)
+    assert (first[inside] != second[inside]).mean() < 0.01  # but for gaps smaller than a pixel
+    assert (first[outside] != second[outside]).any(-1).mean() > 0.5
+
+
+def test_poses_follow_the_turntable_and_can_be_biased(tmp_path, source):
+    azimuths = [source.pose(p).azimuth for p in source.photos("train") if p.label == 0]
+    assert all(abs(a - 45 * i) <= 12 for i, a in enumerate(azimuths))
+    biased = ToyVehicles(tmp_path, **SMALL, poses={"train": {"tank": [6]}})
+    poses = [[biased.pose(p) for p in biased.photos("train") if p.label == label] for label in (0, 1)]
+    assert all(abs(p.azimuth - 270) <= 12 for p in poses[0])
+    assert max(p.azimuth for p in poses[1]) - min(p.azimuth for p in poses[1]) > 60
+    assert len({round(p.elevation / 6) for p in poses[0]}) == 3
+
+
+def test_the_left_side_comes_into_view_at_90_degrees(studio):
+    _, left = studio.render("school bus", (90.0, 10.0))
+    _, right = studio.render("city bus", (270.0, 10.0))
+    _, other = studio.render("city bus", (90.0, 10.0))
+    front, rear = (np.nonzero(part_masks(left)[part])[1].mean() for part in ("hood", "body"))
+    assert front < rear, "seen from its left a vehicle looks to the left"
+    assert "doors" in part_masks(right)
+    assert "doors" not in part_masks(other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": ["tank", "ambulanz"]}, "ambulance"),
+        ({"classes": ["tank", "tank"]}, "different"),
+        ({"classes": ["tank"]}, "at least two"),
+        ({"train": 0}, "data.train=0"),
+        ({"size": 4}, "data.size=4"),
+        ({"seed": -1}, "data.seed=-1"),
+        ({"poses": {"trian": {"tank": [0]}}}, "trian"),
+        ({"poses": {"train": {"tank": [8]}}}, "0 to 7"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, arguments, message):
+    with pytest.raises(VRXError, match=message):
+        ToyVehicles(tmp_path, **{**SMALL, **arguments})
+
+
+def test_unknown_names_are_named(source, studio):
+    with pytest.raises(VRXError, match="split 'holdout'"):
+        source.photos("holdout")
+    with pytest.raises(VRXError, match="no part 'ladder'"):
+        studio.render("tank", omit_parts=["ladder"])
+    with pytest.raises(VRXError, match="called 'tram'"):
+        studio.render("tram")
+
+
+def test_a_machine_without_graphics_draws_with_numpy(tmp_path, monkeypatch, caplog):
+    def crash(*args, **options):
+        raise subprocess.CalledProcessError(-11, "probe")
+
+    toy_renderer.graphics.cache_clear()
+    monkeypatch.setattr(subprocess, "run", crash)
+    source = ToyVehicles(tmp_path, **SMALL)
+    masks = [source.parts(p) for p in source.photos("val")]
+    assert ["turret" in m for m in masks] == [True, False]
+    assert "apt-get install" in caplog.text
+    toy_renderer.graphics.cache_clear()
+
+
+@pytest.mark.parametrize("class_name", BUILDERS)
+def test_two_renderers_agree(studio, class_name):
+    if not toy_renderer.graphics():
+        pytest.skip("VTK finds no OpenGL here: there is only one renderer")
+    image, labels = studio.render(class_name, POSE, seed=11)
+    drawn, found = Rasteriser(128)(compose(class_name, [11], Pose(*POSE)))
+    assert (labels != found).sum() < 0.03 * (labels > 0).sum()
+    difference = np.abs(image.astype(int) - drawn)
+    assert np.median(difference[labels == 0]) <= 2
+    assert np.median(difference[labels > 0]) <= 8  # gloss
+
+
+def test_the_kept_frames_need_no_graphics(source, monkeypatch):
+    monkeypatch.setattr(toy_vehicles, "make_renderer", None)
+    assert all(Path(p.path).exists() for p in ToyVehicles(source.root.parent, **SMALL).photos("test"))

@@ -1,0 +1,169 @@
+"""Pages that stand alone: self-contained, escaped, strict JSON, whole or absent."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.explain.synthetic import make_bank, make_explanation
+from vrx.report import pages as report
+from vrx.report.findings import findings
+from vrx.report.pages import best_explanation, flatten, write_explanation, write_report
+from vrx.report.words import sentence, trust_line
+
+NASTY = "photos/<script>alert(1)</script>&\"'.jpg"
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def images(self) -> list[dict[str, str | None]]:
+        return [a for t, a in self.tags if t == "img"]
+
+
+def check_self_contained(page: Page, source: str) -> None:
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "data", "poster"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:image/")), (tag, value[:80])
+    assert not [t for t, _ in page.tags if t in ("script", "link", "iframe", "object")]
+    assert not re.search(r"url\(|@import|https?://", source)
+    assert page.images() and all(a.get("alt") for a in page.images())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    explanations = [
+        make_explanation(seed=0, name=NASTY, trust=0.1),
+        make_explanation(seed=1, trust=0.9, detected=np.ones((3, 4), bool)),
+        make_explanation(seed=2, true_class=1, trust=math.nan),
+    ]
+    metrics = {
+        "fidelity/agreement": 0.981,
+        "fidelity/agreement_masked": 0.953,
+        "faithfulness/spearman": 0.52,
+        "faithfulness/spearman_area": 0.32,
+        "faithfulness/ceiling": 0.65,
+        "time/graphs_s": math.nan,
+    }
+    settings = {"data": {"root": "a<b>&c", "classes": ["x", "y"]}, "seed": 3}
+    write_report(
+        folder, "VRX: <toy>", metrics, explanations, make_bank(missing=True), settings, ["1 & 2 were <skipped>"]
+    )
+    return folder
+
+
+def test_run_report_is_self_contained_and_escaped(written: Path) -> None:
+    source = (written / "index.html").read_text()
+    page = Page(source)
+    check_self_contained(page, source)
+    assert "VRX: <toy>" in page.text and "1 & 2 were <skipped>" in page.text and "a<b>&c" in page.text
+    assert any(a.get("title") == NASTY for _, a in page.tags)
+    targets = {a["href"] for t, a in page.tags if t == "a"}
+    assert targets <= {f"#{a.get('id')}" for _, a in page.tags}
+    assert len(source) < 3 * 8e6 / 12
+
+
+def test_run_report_says_what_was_measured_and_nothing_else(written: Path) -> None:
+    text = " ".join(Page((written / "index.html").read_text()).text.split())
+    assert "98.1% of held-out photos get the same class" in text and "95.3% when a concept is edited out" in text
+    assert "the best simple score, patch area, reaches 0.32" in text
+    assert "L1" not in text and "time/graphs_s" not in text and "nan" not in text.lower()
+    assert "Photos that F gets wrong" in text and "Photos that F gets right" in text
+    assert "1 more could not be found." in text
+    assert "not significant" in text and "data.root" in text
+
+
+def test_every_explanation_lies_beside_the_page(written: Path) -> None:
+    assert {p.name for p in written.iterdir()} == {
+        "index.html",
+        *(f"explanation_{i:02d}.{kind}" for i in (1, 2, 3) for kind in ("png", "json")),
+    }
+    with Image.open(written / "explanation_01.png") as picture:
+        assert picture.width > 1500
+
+
+def test_best_comes_first(written: Path) -> None:
+    source = (written / "index.html").read_text()
+    assert source.index('id="photo-2"') < source.index('id="metrics"') < source.index('id="photo-1"')
+    assert best_explanation([]) is None
+    wrong = make_explanation(seed=1, trust=1.0, true_class=2)
+    right = make_explanation(seed=2, trust=-1.0, true_class=0)
+    assert best_explanation([wrong, right]) == 1
+
+
+def test_one_explanation(tmp_path: Path) -> None:
+    explanation = make_explanation(name=NASTY, trust=math.nan)
+    write_explanation(tmp_path / "new" / "folder", explanation, make_bank())
+    folder = tmp_path / "new" / "folder"
+    assert {p.name for p in folder.iterdir()} == {f"explanation.{kind}" for kind in ("json", "png", "html")}
+    source = (folder / "explanation.html").read_text()
+    page = Page(source)
+    check_self_contained(page, source)
+    assert sentence(explanation) in page.text
+    assert len(page.images()) == 4  # the photo and three panels
+    assert any("concept 1 contributes" in str(a["alt"]) for a in page.images())
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    measured = np.full((3, 4), np.nan, np.float32)
+    explanation = make_explanation(trust=math.nan, measured=measured)
+    write_explanation(tmp_path, explanation, make_bank())
+
+    def refuse(constant: str) -> Any:
+        raise AssertionError(f"{constant} is not JSON")
+
+    content = json.loads((tmp_path / "explanation.json").read_text(), parse_constant=refuse)
+    assert content["trust"] is None and content["measured"] == [[None] * 4] * 3
+    assert content["sentence"] == sentence(explanation) and content["trust_line"] == trust_line(explanation)
+    np.testing.assert_allclose(content["node_scores"], explanation.node_scores, rtol=1e-6)
+
+
+def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "explanation.json").write_text("old")
+    monkeypatch.setattr(report.Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_explanation(tmp_path, make_explanation(), make_bank())
+    assert [p.name for p in tmp_path.iterdir()] == ["explanation.json"]
+    assert (tmp_path / "explanation.json").read_text() == "old"
+
+
+def test_report_without_explanations_or_metrics(tmp_path: Path) -> None:
+    page = write_report(tmp_path, "Empty", {}, [], make_bank(), {}, [])
+    assert page == tmp_path / "index.html"
+    text = Page(page.read_text()).text
+    assert "How far can these explanations be trusted?" not in text and "Photos that" not in text
+
+
+def test_findings_of_a_run_that_loses_say_so() -> None:
+    rows = findings({"faithfulness/spearman": -0.04, "faithfulness/spearman_area": 0.32, "fidelity/l1": 0.0432})
+    assert [number for number, _ in rows] == ["0.043", "−0.04"]
+    assert rows[1][1].endswith("the best simple score, patch area, reaches 0.32.")
+
+
+def test_flatten() -> None:
+    assert flatten({"a": {"b": {"c": 1}}, "d": [1, 2], "e": {}}) == [("a.b.c", "1"), ("d", "[1, 2]"), ("e", "{}")]

@@ -1,0 +1,186 @@
+"""The words against sentences written by hand from the numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.explain.synthetic import make_explanation
+from vrx.report.words import direction, relations, sentence, shown_classes, sign_agreement, signed, trust, trust_line
+from vrx.structures import Explanation, edges
+
+PLACES = [(0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.2, 0.5)]  # 1 top left, 2 top right, 3 bottom left, 4 between 1 and 3
+
+
+def edge(source: int, target: int) -> int:
+    """Place of an edge, looked up by its ends (concepts from 1)."""
+    return edges(4).T.tolist().index([source - 1, target - 1])
+
+
+def make(
+    nodes: dict[int, list[float]], links: dict[tuple[int, int, int], float] | None = None, **change: Any
+) -> Explanation:
+    """Three classes x four concepts at PLACES, own-class node scores as given, everything else 0."""
+    scores = np.zeros((3, 3, 4), np.float32)
+    for index, values in nodes.items():
+        scores[index, index] = values
+    edge_scores = np.zeros((3, 3, 12), np.float32)
+    for (index, source, target), value in (links or {}).items():
+        edge_scores[index, index, edge(source, target)] = value
+    values: dict[str, Any] = {
+        "probabilities": np.array([0.97, 0.02, 0.01], np.float32),
+        "grn_probabilities": np.array([0.95, 0.03, 0.02], np.float32),
+        "node_scores": scores,
+        "edge_scores": edge_scores,
+        "detected": np.ones((3, 4), bool),
+        "centroids": np.tile(np.array(PLACES, np.float32), (3, 1, 1)),
+        "masks": np.zeros((3, 4, 32, 32), bool),
+        "measured": np.full((3, 4), np.nan, np.float32),
+        "true_class": None,
+        "trust": float("nan"),
+    }
+    return make_explanation(3, 4, size=32, **{**values, **change})
+
+
+def test_sentence_names_concepts_and_relation_by_strength() -> None:
+    explanation = make(
+        {0: [2.0, 0.1, 0.0, 1.0], 1: [0.1, -2.0, -1.0, 0.0], 2: [-1.0, 0, 0, 0]},
+        {(0, 4, 3): 0.8, (0, 3, 4): 0.1, (1, 1, 2): -0.9},
+    )
+    assert sentence(explanation) == (
+        "Predicted fire engine (0.97). For it: concepts 1 and 4, the relation 4 above 3. "
+        "Against ambulance: its concepts 2 and 3, the relation 1 left of 2. Against school bus: its concept 1."
+    )
+
+
+def test_concepts_that_print_alike_come_in_the_order_of_their_numbers() -> None:
+    explanation = make({0: [1.02, 3.0, 1.04, 0.0]})
+    assert "For it: concepts 2, 1 and 3." in sentence(explanation, [0])
+
+
+def test_all_negative_contributions_are_said() -> None:
+    explanation = make({0: [-1.0, -2.0, 0.0, 0.0]})
+    assert sentence(explanation, [0]).endswith(
+        "For it: nothing among its concepts; its concepts 2 and 1 speak against it."
+    )
+    scores = explanation.node_scores.copy()
+    scores[0, 1] = [1.5, 1.0, 0.0, 0.0]  # the ambulance's concepts are what carries the fire engine
+    elsewhere = make({}, node_scores=scores)
+    assert sentence(elsewhere, [0]).endswith("speak against it (concepts of ambulance count for it: +2.5).")
+
+
+def test_a_rival_whose_concepts_all_support_it() -> None:
+    explanation = make({0: [1.0, 0, 0, 0], 1: [0.0, 0.5, 0.0, 0.0]})
+    scores = explanation.node_scores.copy()
+    scores[1, 0] = [-2.0, -0.5, 0.0, 0.0]
+    said = sentence(make({}, node_scores=scores), [0, 1])
+    assert said.endswith(
+        "Against ambulance: nothing among its concepts; its concept 2 counts for it "
+        "(concepts of fire engine count against it: −2.5)."
+    )
+
+
+def test_nothing_detected() -> None:
+    explanation = make({}, detected=np.zeros((3, 4), bool))
+    assert sentence(explanation, [0, 1]) == (
+        "Predicted fire engine (0.97). For it: none of its concepts was found. "
+        "Against ambulance: none of its concepts was found."
+    )
+    assert trust(explanation).level == "low"
+
+
+def test_undetected_concepts_are_never_named() -> None:
+    found = np.ones((3, 4), bool)
+    found[0, 2] = False
+    explanation = make({0: [1.0, 0.0, 5.0, 0.9]}, {(0, 4, 3): 9.0}, detected=found)
+    assert "For it: concepts 1 and 4." in sentence(explanation, [0])
+    assert not [r for r in relations(explanation, 0) if 2 in (r.source, r.target)]
+
+
+def test_wrong_prediction_tie_and_label_outside_the_first_classes() -> None:
+    explanation = make({}, probabilities=np.array([0.48, 0.481, 0.039], np.float32), true_class=2)
+    said = sentence(explanation)
+    assert said.startswith("Predicted ambulance (0.48), level with fire engine, but the label is school bus (0.04).")
+    assert "Against school bus (the label):" in said
+    assert shown_classes(explanation, others=1) == [1, 0, 2]
+    assert sentence(make({}, true_class=0)).startswith("Predicted fire engine (0.97), as labelled.")
+
+
+def test_disagreement_of_the_graph_network_is_said_in_both_lines() -> None:
+    explanation = make({0: [1, 1, 1, 1]}, grn_probabilities=np.array([0.2, 0.7, 0.1], np.float32))
+    assert "The graph network disagrees: it says ambulance (0.70)" in sentence(explanation)
+    assert trust_line(explanation).startswith(
+        "Trust: low. The graph network says ambulance (0.70) where F says fire engine (0.97)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "shape", "expected"),
+    [
+        ((0.5, 0.1), (0.5, 0.9), (100, 100), "above"),
+        ((0.5, 0.9), (0.5, 0.1), (100, 100), "below"),
+        ((0.1, 0.5), (0.4, 0.4), (100, 100), "left of"),
+        ((0.9, 0.5), (0.4, 0.4), (100, 100), "right of"),
+        ((0.1, 0.5), (0.4, 0.3), (300, 100), "below"),  # 30 pixels across, 60 down: a tall photo
+        ((0.5, 0.5), (0.51, 0.5), (100, 100), "at the place of"),
+    ],
+)
+def test_direction(source: Any, target: Any, shape: tuple[int, int], expected: str) -> None:
+    assert direction(np.array(source), np.array(target), shape) == expected
+
+
+def test_relations_add_both_directions() -> None:
+    explanation = make({}, {(0, 1, 2): 0.5, (0, 2, 1): -0.8, (0, 3, 4): 0.2, (0, 4, 3): 0.4})
+    first, second = relations(explanation, 0)[:2]
+    assert (first.source, first.target, round(first.score, 5)) == (3, 2, 0.6)
+    assert (second.source, second.target, round(second.score, 5)) == (1, 0, -0.3)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.84, "+1.8"), (-0.3, "−0.3"), (0.04, "+0.04"), (-0.001, "0.0"), (123.4, "+123"), (float("nan"), "–")],
+)
+def test_signed(value: float, text: str) -> None:
+    assert signed(value) == text
+
+
+MEASURED = np.array([[2.0, 0.5, -0.5, 1.0]] * 3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "said"),
+    [
+        ({"trust": 0.8}, "high", "Spearman 0.80; same sign for 4 of 4"),
+        ({"trust": 0.4}, "limited", "only partly like the measured effects (Spearman 0.40"),
+        ({"trust": -0.4}, "low", "unlike the measured effects (Spearman −0.40"),
+        ({"trust": 0.8, "grn_probabilities": np.array([0.8, 0.1, 0.1], np.float32)}, "limited", "(0.80, F 0.97)"),
+        ({"trust": 0.8, "grn_probabilities": np.array([0.5, 0.3, 0.2], np.float32)}, "low", "(0.50, F 0.97)"),
+        ({"trust": 0.8, "measured": MEASURED * [1, -1, 1, 1]}, "high", "same sign for 3 of 4"),
+        ({"trust": 0.8, "measured": MEASURED * [1, -1, -1, 1]}, "limited", "same sign for 2 of 4"),
+        ({"trust": 0.8, "measured": MEASURED * [-1, -1, -1, 1]}, "low", "same sign for 1 of 4"),
+        ({"measured": MEASURED * np.nan}, "limited", "No effect could be measured"),
+    ],
+)
+def test_trust_levels(change: dict[str, Any], level: str, said: str) -> None:
+    explanation = make({0: [1.8, 0.6, -0.4, 0.9]}, **{"measured": MEASURED, **change})
+    line = trust_line(explanation)
+    assert line.startswith(f"Trust: {level}. ") and said in line
+    assert "4 of 4 concepts of fire engine found" in line
+
+
+@pytest.mark.parametrize(("count", "level"), [(1, "low"), (2, "limited"), (3, "limited"), (4, "high")])
+def test_few_concepts_limit_trust(count: int, level: str) -> None:
+    found = np.arange(4)[None].repeat(3, 0) < count
+    measured = np.where(found, MEASURED, np.nan).astype(np.float32)
+    explanation = make(
+        {0: [1.8, 0.6, -0.4, 0.9]}, detected=found, measured=measured, trust=1.0 if count >= 3 else float("nan")
+    )
+    assert trust(explanation).level == level
+    assert f"{count} of 4 concepts of fire engine found" in trust_line(explanation).lower()
+
+
+def test_effects_that_print_as_zero_are_not_compared() -> None:
+    explanation = make({0: [1.0, 1.0, -1.0, 1.0]}, measured=np.array([[1, -0.01, -1, -1]] * 3, np.float32))
+    assert sign_agreement(explanation, 0) == (2, 3)

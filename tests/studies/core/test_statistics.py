@@ -1,0 +1,113 @@
+"""Statistics against scipy and slow second versions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vrx.studies.core.statistics import Correlation, Share, above_chance, mcnemar
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 1), (0, 40), (3, 7), (5, 119), (200, 200), (37, 80)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_wilson_is_scipys(count: int, total: int, level: float) -> None:
+    expected = stats.binomtest(count, total).proportion_ci(level, method="wilson")
+    assert Share(count, total, level).interval == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_of_the_papers_table() -> None:
+    """5 of 119 errors left (table 1), by the closed form, worked out by hand with z = 1.96."""
+    low, high = Share(5, 119).interval
+    assert (low, high) == pytest.approx((0.01806, 0.09463), abs=2e-4)
+
+
+def test_a_share_of_nothing_is_nan_and_has_no_metrics() -> None:
+    empty = Share(0, 0)
+    assert math.isnan(empty.value) and all(map(math.isnan, empty.interval))
+    assert empty.metrics("left/x") == {}
+    assert str(empty) == "none to count"
+
+
+def test_share_metrics_are_named() -> None:
+    assert set(Share(1, 4).metrics("found/x")) == {"found/x", "found/x_low", "found/x_high"}
+
+
+def test_impossible_share() -> None:
+    with pytest.raises(ValueError, match="5 of 4"):
+        Share(5, 4)
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "both", "none"), [(0, 0, 3, 4), (1, 0, 0, 0), (12, 3, 5, 9), (4, 4, 0, 1)]
+)
+def test_mcnemar_is_the_binomial_test_of_discordant_pairs(only_a: int, only_b: int, both: int, none: int) -> None:
+    pairs = [(1, 0)] * only_a + [(0, 1)] * only_b + [(1, 1)] * both + [(0, 0)] * none
+    first, second = zip(*pairs, strict=True)
+    expected = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    assert mcnemar(first, second) == pytest.approx(expected)
+    assert mcnemar(second, first) == pytest.approx(expected)
+
+
+def test_mcnemar_by_swapping_every_pair() -> None:
+    """The exact null: each pair's answers may be swapped; count outcomes at least as lopsided."""
+    first = [True, True, True, True, False, True, True]
+    second = [False, False, False, False, True, True, False]
+    discordant = [a - b for a, b in zip(first, second, strict=True) if a != b]
+    observed = abs(sum(discordant))
+    signs = list(itertools.product((-1, 1), repeat=len(discordant)))
+    expected = np.mean([abs(sum(s)) >= observed for s in signs])
+    assert mcnemar(first, second) == pytest.approx(expected)
+
+
+def test_mcnemar_wants_pairs() -> None:
+    with pytest.raises(ValueError, match="paired"):
+        mcnemar([True], [True, False])
+
+
+def test_correlation_is_scipys_and_its_interval_holds_it() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=80)
+    y = x + rng.normal(size=80)
+    found = Correlation.of(x.tolist(), y.tolist())
+    expected = stats.spearmanr(x, y)
+    assert (found.value, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert found.low < found.value < found.high
+    slow = [
+        stats.spearmanr(x[i], y[i]).statistic
+        for i in (np.random.default_rng(s).integers(0, 80, 80) for s in range(400))
+    ]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=0.05)
+
+
+def test_correlation_leaves_out_what_is_not_finite() -> None:
+    assert Correlation.of([1, 2, 3, math.nan, 5], [1, 2, 3, 4, math.inf]).count == 3
+    assert math.isnan(Correlation.of([1, 2], [1, 2]).value)
+    assert math.isnan(Correlation.of([1, 1, 1], [1, 2, 3]).value)
+    assert Correlation.of([1, 1, 1], [1, 2, 3]).metrics("x") == {}
+
+
+def test_above_chance_is_the_binomial_tail_for_equal_chances() -> None:
+    found = [True] * 7 + [False] * 13
+    expected = stats.binomtest(7, 20, 0.2, alternative="greater").pvalue
+    assert above_chance(found, [0.2] * 20) == pytest.approx(expected)
+
+
+def test_above_chance_by_counting_all_outcomes() -> None:
+    chances = [0.1, 0.5, 0.3, 0.7]
+    expected = sum(
+        math.prod(c if hit else 1 - c for hit, c in zip(outcome, chances, strict=True))
+        for outcome in itertools.product((0, 1), repeat=4)
+        if sum(outcome) >= 3
+    )
+    assert above_chance([True, True, True, False], chances) == pytest.approx(expected)
+
+
+def test_above_chance_of_many_trials_is_close_to_the_exact_one() -> None:
+    chances = np.full(2100, 0.25)
+    found = np.arange(2100) < 545
+    expected = stats.binom.sf(544, 2100, 0.25)
+    assert above_chance(found.tolist(), chances.tolist()) == pytest.approx(expected, abs=0.05)

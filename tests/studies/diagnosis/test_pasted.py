@@ -1,0 +1,142 @@
+"""Causes planted into real photos by pasting and turning: where the pastes lie, and what the layouts look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.studies.planted import DISCOVERY, HALF, SIDE, PlantedSource, PlantedViewer
+from vrx.edits import Editor
+from vrx.studies.core.exemplars import Donors
+from vrx.studies.core.records import Records
+from vrx.studies.diagnosis.planting import CAUSES, Attempt
+from vrx.studies.diagnosis.planting_pasted import LAYOUTS, PastedPlanter, clear_place, overlaps, place_on, relaid
+
+QUARTER = HALF * HALF
+ONE_SPEAKS = ([0.6, 0.0, 0.0, 0.0], [0.1] * 4, 0)  # the first quarter alone speaks for the photo's class
+ALL_SPEAK = ([0.6] * 4, [0.1] * 4, 0)
+NONE_SPEAKS = ([0.1] * 4, [0.1] * 4, 0)
+
+
+class Viewer(PlantedViewer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.explainer = SimpleNamespace(bank=SimpleNamespace(num_concepts=4))
+
+
+def planted(folder: Path, photo: Any, cause: str, trials: int = 12) -> tuple[np.ndarray, list[Attempt]]:
+    """A photo as it is and all attempts to plant a cause in it, with an editor that leaves no soft edge."""
+    source, viewer = PlantedSource(discovery=DISCOVERY, val=[photo]), Viewer()
+    donors = Donors(viewer, source, Records(folder / "records.jsonl", "key"))  # type: ignore[arg-type]
+    planter = PastedPlanter(viewer, source, donors, Editor("mean", 0.0))  # type: ignore[arg-type]
+    photos = source.photos("val")
+    return np.asarray(source.read(photos[0])), list(planter.attempts(photos, cause, trials))
+
+
+def changed(before: np.ndarray, attempt: Attempt) -> np.ndarray:
+    return np.asarray((before != attempt.pixels).any(2))
+
+
+def test_false_alarms_are_clear_of_all_that_speaks_for_the_true_class(tmp_path: Path) -> None:
+    before, attempts = planted(tmp_path, ONE_SPEAKS, "false alarm")
+    assert len(attempts) == 12
+    touching = np.zeros((SIDE, SIDE), bool)
+    touching[: HALF + 1, : HALF + 1] = True  # the quarter and the pixels beside it
+    for attempt in attempts:
+        pasted = changed(before, attempt)
+        assert pasted.sum() >= 0.98 * QUARTER  # the whole exemplar is there
+        assert (pasted & touching).sum() <= 0.02 * pasted.sum()
+        assert attempt.donor == 1 and "clear of" in attempt.detail
+
+
+def test_shared_exemplars_lie_on_what_speaks_for_the_true_class(tmp_path: Path) -> None:
+    before, attempts = planted(tmp_path, ONE_SPEAKS, "shared")
+    assert len(attempts) == 12
+    for attempt in attempts:
+        assert changed(before, attempt)[:HALF, :HALF].sum() >= 0.5 * QUARTER
+        assert attempt.donor == 1 and attempt.x is not None and " on " in attempt.detail
+    assert len({a.pixels.tobytes() for a in attempts}) > 6  # not the same place and exemplar every time
+
+
+def test_no_paste_without_room_or_without_a_concept_of_the_true_class(tmp_path: Path) -> None:
+    assert planted(tmp_path, ALL_SPEAK, "false alarm")[1] == []  # no place is clear
+    assert len(planted(tmp_path, ALL_SPEAK, "shared")[1]) == 12
+    assert planted(tmp_path, NONE_SPEAKS, "shared")[1] == planted(tmp_path, NONE_SPEAKS, "false alarm")[1] == []
+    assert len(planted(tmp_path, NONE_SPEAKS, "unseen")[1]) == 12
+
+
+def test_unseen_pastes_nothing_and_any_wrong_answer_counts(tmp_path: Path) -> None:
+    before, attempts = planted(tmp_path, ONE_SPEAKS, "unseen", 40)
+    assert {a.detail for a in attempts} == set(LAYOUTS)
+    for attempt in attempts:
+        assert attempt.donor is None and attempt.succeeded(1) and not attempt.succeeded(0)
+        if attempt.detail == "turned by 180 degrees":
+            np.testing.assert_array_equal(attempt.pixels, before[::-1, ::-1])
+
+
+def test_attempts_repeat_and_skip_what_failed(tmp_path: Path) -> None:
+    names = {cause: [a.name for a in planted(tmp_path, ONE_SPEAKS, cause, 3)[1]] for cause in CAUSES}
+    assert len({name for some in names.values() for name in some}) == 9
+    first, again = (planted(tmp_path, ONE_SPEAKS, "shared", 3)[1] for _ in range(2))
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(first, again, strict=True))
+    source, viewer = PlantedSource(discovery=DISCOVERY, val=[ONE_SPEAKS]), Viewer()
+    donors = Donors(viewer, source, Records(tmp_path / "records.jsonl", "key"))  # type: ignore[arg-type]
+    planter = PastedPlanter(viewer, source, donors, Editor("mean", 0.0))  # type: ignore[arg-type]
+    left = planter.attempts(source.photos("val"), "shared", 3, lambda name: name == names["shared"][1])
+    assert [a.name for a in left] == [names["shared"][0], names["shared"][2]]
+
+
+def test_overlaps_agree_with_moving_the_patch_pixel_by_pixel() -> None:
+    rng = np.random.default_rng(0)
+    patch, region = np.zeros((9, 11), bool), rng.random((9, 11)) < 0.4
+    patch[2:5, 3:7] = rng.random((3, 4)) < 0.7
+    patch[2, 3] = patch[4, 6] = True  # the box is 3 x 4
+    found = overlaps(patch, region)
+    assert found.shape == (7, 8)
+    shape = patch[2:5, 3:7]
+    for top in range(7):
+        for left in range(8):
+            assert found[top, left] == sum(
+                bool(shape[i, j] and region[top + i, left + j]) for i in range(3) for j in range(4)
+            )
+
+
+def test_places_keep_the_patch_whole_and_what_was_pasted_before_uncovered() -> None:
+    patch, target, taken = (np.zeros((20, 20), bool) for _ in range(3))
+    patch[5:9, 5:9], target[:4, :8], taken[:, :4] = True, True, True
+    for seed in range(8):
+        place = place_on(patch, target, taken, np.random.default_rng(seed))
+        assert place is not None and place.sum() == 16 and (place & target).sum() >= 8
+        assert not (place & taken).any()
+        place = clear_place(patch, target, taken, np.random.default_rng(seed))
+        assert place is not None and place.sum() == 16 and not (place & (target | taken)).any()
+    assert clear_place(patch, np.ones((20, 20), bool), taken, np.random.default_rng(0)) is None
+    assert place_on(patch, target, np.ones((20, 20), bool), np.random.default_rng(0)) is None
+
+
+def test_layouts_by_hand() -> None:
+    editor = Editor("mean", 0.0)
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.random((3, 30, 30), np.float32))
+    for quarters in (1, 2, 3):
+        turned = relaid(x, f"turned by {90 * quarters} degrees", editor).numpy()
+        np.testing.assert_array_equal(turned, np.stack([np.rot90(plane, quarters) for plane in x.numpy()]))
+    np.testing.assert_array_equal(relaid(x, "upside down", editor).numpy(), x.numpy()[:, ::-1])
+    line = torch.zeros(3, 30, 30)
+    line[:, :, 12:18] = 1
+    small = relaid(line, "far away", editor)[0]
+    assert small[10:20, 14:16].min() > 0.5 and small[10:20, [10, 11, 18, 19]].max() < 0.1  # a third, in the middle
+    assert float(small[:, :8].std()) < 0.1 and float(small[0].max()) < 0.7  # around it all is blurred
+    for side, sign in (("left", 1), ("right", -1)):
+        sheared = relaid(line, f"sheared to the {side}", editor)[0]
+        top, bottom = sheared[1].argmax(), sheared[28].argmax()
+        assert 10 < sign * int(bottom - top) < 18  # half the width from the first row to the last
+    wide = torch.zeros(3, 20, 30)
+    assert all(relaid(wide, layout, editor).shape == wide.shape for layout in LAYOUTS)
+    with pytest.raises(ValueError, match="layout"):
+        relaid(x, "inside out", editor)

@@ -1,0 +1,122 @@
+"""The whole study on a small world: with errors, without any, with photos of one class, and with nothing to see."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vrx.data.images import Photo, PhotoFolder
+from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
+from vrx.graphs.scg import SCGBuilder
+from vrx.models.grn import GRN
+from vrx.studies.core.context import StudyContext
+from vrx.studies.diagnosis.cause_model import EVIDENCE
+from vrx.studies.diagnosis.planting import CAUSES, Attempt
+from vrx.studies.diagnosis.study import Diagnosis
+
+
+class Relabelled:
+    """The photos of the small world; those of ``val`` as the test wants them."""
+
+    def __init__(self, source: PhotoFolder, val: list[Photo]) -> None:
+        self._source, self._val = source, val
+        self.class_names = source.class_names
+
+    def photos(self, split: str) -> list[Photo]:
+        return self._val if split == "val" else self._source.photos(split)
+
+    def read(self, photo: Photo) -> Image.Image:
+        return self._source.read(photo)
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.fixture(scope="module")
+def explainer(builder: SCGBuilder) -> Explainer:
+    torch.manual_seed(0)
+    return Explainer(builder.classifier, builder, GRN(3, builder.num_nodes, builder.node_features), builder.editor)
+
+
+def study(explainer: Explainer, source: Any, folder: Path) -> dict[str, float]:
+    return Diagnosis(split="val", plant=False, references=3, examples=2)(
+        StudyContext(explainer, source, {}, folder, {"seed": 0})
+    )
+
+
+def test_errors_get_a_cause_a_page_and_evidence_and_are_not_explained_twice(
+    explainer: Explainer, source: PhotoFolder, tmp_path: Path
+) -> None:
+    photos = source.photos("val")
+    wrong = [Photo(p.path, (p.label + 1) % 3, "val") for p in photos[:2]]
+    Image.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(tmp_path / "grey.png")  # F answers class 0: its bias
+    wrong.append(Photo(str(tmp_path / "grey.png"), 2, "val"))
+    metrics = study(explainer, Relabelled(source, wrong + photos[2:]), tmp_path)
+    assert metrics["errors/total"] == 3
+    assert sum(metrics[f"errors/{c.replace(' ', '_')}"] for c in CAUSES) == 3
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert all(set(EVIDENCE) <= set(row) and row["cause"] in CAUSES for row in rows)
+    (nothing,) = [row for row in rows if row["photo"].endswith("grey.png")]
+    assert nothing["gone: strongest region"] == pytest.approx(0, abs=0.05)  # no region of it holds an answer
+    page = (tmp_path / "index.html").read_text()
+    assert "were not verified" in page and page.count("<img") == 3  # the confusion matrix and two examples
+    before = (tmp_path / "records.jsonl").read_text()
+    assert study(explainer, Relabelled(source, wrong + photos[2:]), tmp_path) == metrics
+    assert (tmp_path / "records.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("label", [None, 1])
+def test_no_error_at_all_and_photos_of_one_class(
+    explainer: Explainer, source: PhotoFolder, tmp_path: Path, label: int | None
+) -> None:
+    photos = [p for p in source.photos("val") if label in (None, p.label)]
+    metrics = study(explainer, Relabelled(source, photos), tmp_path)
+    assert metrics["errors/total"] == 0 and "cause/accuracy" not in metrics
+    assert "F makes no error" in (tmp_path / "index.html").read_text()
+    assert json.loads((tmp_path / "results.json").read_text()) == []
+
+
+def test_a_run_of_one_class_is_refused(explainer: Explainer, tmp_path: Path) -> None:
+    alone = SimpleNamespace(class_names=["berry"])
+    with pytest.raises(VRXError, match="two or more"):
+        study(explainer, alone, tmp_path)
+
+
+def planted(explainer: Explainer, source: PhotoFolder, folder: Path, **settings: Any) -> dict[str, float]:
+    some = {"errors_per_cause": 3, "calibration_errors": 4, "trials": 3, "references": 2, "examples": 0, **settings}
+    return Diagnosis(split="val", **some)(StudyContext(explainer, source, {}, folder, {"seed": 0}))
+
+
+def test_causes_are_planted_into_photos_and_the_diagnosis_is_measured_on_them(
+    explainer: Explainer, source: PhotoFolder, tmp_path: Path
+) -> None:
+    metrics = planted(explainer, source, tmp_path, plant=True)
+    for name in ("", "_rule", "_majority", "_gradcam"):
+        low, share, high = (metrics[f"cause/accuracy{name}{end}"] for end in ("_low", "", "_high"))
+        assert 0 <= low <= share <= high <= 1
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    made = [r["name"].split() for r in records if r["name"].startswith("planted pasted") and r["value"]]
+    assert {" ".join(words[3:-1]) for words in made} <= set(CAUSES) and len(made) >= 6
+    page = (tmp_path / "index.html").read_text()
+    assert "Such causes are artificial" in page and "Between shared and false alarm alone" in page
+    before = (tmp_path / "records.jsonl").read_text()
+    assert planted(explainer, source, tmp_path, plant=True) == metrics
+    assert (tmp_path / "records.jsonl").read_text() == before
+
+
+def test_the_rule_decides_where_too_little_can_be_planted(
+    explainer: Explainer, source: PhotoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Attempt, "succeeded", lambda self, predicted: False)
+    metrics = planted(explainer, source, tmp_path, trials=1)
+    assert "cause/accuracy" not in metrics and "were not verified" in (tmp_path / "index.html").read_text()
+    with pytest.raises(VRXError, match="Too few planted errors"):
+        planted(explainer, source, tmp_path, trials=1, plant=True)

@@ -1,0 +1,231 @@
+"""The arms and the table where the right answer is known."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.studies.planted import DISCOVERY, PlantedSource, PlantedViewer, context
+from vrx.edits import Editor, placed
+from vrx.errors import VRXError
+from vrx.studies.core.exemplars import Donors
+from vrx.studies.core.records import Records
+from vrx.studies.core.views import margin
+from vrx.studies.logic_consistency import study as logic_consistency
+from vrx.studies.logic_consistency.method import ARMS, Arm, Edit, noise_floor, resized
+from vrx.studies.logic_consistency.study import LogicConsistency, cause, corrected, spread_evenly
+
+# a red photo whose third quarter shouts green: replacing that one quarter mends it, replacing another does not
+FLAWED = ([0.9, 0.8, 0.1, 0.6], [0.1, 0.1, 1.0, 0.1], 0)
+RIGHT = ([0.8, 0.8, 0.8, 0.8], [0.1, 0.1, 0.1, 0.1], 0)
+HOPELESS = ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], 0)
+
+
+def run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, test: list[Any], viewer: PlantedViewer | None = None, **settings: Any
+) -> tuple[dict[str, float], PlantedViewer]:
+    viewer = viewer or PlantedViewer()
+    monkeypatch.setattr(logic_consistency, "Viewer", lambda explainer: viewer)
+    source = PlantedSource(discovery=DISCOVERY, test=test)
+    folder.mkdir(exist_ok=True)
+    return LogicConsistency(**settings)(context(folder, source, **settings)), viewer
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    return {line["name"]: line["value"] for line in lines if "arms" in line["value"]}
+
+
+def test_the_planted_flaw_is_found_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, _ = run(tmp_path, monkeypatch, [FLAWED, RIGHT] * 6, max_edits=1)
+    assert metrics["errors/total"] == 6
+    assert metrics["left/vrx_guided"] == 0
+    assert metrics["left/good_for_good"] == 1  # the good quarters are good already
+    assert metrics["left/pasted_onto_itself"] == 1  # an edit by itself moves nothing here
+    assert metrics["p_value/good_for_good"] == pytest.approx(2 / 2**6)
+    for record in records(tmp_path).values():
+        (edit,) = record["arms"]["vrx_guided"]["edits"]
+        assert (edit["edit"], edit["concept"], edit["area"]) == ("substitute", 3, 0.25)
+
+
+def test_an_explanation_that_lies_does_not_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, _ = run(tmp_path, monkeypatch, [FLAWED] * 4, PlantedViewer(lies=True), max_edits=1)
+    assert metrics["left/vrx_guided"] == 1
+
+
+def test_every_arm_has_the_same_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, monkeypatch, [HOPELESS, FLAWED], max_edits=3)
+    for record in records(tmp_path).values():
+        guided = [edit["area"] for edit in record["arms"]["vrx_guided"]["edits"]]
+        for arm in ARMS:
+            areas = [edit["area"] for edit in record["arms"][arm]["edits"]]
+            assert len(areas) <= 3
+            assert areas == [guided[i % len(guided)] for i in range(len(areas))]
+            if record["arms"][arm]["corrected_after"] is None and arm != "vrx_guided":
+                assert len(areas) == 3  # an arm that failed has used up its budget
+
+
+def test_the_table_counts_by_cause_and_the_curve_falls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, _ = run(tmp_path, monkeypatch, [FLAWED, HOPELESS, RIGHT], max_edits=4)
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert int(rows[0]["errors left"]) == 2
+    for row in rows:
+        assert int(row["errors left"]) == sum(int(row[c]) for c in ("concept", "structure", "both"))
+    assert json.loads((tmp_path / "metrics.json").read_text())["errors/total"] == 2
+    for arm in ARMS:
+        curve = [metrics[f"left/{arm}_{b}"] for b in range(1, 5)]
+        assert curve == sorted(curve, reverse=True) and curve[-1] == metrics[f"left/{arm}"]
+    assert "data:image" in (tmp_path / "index.html").read_text()
+
+
+def test_no_errors_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, viewer = run(tmp_path, monkeypatch, [RIGHT, RIGHT])
+    assert metrics["errors/total"] == 0 and "left/vrx_guided" not in metrics
+    assert viewer.asked == 2  # no edit was made
+    assert "no error" in (tmp_path / "index.html").read_text()
+
+
+def test_a_photo_without_concepts_stays_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, _ = run(tmp_path, monkeypatch, [FLAWED], PlantedViewer(blind=True))
+    assert metrics["errors/without_concept"] == 1
+    assert all(metrics[f"left/{arm}"] == 1 for arm in ARMS)
+
+
+def test_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [FLAWED, HOPELESS, RIGHT, FLAWED]
+    whole, _ = run(tmp_path / "whole", monkeypatch, photos, max_edits=2)
+    run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
+    path = tmp_path / "broken" / "records.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-2]) + lines[-2][:30])  # killed in the middle of a line
+    again, viewer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
+    assert again == whole
+    third, viewer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
+    assert third == whole and viewer.asked == 0  # F is not asked about anything twice
+
+
+def test_other_settings_do_not_read_old_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = run(tmp_path, monkeypatch, [HOPELESS], max_edits=1)
+    four, _ = run(tmp_path, monkeypatch, [HOPELESS], max_edits=4)
+    assert one["edits/mean"] == 1 and four["edits/mean"] > 1
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [((0.5, 6.0), "concept"), ((6.0, 0.5), "structure"), ((0.5, 0.5), "both"), ((6.0, 4.0), "structure")],
+)
+def test_cause_rule(found: tuple[float, float], expected: str) -> None:
+    right = np.arange(1.0, 9.0)
+    assert cause(found, (right, right), 0.25) == expected
+
+
+def test_margin_is_log_odds() -> None:
+    logits = np.array([1.0, 2.0, -0.5])
+    p = np.exp(logits) / np.exp(logits).sum()
+    assert margin(logits, 1) == pytest.approx(np.log(p[1] / (1 - p[1])))
+
+
+@pytest.mark.parametrize("pixels", [1, 37, 100, 400])
+def test_resized_masks_have_the_area_and_keep_their_place(pixels: int) -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[3:13, 5:15] = True
+    other = resized(mask, pixels)
+    assert other.sum() == pixels
+    assert (mask <= other).all() or (other <= mask).all()
+
+
+def test_spread_evenly() -> None:
+    assert spread_evenly([1, 2, 3], None) == [1, 2, 3]  # type: ignore[comparison-overlap, list-item]
+    assert spread_evenly(list(range(100)), 5) == [0, 25, 50, 74, 99]  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_corrected_within_a_budget_and_by_each_rule() -> None:
+    guided = {"corrected_after": 3, "answered_after": 2, "edits": [{}, {}, {}]}
+    early = {"corrected_after": 2, "answered_after": 1, "edits": [{}, {}]}
+    late = {"corrected_after": None, "answered_after": 5, "edits": [{}] * 6}
+    record = {"arms": {"vrx_guided": guided, "early": early, "late": late}}
+    assert [corrected(record, "early", b) for b in (1, 2, 3)] == [False, True, True]
+    assert [corrected(record, "late", 9, rule) for rule in ("noise", "answer", "all_tries")] == [False, False, True]
+    early["answered_after"] = 3  # one edit more than the guided arm needed for a right answer
+    assert not corrected(record, "early", 9, "answer") and corrected(record, "early", 9, "all_tries")
+    assert not corrected(record, "late", 4, "all_tries")
+
+
+def test_the_noise_floor_is_the_quantile_of_what_pasting_onto_itself_moves(tmp_path: Path) -> None:
+    viewer, editor = PlantedViewer(), Editor("mean", 0.0)
+    records = Records(tmp_path / "records.jsonl", "key")
+    donors = Donors(viewer, PlantedSource(discovery=DISCOVERY), records)  # type: ignore[arg-type]
+    assert len(donors.best_of_photos()) == len(DISCOVERY)  # F gets all of them right
+    floor = noise_floor(viewer, donors, editor, records, 0.5)  # type: ignore[arg-type]
+    changes = [abs(records[f"noise discovery/{i}.png"]["change"]) for i in range(len(DISCOVERY))]
+    assert floor == pytest.approx(np.median(changes)) and floor > 0
+    asked = viewer.asked
+    assert noise_floor(viewer, donors, editor, records, 0.5) == floor and viewer.asked == asked  # type: ignore[arg-type]
+
+
+def test_an_answer_within_the_noise_is_no_correction() -> None:
+    arm = Arm(torch.zeros(3, 2, 2), 0, before=-1.0, enough=1.5)
+    arm.edits, arm.logits = [Edit(np.ones((2, 2), bool), None)], [np.array([1.0, 0.0])]
+    assert not arm.corrected and arm.record(("a", "b"))["answered_after"] == 1
+    arm.logits = [np.array([2.0, 0.0])]
+    assert arm.corrected and arm.record(("a", "b"))["corrected_after"] == 1
+
+
+@pytest.mark.parametrize("settings", [{"max_edits": 0}, {"quantile": 1.0}, {"max_photos": 0}])
+def test_bad_settings(settings: dict[str, Any]) -> None:
+    with pytest.raises(VRXError, match="study"):
+        LogicConsistency(**settings)
+
+
+def test_a_donor_comes_at_its_own_size_with_its_middle_on_the_hole() -> None:
+    donor = torch.rand(3, 30, 40, generator=torch.Generator().manual_seed(0))
+    patch, hole = torch.zeros(30, 40, dtype=torch.bool), torch.zeros(24, 24, dtype=torch.bool)
+    patch[20:26, 30:36], hole[4:8, 6:14] = True, True  # middles (23, 33) and (6, 10): 17 up, 23 left
+    layer, changed = placed(donor, patch, hole)
+    assert torch.equal(layer[:, 3:9, 7:13], donor[:, 20:26, 30:36])
+    expected = hole.clone()
+    expected[3:9, 7:13] = True
+    assert torch.equal(changed, expected)
+
+
+def test_a_donor_stays_inside_and_a_larger_one_is_averaged_down() -> None:
+    donor = torch.zeros(3, 60, 90)
+    patch, hole = torch.zeros(60, 90, dtype=torch.bool), torch.zeros(24, 24, dtype=torch.bool)
+    patch[5:55, 20:80], hole[0:2, 0:2] = True, True
+    donor[0, 5:55, 20:80] = 1
+    layer, changed = placed(donor, patch, hole)
+    assert changed.any(0).sum() == 24 and 18 <= changed.any(1).sum() <= 22  # 60 x 50 becomes 24 x 20
+    assert layer[0][changed & ~hole].min() > 0.4 and layer[0][changed].mean() > 0.9
+
+
+def test_a_patch_pasted_onto_itself_changes_nothing() -> None:
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 32, 32, dtype=torch.bool)
+    mask[:, 8:20, 10:30] = True
+    layer, changed = placed(x[0], mask[0], mask[0])
+    assert torch.equal(changed, mask[0])
+    assert torch.allclose(Editor("blur", 0.05).paste(x, changed[None], layer[None]), x, atol=1e-6)
+
+
+def test_move_takes_the_patch_along_and_stays_inside() -> None:
+    x = torch.zeros(1, 3, 20, 20)
+    mask = torch.zeros(1, 20, 20, dtype=torch.bool)
+    mask[:, 2:6, 3:8] = True
+    x[:, 1][mask] = 1
+    out, place = Editor("grey", 0.0).move(x, mask, torch.tensor([[100, 5]]))
+    assert place[0].nonzero().min(0).values.tolist() == [7, 15] and place.sum() == mask.sum()
+    assert out[0, 1][place[0]].min() == 1 and out[0, 1][~place[0]].abs().max() == 0
+
+
+def test_an_edit_in_words() -> None:
+    mask = np.zeros((4, 4), bool)
+    mask[0] = True
+    record = Edit(mask, None, 1, 2).record(("red", "green"))
+    assert record == {"edit": "delete", "class": "green", "concept": 3, "area": 0.25}

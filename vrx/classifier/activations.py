@@ -1,0 +1,131 @@
+"""What F did with photos, and the evidence for each class that its gradients give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from vrx.classifier.layers import Layer
+from vrx.errors import VRXError
+from vrx.scores import centred, margins
+
+Target = Literal["centred", "logit", "margin"]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What F did with a batch of B photos; all float32, detached.
+
+    Args:
+        logits: of the n classes of interest, ``[B, n]``.
+        maps: feature maps by layer name, ``[B, D, h, w]``.
+        gradcam: Grad-CAM of each logit of interest at the last layer, >= 0, ``[B, n, h, w]``; empty unless asked.
+        grad_act: gradient x activation of each class' target, summed over the channels, ``[B, n, h, w]`` a layer.
+        grad_act_positive: the same, the positive part of each channel alone.
+        grad_diff: gradient x (activation minus that of a reference photo), where a reference was given.
+    """
+
+    logits: Tensor
+    maps: dict[str, Tensor]
+    gradcam: Tensor
+    grad_act: dict[str, Tensor] = field(default_factory=dict)
+    grad_act_positive: dict[str, Tensor] = field(default_factory=dict)
+    grad_diff: dict[str, Tensor] = field(default_factory=dict)
+
+
+def class_targets(logits: Tensor, target: Target = "centred") -> Tensor:
+    """What is attributed to each class, ``[B, n]`` from logits ``[B, n]``.
+
+    ``logit``: the logit; ``centred``: minus the mean over the classes of interest; ``margin``: minus the
+    log-sum-exp of the others. With a single class of interest there is nothing to compare: its logit.
+
+    Raises:
+        VRXError: no such target.
+    """
+    if target not in get_args(Target):
+        raise VRXError(f"Unknown target {target!r}: use one of {', '.join(get_args(Target))}.")
+    n = logits.shape[1]
+    if target == "logit" or n == 1:
+        return logits
+    if target == "centred":
+        return centred(logits)
+    return margins(logits)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Autograd on, whatever the caller switched off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def gradcam_of(slope: Tensor, activation: Tensor) -> Tensor:
+    """Grad-CAM ``[B, h, w]`` from gradient and activation ``[B, D, h, w]``."""
+    weights = slope.float().mean((2, 3))
+    return torch.einsum("bd,bdhw->bhw", weights, activation.float()).relu()
+
+
+def slopes_in_logits(logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    """What to differentiate so that one backward pass fewer than classes is enough.
+
+    Every target but ``logit`` stays the same when all logits are shifted alike, so its gradient is a mixture of the
+    gradients of n - 1 differences of logits.
+
+    Args:
+        logits: ``[B, n]``, part of a graph.
+        target: see :func:`class_targets`.
+
+    Returns:
+        What to differentiate, ``[B, m]`` (m = n - 1, or n where it must be), and how the gradient of each class'
+        target is mixed from theirs, ``[B, n, m]``.
+    """
+    size, n = logits.shape
+    leaf = logits.detach().requires_grad_()
+    targets = class_targets(leaf, target)
+    if target == "logit" or n == 1:
+        return logits, torch.eye(n, dtype=logits.dtype, device=logits.device).expand(size, n, n)
+    rows = [torch.autograd.grad(targets[:, c].sum(), leaf, retain_graph=True)[0] for c in range(n)]
+    return logits[:, :-1] - logits[:, -1:], torch.stack(rows, 1)[..., :-1]
+
+
+class GradientEvidence:
+    """Gradient x activation of every class at one layer, from the gradients of what :func:`slopes_in_logits` gives.
+
+    Args:
+        layer: where.
+        output: of the layer's module for B photos.
+        reference: its map for reference photos, ``[B, D, h, w]``, for gradient x (activation minus reference).
+    """
+
+    def __init__(self, layer: Layer, output: Tensor, reference: Tensor | None = None) -> None:
+        self._layer, self._activation = layer, layer.to_map(output).float()
+        self._reference = reference
+        self._products: list[Tensor] = []  # [B, h, w, D] each: sums over the channels run along memory
+        self._differences: list[Tensor] = []
+
+    def add(self, slope: Tensor) -> None:
+        """Take the next gradient at the layer's output."""
+        gradient = self._layer.to_map(slope).float()
+        if self._reference is not None:
+            self._differences.append((gradient * (self._activation - self._reference)).sum(1))
+        self._products.append((gradient * self._activation).permute(0, 2, 3, 1))
+
+    def mixed(self, mixing: Tensor) -> tuple[Tensor, ...]:
+        """Sums over the channels, ``[B, n, h, w]`` each: of the product, of its positive part and, with a reference,
+
+        of gradient x (activation minus reference). ``mixing`` is ``[B, n, m]``.
+        """
+        whole, positive = [], []
+        for b, weights in enumerate(mixing):  # photo by photo: all classes of a batch at once would take much memory
+            product = torch.tensordot(weights, torch.stack([p[b] for p in self._products]), dims=1)
+            whole.append(product.sum(-1))
+            positive.append(product.clamp_(min=0).sum(-1))
+        pair = torch.stack(whole), torch.stack(positive)
+        if self._reference is None:
+            return pair
+        return *pair, torch.einsum("bcm,bmhw->bchw", mixing, torch.stack(self._differences, 1))

@@ -1,0 +1,447 @@
+"""F, the classifier to be explained: frozen, in eval mode, with its own preprocessing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vrx.classifier.activations import (
+    Activations,
+    GradientEvidence,
+    Target,
+    gradcam_of,
+    recording,
+    slopes_in_logits,
+)
+from vrx.classifier.architectures import Preprocessing, Resize, Source, build_network, preprocessing_of, resolve_name
+from vrx.classifier.layers import Hook, Layer, find_layers, hooked, layer_to_match, named_layers
+from vrx.errors import VRXError
+
+log = logging.getLogger("vrx")
+
+Precision = Literal["fp32", "bf16"]
+
+
+class Classifier(nn.Module):
+    """A frozen image classifier, seen through n classes of interest.
+
+    Args:
+        network: photo batch ``[B, 3, H, W]`` -> logits ``[B, C]``.
+        class_names: the n classes of interest.
+        class_indices: which of the C logits they are; None: C = n, and they are all.
+        preprocessing: the network's own.
+        name: of the architecture, for the fingerprint.
+        layers: modules whose feature maps are read, the last one for Grad-CAM; None: found by a probe.
+        precision: of the forward and backward passes; results are float32 in any case.
+
+    Raises:
+        VRXError: classes and logits do not fit, or the layers do not exist.
+    """
+
+    mean: Tensor
+    std: Tensor
+    class_indices: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        class_names: Sequence[str],
+        class_indices: Sequence[int] | None,
+        preprocessing: Preprocessing,
+        *,
+        name: str = "",
+        layers: Sequence[str] | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
+        super().__init__()
+        if precision not in get_args(Precision):
+            raise VRXError(f"classifier.precision={precision!r}: use fp32 or bf16.")
+        # channels last: three times faster for depthwise convolutions on a CPU, and what tensor cores want
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.name, self.precision = name, precision
+        self.class_names = tuple(class_names)
+        self.transform = preprocessing
+        size = preprocessing.input_size
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1), persistent=False)
+        indices = _checked_indices(class_indices, self.class_names, self._count_outputs())
+        self.register_buffer("class_indices", torch.tensor(indices), persistent=False)
+        self.layers: list[Layer] = (
+            find_layers(self.network, size) if layers is None else named_layers(self.network, layers, size)
+        )
+
+    def _count_outputs(self) -> int:
+        height, width = self.input_size
+        try:
+            with torch.no_grad():
+                output = self.network(torch.zeros(1, 3, height, width))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise VRXError(
+                f"{self.name or 'The network'} cannot read a photo of {height} x {width} pixels ({error}): "
+                "change classifier.input_size."
+            ) from error
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            raise VRXError(f"{self.name or 'The network'} gives no logits [B, C] but {type(output).__name__}.")
+        return output.shape[1]
+
+    # --- what F is
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.transform.input_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where F computes."""
+        return self.mean.device
+
+    @property
+    def match_layer(self) -> str:
+        """Name of the layer at stride 16 (transformers: at 3/4 of the depth), whose features match patches."""
+        return layer_to_match(self.layers)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides what F says: weights, architecture, preprocessing, classes, layers, precision."""
+        what = {
+            "name": self.name,
+            "network": type(self.network).__name__,
+            "preprocessing": self.transform.settings(),
+            "class_indices": self.class_indices.tolist(),
+            "layers": [asdict(layer) for layer in self.layers],
+            "precision": self.precision,
+        }
+        state = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+        for key, value in sorted(self.network.state_dict().items()):
+            state.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return state.hexdigest()
+
+    def train(self, mode: bool = True) -> Classifier:
+        """F never trains: eval mode whatever is asked."""
+        return super().train(False)
+
+    def save_weights(self, path: Path) -> None:
+        """Write the network's weights as safetensors: what ``classifier.checkpoint`` reads."""
+        state = {k: v.detach().cpu().clone().contiguous() for k, v in self.network.state_dict().items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        save_file(state, part)
+        part.replace(path)
+
+    def pixels(self, x: Tensor) -> NDArray[np.uint8]:
+        """Undo the normalisation: ``[B, 3, H, W]`` -> uint8 ``[B, H, W, 3]``."""
+        values = (x.detach().float() * self.std.to(x.device) + self.mean.to(x.device)) * 255
+        pictures: NDArray[np.uint8] = values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return pictures
+
+    def normalize(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """Inverse of :meth:`pixels`, on F's device."""
+        x = torch.from_numpy(np.array(pictures, order="C")).to(self.device).permute(0, 3, 1, 2).float() / 255
+        return (x - self.mean) / self.std
+
+    # --- what F says
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of interest, float32 ``[B, n]``, of normalised photos ``[B, 3, H, W]``."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
+        return logits[:, self.class_indices].float()
+
+    def inspect(
+        self,
+        x: Tensor,
+        gradients: bool | Sequence[str] = False,
+        layers: Sequence[str] | None = None,
+        target: Target = "centred",
+        gradcam: bool = True,
+        reference: Mapping[str, Tensor] | None = None,
+    ) -> Activations:
+        """Logits, feature maps and gradient evidence in one forward pass and at most one backward pass a class (one
+        fewer for targets that compare classes).
+
+        The graph starts at the earliest layer whose gradient is asked for: nothing before it is kept or
+        differentiated. Works inside ``no_grad`` and ``inference_mode`` too.
+
+        Args:
+            x: normalised photos ``[B, 3, H, W]``.
+            gradients: layers whose gradient x activation is wanted; True: all of ``layers``.
+            layers: names of the layers whose maps are wanted; None: all. Those of ``gradients`` come on top.
+            target: what is attributed by ``grad_act``, see :func:`vrx.classifier.activations.class_targets`.
+            gradcam: whether to make Grad-CAM (a backward pass through the head alone).
+            reference: maps of a reference photo (``maps`` of another call) for ``grad_diff``.
+
+        Raises:
+            VRXError: no such layer or target.
+        """
+        wanted = [layer.name for layer in self.layers] if layers is None else list(layers)
+        attributed = (wanted if gradients else []) if isinstance(gradients, bool) else list(gradients)
+        last = self.layers[-1]
+        chosen = self._chosen({*wanted, *attributed, *([last.name] if gradcam else [])})
+        from_here = self._chosen({*attributed, *([last.name] if gradcam else [])})
+        with recording():
+            x = x.detach().clone() if x.is_inference() else x.detach()
+            logits, outputs = self._captured(x, chosen, from_here)
+            cams = []
+            for c in range(len(self.class_names) if gradcam else 0):
+                (slope,) = torch.autograd.grad(logits[:, c].sum(), [outputs[last.name]], retain_graph=True)
+                cams.append(gradcam_of(last.to_map(slope), last.to_map(outputs[last.name].detach())))
+            evidence = self._gradient_evidence(
+                logits, target, [(layer, outputs[layer.name]) for layer in self._chosen(set(attributed))], reference
+            )
+        return Activations(
+            logits.detach(),
+            {
+                layer.name: layer.to_map(outputs[layer.name].detach()).float()
+                for layer in chosen
+                if layer.name in {*wanted, *evidence}
+            },
+            torch.stack(cams, 1) if cams else logits.new_zeros(len(x), 0, *last.grid),
+            *({name: values[kind] for name, values in evidence.items()} for kind in range(3 if reference else 2)),
+        )
+
+    def _gradient_evidence(
+        self,
+        logits: Tensor,
+        target: Target,
+        outputs: Sequence[tuple[Layer, Tensor]],
+        reference: Mapping[str, Tensor] | None,
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """What :class:`GradientEvidence` makes of each layer; one backward pass a class, or one fewer."""
+        if not outputs:
+            return {}
+        made = [
+            GradientEvidence(layer, output.detach(), reference.get(layer.name) if reference else None)
+            for layer, output in outputs
+        ]
+        differentiated, mixing = slopes_in_logits(logits, target)
+        for value in differentiated.unbind(1):
+            slopes = torch.autograd.grad(value.sum(), [output for _, output in outputs], retain_graph=True)
+            for evidence, slope in zip(made, slopes, strict=True):
+                evidence.add(slope)
+        return {layer.name: evidence.mixed(mixing) for (layer, _), evidence in zip(outputs, made, strict=True)}
+
+    def gradcam(self, x: Tensor) -> Tensor:
+        """Grad-CAM (Selvaraju et al. 2017) of each logit of interest at the last layer, ``[B, n, h, w]``, >= 0."""
+        return self.inspect(x, layers=[]).gradcam
+
+    def layer_gradient(self, x: Tensor, layer: str, index: int) -> Tensor:
+        """Gradient of one logit of interest at a layer, summed over space.
+
+        Args:
+            x: normalised photos ``[B, 3, H, W]``.
+            layer: one of ``layers``.
+            index: the class, among those of interest.
+
+        Returns:
+            ``[B, D]``.
+        """
+        (where,) = self._chosen({layer})
+        with recording():
+            x = x.detach().clone() if x.is_inference() else x.detach()
+            logits, outputs = self._captured(x, [where], [where])
+            (slope,) = torch.autograd.grad(logits[:, index].sum(), [outputs[layer]])
+        return where.to_map(slope).float().sum((2, 3))
+
+    def _chosen(self, names: set[str]) -> list[Layer]:
+        """The layers of these names, in the order in which they run."""
+        unknown = names - {layer.name for layer in self.layers}
+        if unknown:
+            raise VRXError(
+                f"F has no layer {', '.join(sorted(unknown))}: use {', '.join(layer.name for layer in self.layers)}, "
+                "or name others with classifier.layers=[...]."
+            )
+        return [layer for layer in self.layers if layer.name in names]
+
+    def _captured(self, x: Tensor, layers: Sequence[Layer], graph: Sequence[Layer]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits, and outputs of ``layers``; those of ``graph`` can be differentiated.
+
+        The rest of the network goes on with a copy, so that in-place operations do not touch what was captured.
+        """
+        outputs: dict[str, Tensor] = {}
+        differentiable = {layer.name for layer in graph}
+
+        def capture(name: str) -> Hook:
+            def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+                if name in differentiable and not output.requires_grad:
+                    output = output.detach().clone().requires_grad_()  # the graph starts here
+                outputs[name] = output
+                return output.clone()
+
+            return hook
+
+        with hooked(self.network, {layer.name: capture(layer.name) for layer in layers}):
+            return self(x), outputs
+
+    # --- F's head on one feature vector
+
+    @torch.no_grad()
+    def head_values(self, features: Tensor) -> Tensor:
+        """F's own logits of interest for pooled features of the last layer.
+
+        These are F's logits when its last map is f everywhere: W f + b where the head is global average pooling
+        and a linear layer (after a norm, perhaps); other convolutional networks are asked. A transformer's last
+        norm and linear layer are applied to f as if it were the token that they read: a "logit lens", what the
+        patch says by itself; an approximation, for it leaves the last block out.
+
+        Args:
+            features: ``[K, D]``, D the channels of the last layer.
+
+        Returns:
+            float32 ``[K, n]``.
+        """
+        features = features.to(self.device, torch.float32)
+        if self._head is None:
+            parts = [self._ask_head(part) for part in features.split(64) if len(part)]
+            return torch.cat(parts) if parts else features.new_zeros(0, len(self.class_names))
+        return self._apply_head(features, *self._head)
+
+    def _apply_head(self, features: Tensor, linear: nn.Linear, norm: nn.LayerNorm | None) -> Tensor:
+        if norm is not None:
+            features = F.layer_norm(features, features.shape[1:], norm.weight, norm.bias, norm.eps)
+        return linear(features)[:, self.class_indices].float()
+
+    @cached_property
+    def _head(self) -> tuple[nn.Linear, nn.LayerNorm | None] | None:
+        """The linear layer (and norm before it) that turn a pooled feature into logits, where they do it alone."""
+        ran = self._ran_modules()
+        last = self.layers[-1]
+        linear = next((m for m in reversed(ran) if isinstance(m, nn.Linear)), None)
+        if linear is None or linear.in_features != last.channels:
+            return None
+        norm = next((m for m in reversed(ran) if isinstance(m, nn.LayerNorm)), None)
+        if norm is not None and tuple(norm.normalized_shape) != (last.channels,):
+            norm = None
+        if last.layout == "tokens":
+            return linear, norm
+        probe = torch.randn(4, last.channels, generator=torch.Generator().manual_seed(0)).to(self.device)
+        asked = self._ask_head(probe)
+        for candidate in (None, norm):
+            if torch.allclose(self._apply_head(probe, linear, candidate), asked, rtol=1e-2, atol=1e-3):
+                return linear, candidate
+        return None
+
+    def _ran_modules(self) -> list[nn.Module]:
+        """Modules without children, in the order in which they ran."""
+        ran: list[nn.Module] = []
+
+        def record(module: nn.Module, args: Any, output: Any) -> None:
+            ran.append(module)
+
+        leaves: dict[str, Hook] = {
+            name: record for name, module in self.network.named_modules() if name and not any(module.children())
+        }
+        with hooked(self.network, leaves), torch.no_grad():
+            self(torch.zeros(1, 3, *self.input_size, device=self.device))
+        return ran
+
+    def _ask_head(self, features: Tensor) -> Tensor:
+        last = self.layers[-1]
+
+        def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            return last.constant(features.to(output.dtype), output)
+
+        with hooked(self.network, {last.name: replace}):
+            return self(torch.zeros(1, 3, *self.input_size, device=self.device))
+
+
+def _checked_indices(indices: Sequence[int] | None, names: Sequence[str], outputs: int) -> list[int]:
+    """Which logits are of interest."""
+    if not names or len(set(names)) != len(names):
+        raise VRXError(f"data.classes={list(names)}: give one or more different class names.")
+    if indices is None:
+        if outputs != len(names):
+            raise VRXError(
+                f"The classifier has {outputs} outputs and there are {len(names)} classes of interest: give "
+                f"data.class_indices (which outputs they are), or a classifier.checkpoint of {len(names)} classes."
+            )
+        return list(range(outputs))
+    indices = [int(i) for i in indices]
+    outside = [i for i in indices if not 0 <= i < outputs]
+    if len(indices) != len(names) or len(set(indices)) != len(indices) or outside:
+        raise VRXError(
+            f"data.class_indices={indices} for the classes {', '.join(names)}: give {len(names)} different numbers "
+            f"from 0 to {outputs - 1}."
+        )
+    return indices
+
+
+def load_classifier(
+    name: str,
+    class_names: Sequence[str],
+    class_indices: Sequence[int] | None = None,
+    checkpoint: str | Path | None = None,
+    *,
+    source: Source | None = None,
+    pretrained: bool = True,
+    num_classes: int | None = None,
+    input_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    crop_pct: float | None = None,
+    resize: Resize = "shorter",
+    model_kwargs: Mapping[str, Any] | None = None,
+    layers: Sequence[str] | None = None,
+    precision: Precision = "fp32",
+) -> Classifier:
+    """Any timm or torchvision classifier as F.
+
+    Args:
+        name: of the architecture; ``timm/...`` or ``torchvision/...`` says whose, where both have one.
+        class_names: the n classes of interest.
+        class_indices: their outputs; None: the network has n outputs, and they are all of interest.
+        checkpoint: local weights (safetensors, or torch without pickled code); goes before ``pretrained``.
+        source: whose architecture, where the name has no prefix.
+        pretrained: download the published weights.
+        num_classes: outputs of the network; None: n without ``class_indices``, else the architecture's own number.
+        input_size: side of the square input in pixels; None: the network's own, like all that follows.
+        mean: of the channels.
+        std: of the channels.
+        crop_pct: side of the centre crop, share of the resized shorter side.
+        resize: ``shorter`` (then centre crop), ``squash`` (the whole photo, aspect not kept) or ``none``.
+        model_kwargs: handed to the architecture.
+        layers: modules to read instead of those that a probe finds.
+        precision: ``fp32`` or ``bf16``.
+
+    Raises:
+        VRXError: anything of this that does not exist, cannot be had or does not fit.
+    """
+    if num_classes is None and class_indices is None:
+        num_classes = len(class_names)
+    network = build_network(
+        name,
+        num_classes,
+        source=source,
+        checkpoint=checkpoint,
+        pretrained=pretrained,
+        input_size=input_size,
+        model_kwargs=model_kwargs,
+    )
+    if checkpoint is None and not pretrained:
+        log.warning("%s has random weights: nobody has trained it yet.", name)
+    preprocessing = preprocessing_of(
+        network, name, source, input_size=input_size, mean=mean, std=std, crop_pct=crop_pct, resize=resize
+    )
+    return Classifier(
+        network,
+        class_names,
+        class_indices,
+        preprocessing,
+        name=":".join(resolve_name(name, source)) + json.dumps(dict(model_kwargs or {}), sort_keys=True, default=str),
+        layers=layers,
+        precision=precision,
+    )

@@ -1,0 +1,213 @@
+"""Variants of a photo and what F says of each: a concept masked (3.2.2), a concept moved elsewhere (4.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vrx.classifier.classifier import Classifier
+from vrx.edits import Editor, far_offset
+from vrx.graphs.scg import PhotoGraphs
+from vrx.structures import UNMATCHED, Patches
+
+LARGEST = 0.15  # share of the photo: larger patches are not moved
+
+
+@dataclass(frozen=True)
+class Variants:
+    """What becomes of B photos when one matched patch after the other is edited away, at most V a photo.
+
+    Args:
+        drop: nodes that lose their patch in each variant, bool ``[B, V, n, N]``: those of the edited patch and, in
+            every hypothesis alike, those whose patch is covered by it.
+        logits: of F on the edited photo, ``[B, V, n]``.
+        valid: which places hold a variant, bool ``[B, V]``.
+        of_node: the variant in which each node's own patch is edited away, int64 ``[B, n, N]``; -1 for dummies, and
+            for nodes that were not asked about.
+        masks: what was edited away of each photo, bool ``[V_b, H, W]`` each.
+    """
+
+    drop: Tensor
+    logits: Tensor
+    valid: Tensor
+    of_node: Tensor
+    masks: list[Tensor]
+
+
+def asked_patches(matched: NDArray[np.int64], predicted: int, limit: int, seed: int = 0) -> NDArray[np.int64]:
+    """Which patches of one photo to edit away: those of the predicted class' nodes first, then others at random.
+
+    The draw depends on the photo's own matches and the seed, not on the photos beside it.
+
+    Args:
+        matched: ``[n, N]``.
+        predicted: the class that F predicts.
+        limit: how many at most; 0: all.
+        seed: of the draw.
+
+    Returns:
+        Distinct patch indices, sorted, ``[V]``.
+    """
+    used = np.unique(matched[matched != UNMATCHED])
+    first = np.isin(used, matched[predicted])
+    order = np.argsort(np.random.default_rng([seed, *used]).random(len(used)) - first)
+    return np.sort(used[order[: limit or len(used)]])
+
+
+def covered_by(edited: NDArray[np.int64], matched: NDArray[np.int64], patches: Patches, share: float = 0.5) -> Tensor:
+    """Which nodes of one photo lose their patch with each edit.
+
+    Args:
+        edited: patch indices ``[V]``.
+        matched: ``[n, N]``.
+        share: a node is covered when this share of its patch's pixels is gone.
+
+    Returns:
+        bool ``[V, n, N]``.
+    """
+    used = np.unique(matched[matched != UNMATCHED])
+    if not len(used) or not len(edited):
+        return torch.zeros(len(edited), *matched.shape, dtype=torch.bool)
+    masks = patches.select(used).masks
+    return _at_nodes(covered(masks[np.searchsorted(used, edited)], masks, share), used, matched)
+
+
+def covered(these: NDArray[np.bool_], masks: NDArray[np.bool_], share: float = 0.5) -> NDArray[np.bool_]:
+    """Whether each of ``these``, ``[V, H, W]``, covers a share of each of the masks, ``[K, H, W]``; ``[V, K]``."""
+    over, under = (m.reshape(len(m), m.shape[1] * m.shape[2]).astype(np.float32) for m in (these, masks))
+    return np.asarray(over @ under.T >= share * under.sum(1))
+
+
+def _at_nodes(values: NDArray[np.bool_], used: NDArray[np.int64], matched: NDArray[np.int64]) -> Tensor:
+    """Values of the used patches, ``[V, K]``, at the nodes matched to them, ``[V, n, N]``; False at dummies."""
+    place = np.searchsorted(used, matched).clip(max=len(used) - 1)
+    return torch.from_numpy(values[:, place] & (matched != UNMATCHED))
+
+
+def ask_edited(classifier: Classifier, editor: Editor, x: Tensor, masks: Tensor, batch: int = 64) -> Tensor:
+    """F's logits on edits of one photo.
+
+    Args:
+        x: the photo ``[3, H, W]``.
+        masks: what to delete in each edit, bool ``[V, H, W]``.
+
+    Returns:
+        ``[V, n]`` on the CPU.
+    """
+    with torch.inference_mode():
+        answers = [classifier(editor.delete(x[None], part)).cpu() for part in masks.split(batch) if len(part)]
+    return torch.cat(answers) if answers else torch.zeros(0, len(classifier.class_names))
+
+
+def concept_variants(
+    classifier: Classifier,
+    editor: Editor,
+    x: Tensor,
+    graphs: PhotoGraphs,
+    limit: int = 0,
+    seed: int = 0,
+    ask: bool = True,
+) -> Variants:
+    """Delete matched patches of each photo, one after the other, and ask F.
+
+    Args:
+        x: normalised photos ``[B, 3, H, W]``.
+        graphs: their graphs.
+        limit: patches a photo at most, those of the predicted class first; 0: all.
+        seed: of the choice among the others.
+        ask: False: F is not asked, ``logits`` are NaN.
+    """
+    matched = graphs.matched
+    size, n, num = matched.shape
+    most = min(limit or n * num, n * num)
+    drop = torch.zeros(size, most, n, num, dtype=torch.bool)
+    logits = torch.zeros(size, most, n)
+    valid = torch.zeros(size, most, dtype=torch.bool)
+    of_node = torch.full((size, n, num), -1)
+    every = []
+    for b, patches in enumerate(graphs.patches):
+        edited = asked_patches(matched[b], int(graphs.logits[b].argmax()), most, seed)
+        count = len(edited)
+        masks = torch.from_numpy(patches.select(edited).masks)
+        logits[b, :count] = ask_edited(classifier, editor, x[b], masks) if ask else torch.nan
+        drop[b, :count], valid[b, :count] = covered_by(edited, matched[b], patches), True
+        place = np.searchsorted(edited, matched[b]).clip(max=max(count - 1, 0))
+        asked = (edited[place] == matched[b]) if count else np.zeros((n, num), bool)
+        of_node[b] = torch.from_numpy(np.where(asked & (matched[b] != UNMATCHED), place, -1))
+        every.append(masks)
+    return Variants(drop, logits, valid, of_node, every)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What becomes of B photos when one matched patch after the other is moved to where it does not belong.
+
+    The moved patch shows what it showed before: only its place, and so its relations, differ.
+
+    Args:
+        centroids: of the nodes in each variant, float32 ``[B, M, n, N, 2]``.
+        drop: nodes whose patch the moved one covers at its new place, bool ``[B, M, n, N]``.
+        logits: of F on the edited photo, ``[B, M, n]``.
+        valid: which places hold a variant, bool ``[B, M]``.
+    """
+
+    centroids: Tensor
+    drop: Tensor
+    logits: Tensor
+    valid: Tensor
+
+
+def concept_moves(
+    classifier: Classifier, editor: Editor, x: Tensor, graphs: PhotoGraphs, count: int, seed: int = 0
+) -> Moves:
+    """Move random matched patches of each photo far away, one at a time, and ask F.
+
+    Args:
+        x: normalised photos ``[B, 3, H, W]``.
+        graphs: their graphs.
+        count: M, moves a photo at most.
+        seed: of the choice of patches and places; with it, a photo's moves depend on its own matches alone.
+    """
+    size, n, num = graphs.matched.shape
+    centroids = graphs.scg.centroids.unsqueeze(1).repeat(1, count, 1, 1, 1)
+    drop = torch.zeros(size, count, n, num, dtype=torch.bool)
+    logits, valid = torch.zeros(size, count, n), torch.zeros(size, count, dtype=torch.bool)
+    for b, patches in enumerate(graphs.patches):
+        matched = graphs.matched[b]
+        used = np.unique(matched[matched != UNMATCHED])
+        masks = patches.select(used).masks
+        along = covered(masks, masks)  # what goes with a patch that is moved
+        chosen, offsets = _far_places(masks, along, count, np.random.default_rng([seed, *used]))
+        if not chosen:
+            continue
+        made = len(chosen)
+        moved = torch.from_numpy(masks[chosen])
+        edited, now = editor.move(x[b : b + 1].expand(made, -1, -1, -1), moved, torch.tensor(offsets))
+        with torch.inference_mode():
+            logits[b, :made] = classifier(edited).float().cpu()
+        valid[b, :made] = True
+        goes = _at_nodes(along[chosen], used, matched)
+        ways = torch.tensor([(dx / patches.shape[1], dy / patches.shape[0]) for dx, dy in offsets])
+        centroids[b, :made] += goes.unsqueeze(-1) * ways[:, None, None]
+        drop[b, :made] = _at_nodes(covered(now.cpu().numpy(), masks), used, matched) & ~goes
+    return Moves(centroids, drop, logits, valid)
+
+
+def _far_places(
+    masks: NDArray[np.bool_], along: NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Which patches are moved, ``count`` at most, and by how many pixels (right, down) each."""
+    chosen, offsets = [], []
+    small = np.flatnonzero([0 < mask.mean() <= LARGEST for mask in masks])
+    for k in rng.permutation(small).tolist():
+        offset = far_offset(masks[k], masks[~along[k]].any(0) & ~masks[k], rng)
+        if offset is not None:
+            chosen.append(k)
+            offsets.append(offset)
+        if len(chosen) == count:
+            break
+    return chosen, offsets

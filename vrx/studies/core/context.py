@@ -1,0 +1,70 @@
+"""The studies of 4.2 to 4.4: does the explanation hold, and does it help?
+
+``diagnose.py`` builds a :class:`StudyContext` from a finished run and calls the study that ``study=<name>`` names: a
+class, the ``_target_`` of ``conf/study/<name>.yaml``, built from the keys of that file, with
+``__call__(self, context: StudyContext) -> dict[str, float]``. What a study leaves in ``context.folder``:
+
+* ``records.jsonl``: one line a photo or edit, appended as soon as it is known
+  (:class:`~vrx.studies.core.records.Records`);
+  the same command reads them and goes on,
+* ``results.json`` and ``results.csv``: the result table (:func:`~vrx.studies.core.records.write_results`),
+* ``metrics.json``: flat name -> number, what the call returns,
+* ``index.html``: one page with pictures (:func:`~vrx.studies.core.page.write_page`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from vrx.data.scg_datamodule import PhotoSource
+from vrx.explain.explainer import Explainer
+from vrx.storage import digest
+
+COUNTS = ("max_photos", "max_edits", "errors_per_cause", "calibration_errors", "seeds", "examples")
+"""Settings of studies that decide how many records there are, not what is in them."""
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """What every study gets.
+
+    Args:
+        explainer: of the run: F, the concept bank, the GRN, the editor.
+        source: the run's photos by split, as its config (and ``data`` of the command) says.
+        config: the whole config of the run, plain.
+        folder: where the study leaves its results; exists.
+        settings: of the study itself, plain: the keys of ``conf/study/<name>.yaml``.
+    """
+
+    explainer: Explainer
+    source: PhotoSource
+    config: Mapping[str, Any]
+    folder: Path
+    settings: Mapping[str, Any]
+
+    def key(self, **decisive: Any) -> str:
+        """Hash of the run, the study's settings and ``decisive``: records under another key are of another study.
+
+        How many photos, edits, errors or seeds (``COUNTS``) does not count: a widened study keeps what it has.
+        """
+        weights = digest({k: v.double().sum().item() for k, v in self.explainer.grn.state_dict().items()})
+        return digest(
+            {
+                "classifier": self.explainer.classifier.fingerprint,
+                "bank": self.explainer.bank.digest,
+                "grn": weights,
+                "contributions": self.explainer.method,
+                "editor": self.explainer.editor.settings(),
+                "settings": {k: v for k, v in self.settings.items() if k not in COUNTS},
+                "decisive": decisive,
+            }
+        )
+
+
+class Study(Protocol):
+    """A study: built from its config, called with a run."""
+
+    def __call__(self, context: StudyContext) -> dict[str, float]: ...

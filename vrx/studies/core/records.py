@@ -1,0 +1,90 @@
+"""What a study leaves on disk: records as it goes, tables and metrics at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vrx.storage import write_text
+
+
+class Records:
+    """One JSON object a line, appended as soon as it is known; what another interrupted study left is read back.
+
+    Args:
+        path: the file, made on the first record.
+        key: of the settings (:meth:`StudyContext.key`): lines under another key are left alone.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+        self._known: dict[str, dict[str, Any]] = {}
+        text = path.read_text() if path.exists() else ""
+        for line in text.splitlines():
+            record = _parsed(line)  # None: the line during which the last try was killed
+            if record is not None and record.get("key") == key:
+                self._known[record["name"]] = record["value"]
+        self._torn = bool(text) and not text.endswith("\n")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        return self._known[name]
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, name: str, value: Mapping[str, Any]) -> None:
+        """Keep a record: of one photo, or of one edit."""
+        line = json.dumps({"key": self.key, "name": name, "value": finite(value)}, allow_nan=False)
+        with self.path.open("a") as file:
+            file.write(("\n" if self._torn else "") + line + "\n")
+        self._torn = False
+        self._known[name] = json.loads(line)["value"]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and {"key", "name", "value"} <= record.keys() else None
+
+
+def finite(value: Any) -> Any:
+    """The same with None for every number that is not finite, and numpy's numbers as plain ones."""
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_results(folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]) -> None:
+    """Write ``results.json``, ``results.csv`` (the same table) and ``metrics.json``.
+
+    Args:
+        folder: of the study.
+        rows: of the result table; columns are the keys in order of first appearance.
+        metrics: flat name -> number; what is not finite is left out.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows([finite(row) for row in rows])
+    numbers = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    for name, text in (
+        ("results.json", json.dumps(finite(list(rows)), indent=1)),
+        ("results.csv", buffer.getvalue()),
+        ("metrics.json", json.dumps(numbers, indent=1)),
+    ):
+        write_text(folder / name, text)

@@ -1,0 +1,114 @@
+"""What the dataset fix came to: accuracy by training set, gains paired by seed, and how good the advice was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from vrx.studies.diagnosis.planting import CAUSES, UNSEEN
+
+SETTINGS = ("base", "setting1", "setting2")
+
+
+def accuracy(answers: ArrayLike) -> float:
+    """Share of right answers among counts ``[n (true), P (pose), n (answer)]``."""
+    counts = np.asarray(answers)
+    return float(np.trace(counts.sum(1)) / counts.sum())
+
+
+def gains(accuracies: Mapping[str, ArrayLike]) -> dict[str, float]:
+    """Gains over the base, paired by seed, with 95 % t intervals, and a paired t-test of setting 1 against setting 2.
+
+    Args:
+        accuracies: of each of ``SETTINGS``, one a seed, in [0, 1].
+    """
+    values = {name: np.asarray(accuracies[name], float) for name in SETTINGS}
+    found: dict[str, float] = {f"accuracy/{name}": float(v.mean()) for name, v in values.items()}
+    for name in SETTINGS[1:]:
+        gain = values[name] - values["base"]
+        half = float(stats.t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / math.sqrt(len(gain)))
+        mean = float(gain.mean())
+        found |= {f"gain/{name}": mean, f"gain/{name}_low": mean - half, f"gain/{name}_high": mean + half}
+    difference = values["setting1"] - values["setting2"]
+    if np.ptp(difference) == 0:  # no spread: the test has no scale
+        found["gain/p_value"] = 1.0 if difference[0] == 0 else 0.0
+    else:
+        found["gain/p_value"] = float(stats.ttest_1samp(difference, 0.0).pvalue)
+    return found
+
+
+def advice_scores(asked: set[tuple[int, str]], own: Sequence[str], poses: Sequence[str]) -> tuple[float, float]:
+    """How good the recommended (class, pose) pairs are: what is missing in training is known.
+
+    Args:
+        asked: label and pose of what was recommended.
+        own: the one pose of each class in training.
+        poses: all of them.
+
+    Returns:
+        Precision: share of ``asked`` that is missing, NaN when nothing was asked. Recall: share of what is missing that
+        was asked for.
+    """
+    missing = {(c, pose) for c, old in enumerate(own) for pose in poses if pose != old}
+    hits = len(asked & missing)
+    return hits / len(asked) if asked else math.nan, hits / len(missing) if missing else math.nan
+
+
+def diagnosis_scores(errors: Sequence[Mapping[str, Any]], own: Sequence[str]) -> dict[str, float]:
+    """How often errors in poses that training lacks, and in those that it has, are called unseen.
+
+    Args:
+        errors: with ``true``, ``pose`` and ``cause``.
+        own: the one pose of each class in training.
+
+    Returns:
+        ``unseen/missing_poses`` and ``unseen/old_poses``, in [0, 1]; without the one for which there is no error.
+    """
+    found = {}
+    for name, old in (("missing_poses", False), ("old_poses", True)):
+        causes = [e["cause"] for e in errors if (e["pose"] == own[e["true"]]) == old]
+        if causes:
+            found[f"unseen/{name}"] = causes.count(UNSEEN) / len(causes)
+    return found
+
+
+def measured(runs: Sequence[Mapping[str, Any]], own: Sequence[str], poses: Sequence[str]) -> dict[str, float]:
+    """All metrics of the study.
+
+    Args:
+        runs: of each seed, with ``answers``, ``errors`` and ``wanted``.
+        own: the one pose of each class in training.
+        poses: all of them.
+    """
+    metrics = gains({name: [accuracy(run["answers"][name]) for run in runs] for name in SETTINGS})
+    scores = np.array([advice_scores({(c, pose) for c, pose, _ in run["wanted"]}, own, poses) for run in runs])
+    for name, values in zip(("advice/precision", "advice/recall"), scores.T, strict=True):
+        known = values[np.isfinite(values)]
+        if len(known):
+            metrics[name] = float(known.mean())
+    metrics["errors/mean"] = float(np.mean([len(run["errors"]) for run in runs]))
+    return metrics | diagnosis_scores([error for run in runs for error in run["errors"]], own)
+
+
+def result_table(runs: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row a seed: accuracy of each training set, causes of the errors, and what was added."""
+    return [
+        {
+            "seed": run["seed"],
+            **{name: accuracy(run["answers"][name]) for name in SETTINGS},
+            "errors": len(run["errors"]),
+            **{cause: sum(e["cause"] == cause for e in run["errors"]) for cause in CAUSES},
+            "added": said(run["wanted"], class_names),
+        }
+        for run in runs
+    ]
+
+
+def said(wanted: Sequence[Sequence[Any]], class_names: Sequence[str]) -> str:
+    """The photos added in setting 1, in words."""
+    return ", ".join(f"{count} {class_names[c]} in pose {pose}" for c, pose, count in wanted) or "none"

@@ -1,0 +1,98 @@
+"""How new a photo is to F: distance of its features to those of the nearest training photos, in units of the usual.
+
+Deep k-nearest neighbours (Sun et al., ICML 2022) at several depths: early layers notice another layout of the frame
+(no horizon, another camera), the last one another object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vrx.classifier.classifier import Classifier
+
+DEPTHS = 4  # layers looked at, evenly spread, the last one among them
+NEIGHBOURS = 5
+Features = NDArray[np.float64]
+
+
+def depths(classifier: Classifier) -> list[str]:
+    """Names of the layers that are looked at, in the order in which they run; ``DEPTHS`` of them, some twice if few."""
+    names = [layer.name for layer in classifier.layers]
+    return [names[round((i + 1) * len(names) / DEPTHS) - 1] for i in range(DEPTHS)]
+
+
+def features_of(classifier: Classifier, x: Tensor) -> list[Features]:
+    """Mean and maximum over the frame of F's maps at each depth.
+
+    Args:
+        classifier: F.
+        x: normalised photos, ``[B, 3, H, W]``.
+
+    Returns:
+        ``DEPTHS`` arrays ``[B, 2 D]``, D the channels there.
+    """
+    names = depths(classifier)
+    maps = classifier.inspect(x, layers=list(dict.fromkeys(names)), gradcam=False).maps
+    pooled = {name: torch.cat([m.mean((2, 3)), m.amax((2, 3))], 1).double().cpu().numpy() for name, m in maps.items()}
+    return [pooled[name] for name in names]
+
+
+class Novelty:
+    """What is usual among training photos, and how far from it a photo is.
+
+    Args:
+        features: of the training photos, ``DEPTHS`` arrays ``[P, 2 D]``.
+        labels: of the training photos, int ``[P]``.
+    """
+
+    def __init__(self, features: Sequence[Features], labels: NDArray[np.int64]) -> None:
+        self._labels = np.asarray(labels)
+        self._mean = [f.mean(0) for f in features]
+        self._scale = [np.maximum(f.std(0), 1e-6) for f in features]
+        self._known = [(f - m) / s for f, m, s in zip(features, self._mean, self._scale, strict=True)]
+        classes: list[int | None] = [None, *np.unique(self._labels).tolist()]
+        self._usual = {c: [self._usual_at(depth, c) for depth in range(len(features))] for c in classes}
+
+    def _usual_at(self, depth: int, label: int | None) -> float:
+        """Median over a class' training photos of the distance to the nearest others of the class; NaN: fewer than two.
+
+        ``label`` None: over all photos, to the nearest of any class.
+        """
+        own = self._known[depth][self._of(label)]
+        if len(own) < 2:
+            return float("nan")
+        return float(np.median([_nearest(np.delete(own, i, 0), one) for i, one in enumerate(own)]))
+
+    def _of(self, label: int | None) -> NDArray[np.bool_]:
+        return np.ones(len(self._labels), bool) if label is None else self._labels == label
+
+    def __call__(self, features: Sequence[Features], label: int | None = None) -> NDArray[np.float64]:
+        """How new a photo is at each depth.
+
+        Args:
+            features: of the photo, ``DEPTHS`` arrays ``[2 D]``.
+            label: the class whose training photos it is compared with; None: all.
+
+        Returns:
+            Logarithm of the distance over the usual one, ``[DEPTHS]``: 0 is as usual, 0.7 twice as far; NaN: unknown.
+        """
+        found = []
+        for depth, values in enumerate(features):
+            own, usual = self._known[depth][self._of(label)], self._usual.get(label, [float("nan")] * len(features))
+            if not len(own) or not usual[depth] > 0:
+                found.append(float("nan"))
+                continue
+            place = (values - self._mean[depth]) / self._scale[depth]
+            found.append(float(np.log(max(_nearest(own, place), 1e-9) / usual[depth])))
+        return np.array(found)
+
+
+def _nearest(known: Features, place: Features) -> float:
+    """Mean root-mean-square distance of the nearest few of ``[P, D]`` from ``[D]``."""
+    distances = np.sqrt(((known - place) ** 2).mean(1))
+    return float(np.sort(distances)[:NEIGHBOURS].mean())

@@ -1,0 +1,227 @@
+"""Plants causes into real photos: exemplars of another class pasted on or clear of what F knows, and turned photos.
+
+The counterpart of :class:`~vrx.studies.diagnosis.planting.RenderedPlanter` where no scene can be rendered again. A
+pasted cause is artificial: *shared* and *false alarm* differ in nothing but where the same exemplars are put, but
+*unseen* differs from both in that nothing is pasted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+from scipy.signal import fftconvolve
+from torch import Tensor
+
+from vrx.data.images import Photo
+from vrx.data.scg_datamodule import PhotoSource
+from vrx.edits import Editor, gaussian_blur, shifted
+from vrx.studies.core.exemplars import Donor, Donors, placed_patch
+from vrx.studies.core.views import View, Viewer
+from vrx.studies.diagnosis.planting import CAUSES, CLEAR, FALSE_ALARM, SHARED, UNSEEN, Attempt
+
+ON = 0.5  # a paste is on a patch when at least this share of the smaller of the two lies in both
+PASTES = 3  # exemplars pasted at most
+VERSION = 2  # of how it is done, for the key of the records
+SMALL = 3  # a photo seen from far away has this fraction of its side
+LAYOUTS = (
+    "turned by 90 degrees", "turned by 180 degrees", "turned by 270 degrees", "upside down", "far away",
+    "sheared to the left", "sheared to the right",
+)  # fmt: skip
+Mask = NDArray[np.bool_]
+
+
+class PastedPlanter:
+    """Plants causes by pasting good exemplars of another class, and by layouts that no training photo has.
+
+    Args:
+        viewer: of the run; it says where the concepts of a photo's own class are.
+        source: reads the photos.
+        donors: exemplars, from the discovery photos.
+        editor: the run's; pastes are feathered as in every other study.
+        seed: of every choice.
+    """
+
+    told = (
+        "Errors with a planted cause: good exemplars of another class are pasted on a patch that speaks for the true "
+        "class (shared) or clear of all such patches (false alarm), or the photo is turned, sheared or made small "
+        "(unseen). F was right before. Such causes are artificial: the numbers vouch for errors of these kinds, not "
+        "for the causes of the real errors."
+    )
+
+    def __init__(self, viewer: Viewer, source: PhotoSource, donors: Donors, editor: Editor, seed: int = 0) -> None:
+        self._viewer, self._source, self._donors, self._editor, self._seed = viewer, source, donors, editor, seed
+        self._speaking = lru_cache(maxsize=4096)(self._look)
+        self._patch = lru_cache(maxsize=512)(donors.patch)
+
+    @staticmethod
+    def settings() -> dict[str, Any]:
+        """What determines a planted photo, for the key of the records."""
+        return {"version": VERSION, "on": ON, "clear": CLEAR, "pastes": PASTES, "small": SMALL, "layouts": LAYOUTS}
+
+    def attempts(
+        self, photos: Sequence[Photo], cause: str, trials: int, skip: Callable[[str], bool] = lambda name: False
+    ) -> Iterator[Attempt]:
+        """Changes of one cause: every photo once, in random order, then every photo again, up to ``trials`` times.
+
+        Args:
+            photos: to change.
+            cause: one of ``CAUSES``.
+            trials: changes of each photo.
+            skip: names that are not made, because they are known to have failed.
+        """
+        for trial in range(trials):
+            order = np.random.default_rng([self._seed, CAUSES.index(cause), trial]).permutation(len(photos))
+            for number in order.tolist():
+                photo = photos[number]
+                name = f"pasted {'/'.join(Path(photo.path).parts[-3:])} {cause} {trial}"
+                rng = np.random.default_rng([self._seed, *hashlib.sha256(name.encode()).digest()])
+                made = None if skip(name) else self._plant(photo, cause, rng)
+                if made is not None:
+                    x, donor, detail = made
+                    yield Attempt(name, photo, cause, donor, self._viewer.pixels(x), detail, x)
+
+    def _plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None, str] | None:
+        x = self._viewer.normalised(self._source.read(photo))
+        if cause == UNSEEN:
+            layout = str(rng.choice(LAYOUTS))
+            return relaid(x, layout, self._editor), None, layout
+        return self._paste(x, photo, cause, rng)
+
+    def _look(self, photo: Photo) -> tuple[Mask, ...]:
+        view = self._viewer(self._viewer.normalised(self._source.read(photo)))
+        return speaking(view, photo.label)
+
+    def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int, str] | None:
+        """Exemplars of one other class, one to ``PASTES`` of them; None where not even the first finds a place."""
+        names = self._source.class_names
+        own = self._speaking(photo)
+        label = int(rng.choice([c for c in range(len(names)) if c != photo.label]))
+        stock = self._stock(label)
+        if not own or not stock:
+            return None
+        wanted = int(rng.integers(1, PASTES + 1))
+        taken = np.zeros(x.shape[1:], bool)
+        done = []
+        for concept in rng.permutation(stock)[:wanted].tolist():
+            donor = self._exemplar(label, concept, rng)
+            other, patch = self._patch(donor)
+            place = self._place(cause, patch, own, taken, rng)
+            if place is None:
+                continue
+            layer, changed = placed_patch(other, patch, place)
+            x = self._editor.paste(x[None], torch.from_numpy(changed)[None], layer[None])[0]
+            taken |= changed
+            done.append(str(concept + 1))
+        where = "on" if cause == SHARED else "clear of"
+        told = f"{names[label]}'s concepts {', '.join(done)} {where} concepts of {names[photo.label]}"
+        return (x, label, told) if done else None
+
+    def _stock(self, label: int) -> list[int]:
+        """Concepts of a class that have an exemplar which speaks for the class; any exemplar if none has."""
+        concepts = [k for k in range(self._viewer.explainer.bank.num_concepts) if self._donors.of(label, k)]
+        return [k for k in concepts if self._donors.good(label, k)[0].score > 0] or concepts
+
+    def _exemplar(self, label: int, concept: int, rng: Generator) -> Donor:
+        good = self._donors.good(label, concept)
+        return good[int(rng.integers(len(good)))]
+
+    def _place(self, cause: str, patch: Mask, own: Sequence[Mask], taken: Mask, rng: Generator) -> Mask | None:
+        """Where an exemplar goes, ``[H, W]``; never on one pasted before."""
+        if cause == FALSE_ALARM:
+            reach = 1 + round(self._editor.margin * max(taken.shape))  # the soft edge touches nothing either
+            near = binary_dilation(np.any(own, axis=0), np.ones((2 * reach + 1,) * 2))
+            return clear_place(patch, near, taken, rng)
+        return place_on(patch, own[int(rng.integers(len(own)))], taken, rng)
+
+
+def speaking(view: View, label: int) -> tuple[Mask, ...]:
+    """The patches, each once, of a class' concepts that speak for it, each ``[H, W]``."""
+    found = np.flatnonzero(view.detected[label] & (view.nodes[label, label] > 0))
+    masks = [view.label_mask(int(one)) for one in np.unique(view.matched[label][found])]
+    return tuple(mask for mask in masks if mask.any())
+
+
+def overlaps(patch: Mask, region: Mask) -> NDArray[np.int64]:
+    """Pixels of a patch that lie in a region, for every place of the patch inside the frame.
+
+    Args:
+        patch: ``[H, W]``, not empty; its box is h x w.
+        region: ``[H, W]``.
+
+    Returns:
+        ``[H - h + 1, W - w + 1]``, by the top left corner of the box.
+    """
+    rows, columns = np.flatnonzero(patch.any(1)), np.flatnonzero(patch.any(0))
+    shape = patch[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.asarray(fftconvolve(region.astype(float), shape[::-1, ::-1].astype(float), "valid").round(), np.int64)
+
+
+def place_on(patch: Mask, target: Mask, taken: Mask, rng: Generator) -> Mask | None:
+    """A random place at which a patch lies on a target, and at most ``CLEAR`` of it on what is taken; None: no such."""
+    enough = overlaps(patch, target) >= ON * min(patch.sum(), target.sum())
+    return _drawn(patch, enough & (overlaps(patch, taken) <= CLEAR * patch.sum()), rng)
+
+
+def clear_place(patch: Mask, near: Mask, taken: Mask, rng: Generator) -> Mask | None:
+    """A random place at which at most ``CLEAR`` of a patch is near what it must not touch, or taken; None: no such."""
+    return _drawn(patch, overlaps(patch, near | taken) <= CLEAR * patch.sum(), rng)
+
+
+def _drawn(patch: Mask, allowed: Mask, rng: Generator) -> Mask | None:
+    corners = np.argwhere(allowed)
+    if not len(corners):
+        return None
+    top, left = corners[int(rng.integers(len(corners)))].tolist()
+    dy, dx = top - int(np.flatnonzero(patch.any(1))[0]), left - int(np.flatnonzero(patch.any(0))[0])
+    return np.asarray(shifted(torch.from_numpy(patch), dx, dy).numpy())
+
+
+def relaid(x: Tensor, layout: str, editor: Editor) -> Tensor:
+    """A photo in a layout that training does not show.
+
+    Args:
+        x: normalised, ``[3, H, W]``.
+        layout: one of ``LAYOUTS``.
+        editor: feathers the border of a photo made small.
+
+    Raises:
+        ValueError: an unknown layout.
+    """
+    shape = (x.shape[1], x.shape[2])
+    if layout.startswith("turned by"):
+        return _resized(torch.rot90(x, int(layout.split()[2]) // 90, (1, 2)), shape)
+    if layout == "upside down":
+        return x.flip(1)
+    behind = gaussian_blur(x[None], 0.1 * max(shape))
+    if layout == "far away":
+        height, width = shape[0] // SMALL, shape[1] // SMALL
+        top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+        edge = (left, shape[1] - width - left, top, shape[0] - height - top)
+        layer = F.pad(_resized(x, (height, width))[None], edge, mode="replicate")
+        place = F.pad(torch.ones(1, height, width, dtype=torch.bool), edge)
+        return editor.paste(behind, place, layer)[0]
+    if layout.startswith("sheared"):
+        lean = 1.0 if layout.endswith("left") else -1.0  # the top goes to that side, the bottom to the other
+        theta = torch.tensor([[[2.0, -lean, 0.0], [0.0, 1.0, 0.0]]], dtype=x.dtype, device=x.device)
+        grid = F.affine_grid(theta, [1, *x.shape], align_corners=False)
+        narrow = _resized(x, (shape[0], max(1, shape[1] // 2)))[None]  # as wide as it comes out: no aliasing
+        inside = F.grid_sample(torch.ones_like(narrow[:, :1]), grid, align_corners=False)
+        layer = F.grid_sample(narrow, grid, padding_mode="border", align_corners=False)
+        return (inside * layer + (1 - inside) * behind)[0]
+    raise ValueError(f"unknown layout {layout!r}: use one of {', '.join(LAYOUTS)}")
+
+
+def _resized(x: Tensor, shape: tuple[int, int]) -> Tensor:
+    if x.shape[1:] == shape:
+        return x
+    return F.interpolate(x[None], size=shape, mode="bilinear", antialias=True, align_corners=False)[0]
