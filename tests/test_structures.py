@@ -158,6 +158,7 @@ def some_explanation() -> Explanation:
     n, num = 2, 3
     return Explanation(
         image=np.zeros((6, 8, 3), np.uint8),
+        x=torch.zeros(3, 6, 8),
         name="photo.png",
         class_names=("a", "b"),
         logits=np.log([0.2, 0.8]),
@@ -180,7 +181,7 @@ def test_explanation_writes_strict_json_without_pixels() -> None:
     assert content["measured"] == [[1.0, None, 2.0], [0.0, 0.0, None]]
     assert content["edges"] == edges(3).T.tolist()
     assert content["probabilities"] == pytest.approx([0.2, 0.8]) and content["detected"][1] == [True, True, False]
-    assert not {"image", "superpixels"} & set(content)
+    assert not {"image", "x", "superpixels"} & set(content)
 
 
 def test_masks_are_the_pixels_of_the_matched_superpixels() -> None:

@@ -20,7 +20,8 @@ from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.discovery import ConceptDiscovery, DiscoveryPhoto
 from vrx.concepts.patches import PatchEncoder, Segmenter
 from vrx.data.images import Photo
-from vrx.data.scg_datamodule import PhotoSource, SCGDataModule, prepared, stamps
+from vrx.data.scg_datamodule import SCGDataModule, prepared
+from vrx.data.sources import PhotoSource, stamps
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer

@@ -264,6 +264,7 @@ class Explanation:
 
     Args:
         image: the photo as F saw it, before normalisation, uint8 ``[H, W, 3]``.
+        x: the same as F read it, normalised ``[3, H, W]``.
         name: where the photo came from (a path, usually).
         class_names: the n classes of interest.
         logits: of F, for the classes of interest, ``[n]``.
@@ -282,12 +283,13 @@ class Explanation:
     """
 
     image: NDArray[np.uint8]
+    x: Tensor
     name: str
     class_names: tuple[str, ...]
-    logits: NDArray[np.floating]
-    grn_logits: NDArray[np.floating]
-    node_scores: NDArray[np.floating]
-    edge_scores: NDArray[np.floating]
+    logits: NDArray[np.float64]
+    grn_logits: NDArray[np.float64]
+    node_scores: NDArray[np.float64]
+    edge_scores: NDArray[np.float64]
     matched: NDArray[np.int64]
     centroids: NDArray[np.float32]
     superpixels: Patches
@@ -323,12 +325,12 @@ class Explanation:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Softmax of F over the classes of interest, ``[n]``."""
-        return np.asarray(softmax(self.logits.astype(np.float64)))
+        return np.asarray(softmax(self.logits))
 
     @property
     def grn_probabilities(self) -> NDArray[np.float64]:
         """The same of the GRN, ``[n]``."""
-        return np.asarray(softmax(self.grn_logits.astype(np.float64)))
+        return np.asarray(softmax(self.grn_logits))
 
     @property
     def detected(self) -> NDArray[np.bool_]:
@@ -358,6 +360,13 @@ class Explanation:
         """F's log-odds of a class against the other classes of interest."""
         return float(margins(torch.from_numpy(self.logits))[index])
 
+    def at_edges(self, index: int) -> NDArray[np.float64]:
+        """Contribution to the class of all relations, in and out, of each concept of its graph, ``[N]``."""
+        num = self.matched.shape[1]
+        j, i = edges(num).numpy()
+        links = self.edge_scores[index, index]
+        return np.asarray(np.bincount(j, links, num) + np.bincount(i, links, num))
+
     def to_json(self) -> str:
         """Everything but the pixels and masks, as JSON (NaN becomes null)."""
 
@@ -372,7 +381,7 @@ class Explanation:
                 return None
             return value
 
-        hidden = ("image", "superpixels", "attended", "matched")
+        hidden = ("image", "x", "superpixels", "attended", "matched")
         content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         content |= {name: getattr(self, name) for name in ("probabilities", "grn_probabilities", "detected", "trust")}
         content["predicted"] = self.class_names[self.predicted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vrx.structures import NEUTRAL, UNMATCHED, ConceptBank, Explanation, Patches, edges
@@ -71,6 +72,7 @@ def make_explanation(classes: int = 3, concepts: int = 4, size: int = 128, seed:
     logits = np.linspace(2.5, 0, classes) + rng.normal(0, 0.1, classes)
     values: dict[str, Any] = {
         "image": paint(size, seed),
+        "x": torch.zeros(3, size, size),
         "name": "photos/fire engine/0001.jpg",
         "class_names": NAMES[:classes],
         "logits": logits,

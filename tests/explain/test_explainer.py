@@ -35,7 +35,7 @@ def make_explainer(builder: SCGBuilder, method: str = "knockout") -> Explainer:
 
 
 def same(a: Explanation, b: Explanation, provenance: bool = False) -> bool:
-    names = [n for n in vars(a) if n != "superpixels" and (n != "provenance" or provenance)]
+    names = [n for n in vars(a) if n not in ("superpixels", "x") and (n != "provenance" or provenance)]
     if not np.array_equal(a.superpixels.labels, b.superpixels.labels):
         return False
     return all(np.array_equal(getattr(a, n), getattr(b, n), equal_nan=_numeric(getattr(a, n))) for n in names)

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from vrx.data.images import Photo
 from vrx.edits import Editor
-from vrx.structures import Patches, edges
+from vrx.structures import Explanation, Patches, edges
 from vrx.studies.core.context import StudyContext
-from vrx.studies.core.views import View
 
 SIDE, HALF = 32, 16
 QUARTERS = Patches(
@@ -43,7 +42,7 @@ def loudness(x: Tensor) -> NDArray[np.float64]:
 
 
 class PlantedViewer:
-    """Stands in for :class:`vrx.studies.core.views.Viewer`; ``lies`` shuffles whose contribution is whose."""
+    """Stands in for :class:`vrx.explain.explainer.Explainer`; ``lies`` shuffles whose contribution is whose."""
 
     def __init__(self, lies: bool = False, blind: bool = False) -> None:
         self.lies, self.blind = lies, blind
@@ -62,7 +61,7 @@ class PlantedViewer:
         self.asked += len(x)
         return np.stack([loudness(one).sum(1) for one in x])
 
-    def __call__(self, x: Tensor, superpixels: Patches | None = None, links: bool = False) -> View:
+    def explain_input(self, x: Tensor, superpixels: Patches | None = None, **_: Any) -> Explanation:
         means = loudness(x)
         margin = means[0] - means[1]  # of class 0, a quarter
         if self.lies:
@@ -73,16 +72,20 @@ class PlantedViewer:
         if self.blind:
             matched, nodes = np.full((2, 4), -1), np.zeros_like(nodes)
         logits = means.sum(1)
-        return View(
-            x,
-            QUARTERS,
-            QUARTERS.ids,
-            matched,
-            logits,
-            logits,
-            nodes,
-            np.zeros((2, 2, edges(4).shape[1])),
-            np.tile(QUARTERS.centroids, (2, 1, 1)),
+        return Explanation(
+            image=self.pixels(x),
+            x=x,
+            name="planted",
+            class_names=PlantedSource.class_names,
+            logits=logits,
+            grn_logits=logits,
+            node_scores=nodes,
+            edge_scores=np.zeros((2, 2, edges(4).shape[1])),
+            matched=matched,
+            centroids=np.tile(QUARTERS.centroids, (2, 1, 1)),
+            superpixels=QUARTERS,
+            attended=QUARTERS.ids,
+            measured=np.full((2, 4), np.nan, np.float32),
         )
 
 

@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
-from PIL.Image import Image
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +19,7 @@ from vrx.classifier.classifier import Classifier
 from vrx.concepts.patches import Segmenter
 from vrx.data.images import Photo
 from vrx.data.scg_cache import SCGCache
+from vrx.data.sources import PhotoSource, stamps
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
@@ -30,16 +30,6 @@ log = logging.getLogger(__name__)
 
 Masking = Literal["graph", "photo"]
 SPLITS = ("train", "val", "test")
-
-
-class PhotoSource(Protocol):
-    """Where photos come from: a folder tree, a renderer, ..."""
-
-    @property
-    def class_names(self) -> Sequence[str]: ...
-    def photos(self, split: str) -> list[Photo]: ...
-    def read(self, photo: Photo) -> Image: ...
-    def settings(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -83,16 +73,6 @@ def prepared(
     return DataLoader(
         PreparedPhotos(source, photos, classifier, segmenter), batch_size, num_workers=workers, collate_fn=list
     )
-
-
-def stamps(photos: Sequence[Photo]) -> list[tuple[str, int, int, int]]:
-    """Path, label, size and time of change of every photo: a file that changes misses the cache."""
-    found = []
-    for photo in photos:
-        file = Path(photo.path.split("#")[0])
-        stat = file.stat() if file.exists() else None
-        found.append((photo.path, photo.label, stat.st_size if stat else 0, stat.st_mtime_ns if stat else 0))
-    return found
 
 
 class SCGDataModule(LightningDataModule):

@@ -158,9 +158,18 @@ class Explainer:
         """A photo as F reads it: preprocessed, normalised, ``[3, H, W]`` on F's device."""
         return self.classifier.transform(image).to(self.classifier.device)
 
+    def pixels(self, x: Tensor) -> NDArray[np.uint8]:
+        """A normalised photo ``[3, H, W]`` as it looks, uint8 ``[H, W, 3]``."""
+        return self.classifier.pixels(x[None])[0]
+
     def superpixels(self, x: Tensor) -> Patches:
         """All superpixels of a normalised photo ``[3, H, W]``."""
-        return self.builder.extractor.segmenter(self.classifier.pixels(x[None])[0])
+        return self.builder.extractor.segmenter(self.pixels(x))
+
+    def logits(self, x: Tensor) -> NDArray[np.float64]:
+        """F's logits of interest of normalised photos ``[B, 3, H, W]``, ``[B, n]``."""
+        with torch.inference_mode():
+            return np.asarray(self.classifier(x).double().cpu().numpy())
 
     def explain_input(
         self,
@@ -216,19 +225,20 @@ class Explainer:
         scg = graphs.scg.to(device)
         nodes, links = contributions(self.grn, scg, self.method, shared=shared, edges=relations)
         with torch.inference_mode():
-            grn_logits = self.grn(scg)[0].float().cpu()
+            grn_logits = self.grn(scg)[0].double().cpu()
         num = self.bank.num_concepts  # a node for the rest of the photo, and its edges, are not shown
         between = (edges(self.builder.num_nodes) < num).all(0)
         patches, matched = graphs.patches[0], graphs.matched[0, :, :num]
         labels = patches.ids[matched.clip(0)] if len(patches) else matched
         return Explanation(
-            image=self.classifier.pixels(x[None])[0],
+            image=self.pixels(x),
+            x=x,
             name="image",
             class_names=tuple(self.classifier.class_names),
-            logits=graphs.logits[0].numpy(),
+            logits=graphs.logits[0].double().numpy(),
             grn_logits=grn_logits.numpy(),
-            node_scores=nodes[0, :, :, :num].detach().float().cpu().numpy(),
-            edge_scores=links[0][:, :, between].detach().float().cpu().numpy(),
+            node_scores=nodes[0, :, :, :num].detach().double().cpu().numpy(),
+            edge_scores=links[0][:, :, between].detach().double().cpu().numpy(),
             matched=np.where(matched != UNMATCHED, labels, UNMATCHED).astype(np.int64),
             centroids=graphs.scg.centroids[0, :, :num].numpy(),
             superpixels=superpixels,

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.discovery import ConceptDiscovery, DiscoveryPhoto
 from vrx.data.images import Photo
-from vrx.data.scg_datamodule import PhotoSource, SCGDataModule, prepared, stamps
+from vrx.data.scg_datamodule import SCGDataModule, prepared
+from vrx.data.sources import PhotoSource, stamps
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.graphs.scg import SCGBuilder

@@ -11,8 +11,7 @@ import torch
 from vrx.data.images import Photo
 from vrx.data.toys.vehicles import ToyVehicles
 from vrx.errors import VRXError
-from vrx.structures import Patches
-from vrx.studies.core.views import View
+from vrx.structures import Explanation, Patches
 from vrx.studies.diagnosis.cause_model import EVIDENCE, FITTED, NEW, CauseModel, rule
 from vrx.studies.diagnosis.causes import (
     CAM,
@@ -46,7 +45,7 @@ SIDE = 16
 
 def make_view(
     places: dict[tuple[int, int], tuple[int, int]], scores: dict[tuple[int, int], float] | None = None
-) -> View:
+) -> Explanation:
     """A view of two classes with three concepts: (class, concept) -> row and column of a 4 x 4 cell of the photo."""
     cells = np.arange(SIDE) // 4
     labels = (cells[:, None] * 4 + cells[None]).astype(np.int16)[None]
@@ -57,7 +56,7 @@ def make_view(
         matched[c, k] = row * 4 + column
         centroids[c, k] = (column + 0.5) / 4, (row + 0.5) / 4
         nodes[c, c, k] = (scores or {}).get((c, k), 1.0)
-    return View(
+    return Explanation(
         x=torch.zeros(3, SIDE, SIDE), superpixels=Patches(labels, np.arange(16)), attended=np.arange(16),
         matched=matched,
         logits=np.array([0.0, 2.0]), grn_logits=np.array([0.0, 2.0]), nodes=nodes, links=np.zeros((2, 2, 6)),
@@ -65,7 +64,7 @@ def make_view(
     )  # fmt: skip
 
 
-def make_looked(view: View, nearest: float = 0.5) -> Looked:
+def make_looked(view: Explanation, nearest: float = 0.5) -> Looked:
     return Looked(view, np.full((2, 3), nearest), view.centroids.reshape(-1, 2).astype(float), np.ones((2, 4, 4)))
 
 
@@ -101,7 +100,7 @@ def test_standing_is_a_z_score_of_the_class_own_photos() -> None:
     usual = Usual([(0, looked) for looked in views], 2)
 
     def total(looked: Looked) -> float:
-        return float(looked.view.nodes[0, 0].sum())
+        return float(looked.view.node_scores[0, 0].sum())
 
     assert usual.standing(3.0, 0, total) == pytest.approx(1 / np.std([1, 2, 3]))
     assert usual.standing(1e9, 0, total) == 8

@@ -28,13 +28,13 @@ class AskedViewer(PlantedViewer):
 
 
 def looked_at(red: list[float], green: list[float], blind: bool = False) -> tuple[Any, Any]:
-    viewer = AskedViewer(blind)
-    return viewer, viewer(viewer.normalised(photo(red, green)))
+    explainer = AskedViewer(blind)
+    return explainer, explainer(explainer.read(photo(red, green)))
 
 
 def test_each_region_is_asked_for_by_itself_and_the_strongest_together() -> None:
-    viewer, view = looked_at([0.6, 0.4, 0.0, 0.0], [0.0, 0.0, 0.9, 0.6])
-    found = intervene(viewer, view, true=0, predicted=1)
+    explainer, view = looked_at([0.6, 0.4, 0.0, 0.0], [0.0, 0.0, 0.9, 0.6])
+    found = intervene(explainer, view, true=0, predicted=1)
     np.testing.assert_allclose(found.gains(0, 1), [-0.6, -0.4, 0.9, 0.6], atol=0.01)  # a quarter's own share of F
     np.testing.assert_allclose(found.together[:, 1], [0.6, 0, 0, 0], atol=0.01)  # the answer's quarters go first
     np.testing.assert_allclose(found.together[1], [1.0, 0.0], atol=0.01)
@@ -45,8 +45,8 @@ def test_each_region_is_asked_for_by_itself_and_the_strongest_together() -> None
 
 
 def test_effects_are_in_the_unit_and_places_in_shares_of_the_photo() -> None:
-    viewer, view = looked_at([0.6, 0.4, 0.0, 0.0], [0.0, 0.0, 0.9, 0.6])
-    found = intervene(viewer, view, 0, 1)
+    explainer, view = looked_at([0.6, 0.4, 0.0, 0.0], [0.0, 0.0, 0.9, 0.6])
+    found = intervene(explainer, view, 0, 1)
     once, halved = effects(found, 0, 1), effects(found, 0, 1, unit=2.0)
     assert tuple(once) == EFFECTS
     assert once["gone: strongest region"] == pytest.approx(0.9, abs=0.01)
@@ -61,9 +61,9 @@ def test_effects_are_in_the_unit_and_places_in_shares_of_the_photo() -> None:
 
 
 def test_a_photo_without_concepts_or_any_effect_has_evidence_all_the_same() -> None:
-    viewer, view = looked_at([0.0] * 4, [0.0] * 4, blind=True)
+    explainer, view = looked_at([0.0] * 4, [0.0] * 4, blind=True)
     assert not concept_mask(view, 0).any()
-    found = intervene(viewer, view, 0, 1)
+    found = intervene(explainer, view, 0, 1)
     assert np.isfinite(list(effects(found, 0, 1).values())).all()
     assert len(places(found, 0, 1)) == 10
 

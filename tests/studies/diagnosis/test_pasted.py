@@ -23,7 +23,7 @@ ALL_SPEAK = ([0.6] * 4, [0.1] * 4, 0)
 NONE_SPEAKS = ([0.1] * 4, [0.1] * 4, 0)
 
 
-class Viewer(PlantedViewer):
+class Explainer(PlantedViewer):
     def __init__(self) -> None:
         super().__init__()
         self.explainer = SimpleNamespace(bank=SimpleNamespace(num_concepts=4))
@@ -31,9 +31,9 @@ class Viewer(PlantedViewer):
 
 def planted(folder: Path, photo: Any, cause: str, trials: int = 12) -> tuple[np.ndarray, list[Attempt]]:
     """A photo as it is and all attempts to plant a cause in it, with an editor that leaves no soft edge."""
-    source, viewer = PlantedSource(discovery=DISCOVERY, val=[photo]), Viewer()
-    donors = Donors(viewer, source, Records(folder / "records.jsonl", "key"))  # type: ignore[arg-type]
-    planter = PastedPlanter(viewer, source, donors, Editor("mean", 0.0))  # type: ignore[arg-type]
+    source, explainer = PlantedSource(discovery=DISCOVERY, val=[photo]), Explainer()
+    donors = Donors(explainer, source, Records(folder / "records.jsonl", "key"))  # type: ignore[arg-type]
+    planter = PastedPlanter(explainer, source, donors, Editor("mean", 0.0))  # type: ignore[arg-type]
     photos = source.photos("val")
     return np.asarray(source.read(photos[0])), list(planter.attempts(photos, cause, trials))
 
@@ -84,9 +84,9 @@ def test_attempts_repeat_and_skip_what_failed(tmp_path: Path) -> None:
     assert len({name for some in names.values() for name in some}) == 9
     first, again = (planted(tmp_path, ONE_SPEAKS, "shared", 3)[1] for _ in range(2))
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(first, again, strict=True))
-    source, viewer = PlantedSource(discovery=DISCOVERY, val=[ONE_SPEAKS]), Viewer()
-    donors = Donors(viewer, source, Records(tmp_path / "records.jsonl", "key"))  # type: ignore[arg-type]
-    planter = PastedPlanter(viewer, source, donors, Editor("mean", 0.0))  # type: ignore[arg-type]
+    source, explainer = PlantedSource(discovery=DISCOVERY, val=[ONE_SPEAKS]), Explainer()
+    donors = Donors(explainer, source, Records(tmp_path / "records.jsonl", "key"))  # type: ignore[arg-type]
+    planter = PastedPlanter(explainer, source, donors, Editor("mean", 0.0))  # type: ignore[arg-type]
     left = planter.attempts(source.photos("val"), "shared", 3, lambda name: name == names["shared"][1])
     assert [a.name for a in left] == [names["shared"][0], names["shared"][2]]
 

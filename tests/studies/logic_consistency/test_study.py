@@ -15,8 +15,8 @@ from tests.studies.planted import DISCOVERY, PlantedSource, PlantedViewer, conte
 from vrx.edits import Editor, placed
 from vrx.errors import VRXError
 from vrx.studies.core.exemplars import Donors
+from vrx.studies.core.predictions import margin
 from vrx.studies.core.records import Records
-from vrx.studies.core.views import margin
 from vrx.studies.logic_consistency import study as logic_consistency
 from vrx.studies.logic_consistency.method import ARMS, Arm, Edit, noise_floor, resized
 from vrx.studies.logic_consistency.study import LogicConsistency, cause, corrected, spread_evenly
@@ -28,13 +28,17 @@ HOPELESS = ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], 0)
 
 
 def run(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, test: list[Any], viewer: PlantedViewer | None = None, **settings: Any
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    test: list[Any],
+    explainer: PlantedViewer | None = None,
+    **settings: Any,
 ) -> tuple[dict[str, float], PlantedViewer]:
-    viewer = viewer or PlantedViewer()
-    monkeypatch.setattr(logic_consistency, "Viewer", lambda explainer: viewer)
+    explainer = explainer or PlantedViewer()
+    monkeypatch.setattr(logic_consistency, "Explainer", lambda explainer: explainer)
     source = PlantedSource(discovery=DISCOVERY, test=test)
     folder.mkdir(exist_ok=True)
-    return LogicConsistency(**settings)(context(folder, source, **settings)), viewer
+    return LogicConsistency(**settings)(context(folder, source, **settings)), explainer
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -86,9 +90,9 @@ def test_the_table_counts_by_cause_and_the_curve_falls(tmp_path: Path, monkeypat
 
 
 def test_no_errors_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics, viewer = run(tmp_path, monkeypatch, [RIGHT, RIGHT])
+    metrics, explainer = run(tmp_path, monkeypatch, [RIGHT, RIGHT])
     assert metrics["errors/total"] == 0 and "left/vrx_guided" not in metrics
-    assert viewer.asked == 2  # no edit was made
+    assert explainer.asked == 2  # no edit was made
     assert "no error" in (tmp_path / "index.html").read_text()
 
 
@@ -105,10 +109,10 @@ def test_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "broken" / "records.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-2]) + lines[-2][:30])  # killed in the middle of a line
-    again, viewer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
+    again, explainer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
     assert again == whole
-    third, viewer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
-    assert third == whole and viewer.asked == 0  # F is not asked about anything twice
+    third, explainer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
+    assert third == whole and explainer.asked == 0  # F is not asked about anything twice
 
 
 def test_other_settings_do_not_read_old_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,15 +163,15 @@ def test_corrected_within_a_budget_and_by_each_rule() -> None:
 
 
 def test_the_noise_floor_is_the_quantile_of_what_pasting_onto_itself_moves(tmp_path: Path) -> None:
-    viewer, editor = PlantedViewer(), Editor("mean", 0.0)
+    explainer, editor = PlantedViewer(), Editor("mean", 0.0)
     records = Records(tmp_path / "records.jsonl", "key")
-    donors = Donors(viewer, PlantedSource(discovery=DISCOVERY), records)  # type: ignore[arg-type]
+    donors = Donors(explainer, PlantedSource(discovery=DISCOVERY), records)  # type: ignore[arg-type]
     assert len(donors.best_of_photos()) == len(DISCOVERY)  # F gets all of them right
-    floor = noise_floor(viewer, donors, editor, records, 0.5)  # type: ignore[arg-type]
+    floor = noise_floor(explainer, donors, editor, records, 0.5)  # type: ignore[arg-type]
     changes = [abs(records[f"noise discovery/{i}.png"]["change"]) for i in range(len(DISCOVERY))]
     assert floor == pytest.approx(np.median(changes)) and floor > 0
-    asked = viewer.asked
-    assert noise_floor(viewer, donors, editor, records, 0.5) == floor and viewer.asked == asked  # type: ignore[arg-type]
+    asked = explainer.asked
+    assert noise_floor(explainer, donors, editor, records, 0.5) == floor and explainer.asked == asked  # type: ignore[arg-type]
 
 
 def test_an_answer_within_the_noise_is_no_correction() -> None:

@@ -12,8 +12,8 @@ import pytest
 from tests.studies.planted import DISCOVERY, QUARTERS, PlantedSource, PlantedViewer, context
 from vrx.edits import far_offset
 from vrx.errors import VRXError
-from vrx.structures import edges
-from vrx.studies.core.views import View, relocated
+from vrx.explain.explainer import relocated
+from vrx.structures import Explanation, edges
 from vrx.studies.sensitivity import study as sensitivity
 from vrx.studies.sensitivity.method import touched_by
 from vrx.studies.sensitivity.study import Sensitivity, chance, falls, is_found, summary
@@ -30,18 +30,18 @@ WRONG = ([0.1, 0.1, 0.1, 0.1], [0.9, 0.9, 0.9, 0.9], 0)
 class FollowingViewer(PlantedViewer):
     """Edges of a moved concept fall by 1 each; ``lies``: those of the others fall."""
 
-    def follow(self, view: View, x: Any, moved: dict[int, Any] | None = None, links: bool = True) -> View:
+    def follow(self, view: Explanation, x: Any, moved: dict[int, Any] | None = None, links: bool = True) -> Explanation:
         after = self(x)
         j, i = edges(4).numpy()
         touching = np.isin(j, list(moved or {})) | np.isin(i, list(moved or {}))
         if self.lies and moved:
             touching = ~touching
-        after.links[:] = 2.0 - (touching if moved else 0)
+        after.edge_scores[:] = 2.0 - (touching if moved else 0)
         return after
 
 
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, viewer: PlantedViewer, **settings: Any) -> dict[str, float]:
-    monkeypatch.setattr(sensitivity, "Viewer", lambda explainer: viewer)
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, explainer: PlantedViewer, **settings: Any) -> dict[str, float]:
+    monkeypatch.setattr(sensitivity, "Explainer", lambda explainer: explainer)
     monkeypatch.setattr("vrx.studies.sensitivity.method.LARGEST", 0.3)  # the planted patches are quarters
     source = PlantedSource(discovery=DISCOVERY + WORSE, test=[*RIGHT, WRONG])
     settings = {"least_fall": -9.0, **settings}  # the planted F hardly minds where a quarter lies
@@ -61,7 +61,7 @@ def test_an_explanation_that_knows_finds_every_edit(tmp_path: Path, monkeypatch:
 
 def test_an_explanation_that_lies_finds_no_moved_concept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Liar(FollowingViewer):
-        def __call__(self, x: Any, superpixels: Any = None, links: bool = False) -> View:
+        def __call__(self, x: Any, superpixels: Any = None, links: bool = False) -> Explanation:
             self.lies = False
             view = super().__call__(x)
             self.lies = True
@@ -131,9 +131,9 @@ def test_summary_by_hand() -> None:
     assert "found/structure" not in metrics
 
 
-def view() -> View:
-    viewer = PlantedViewer()
-    return viewer(viewer.normalised(PlantedSource(test=RIGHT).read(PlantedSource(test=RIGHT).photos("test")[0])))
+def view() -> Explanation:
+    explainer = PlantedViewer()
+    return explainer(explainer.read(PlantedSource(test=RIGHT).read(PlantedSource(test=RIGHT).photos("test")[0])))
 
 
 def test_touched_concepts_are_those_whose_patch_changed() -> None:

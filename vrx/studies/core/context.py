@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from vrx.data.scg_datamodule import PhotoSource
+from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
 from vrx.storage import digest
 

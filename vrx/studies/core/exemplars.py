@@ -14,11 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vrx.data.images import Photo
-from vrx.data.scg_datamodule import PhotoSource
+from vrx.data.sources import PhotoSource
 from vrx.edits import placed
 from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
+from vrx.structures import Explanation
 from vrx.studies.core.records import Records
-from vrx.studies.core.views import View, Viewer
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,22 @@ def placed_patch(x: Tensor, mask: NDArray[np.bool_], hole: NDArray[np.bool_]) ->
     return layer, changed.numpy()
 
 
-def sums(view: View, index: int) -> tuple[float, float]:
+def sums(view: Explanation, index: int) -> tuple[float, float]:
     """Contributions of all nodes, and of all edges, of a class' own graph to the class."""
-    return float(view.nodes[index, index].sum()), float(view.links[index, index].sum())
+    return float(view.node_scores[index, index].sum()), float(view.edge_scores[index, index].sum())
 
 
 class Donors:
     """All donors of a run: looked up once, kept in the study's records, read again when they are used.
 
     Args:
-        viewer: of the run.
+        explainer: of the run.
         source: its photos; ``discovery`` is used.
         records: where what was found is kept.
     """
 
-    def __init__(self, viewer: Viewer, source: PhotoSource, records: Records) -> None:
-        self._viewer, self._source = viewer, source
+    def __init__(self, explainer: Explainer, source: PhotoSource, records: Records) -> None:
+        self._explainer, self._source = explainer, source
         self._photos = source.photos("discovery")
         found = []
         for photo in tqdm(self._photos, desc="explaining the discovery photos", unit="photo"):
@@ -88,10 +89,10 @@ class Donors:
 
     def _look(self, photo: Photo) -> dict[str, Any]:
         try:
-            x = self._viewer.normalised(self._source.read(photo))
+            x = self._explainer.read(self._source.read(photo))
         except (VRXError, OSError) as error:
             return {"right": False, "error": str(error)}
-        view = self._viewer(x, links=True)
+        view = self._explainer.explain_input(x)
         own = photo.label
         nodes, links = sums(view, own)
         return {
@@ -100,7 +101,7 @@ class Donors:
             "areas": [
                 int(view.mask(own, k).sum()) if view.detected[own, k] else 0 for k in range(len(view.matched[own]))
             ],
-            "scores": view.nodes[own, own],
+            "scores": view.node_scores[own, own],
             "nodes": nodes,
             "links": links,
         }
@@ -146,8 +147,8 @@ class Donors:
         return x, np.asarray((labels == names[rng.choice(nearest)]).any(0))
 
     def _read(self, photo: Photo) -> tuple[Tensor, NDArray[np.int16]]:
-        x = self._viewer.normalised(self._source.read(photo))
-        return x, self._viewer.superpixels(x).labels
+        x = self._explainer.read(self._source.read(photo))
+        return x, self._explainer.superpixels(x).labels
 
 
 def _by_concept(found: Sequence[tuple[Photo, dict[str, Any]]]) -> dict[tuple[int, int], list[Donor]]:

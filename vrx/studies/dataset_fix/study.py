@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vrx.classifier.classifier import Classifier, load_classifier
 from vrx.data.ilab20m import ILab20M
 from vrx.data.images import Photo
-from vrx.data.scg_datamodule import stamps
+from vrx.data.sources import stamps
 from vrx.data.toys.vehicles import ToyVehicles
 from vrx.errors import VRXError
 from vrx.models.classification import fit_classifier

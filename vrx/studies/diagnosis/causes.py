@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.studies.core.views import View
+from vrx.structures import Explanation
 
 GRAPH = (
     "own concepts found", "other's concepts found", "own match", "other's match", "own nodes", "own edges",
@@ -36,7 +36,7 @@ class Looked:
         gradcam: of F for each class, ``[n, h, w]``.
     """
 
-    view: View
+    view: Explanation
     nearest: NDArray[np.float64]
     attended: NDArray[np.float64]
     gradcam: NDArray[np.float64]
@@ -64,7 +64,7 @@ class Usual:
             return float("nan")
         return float(np.clip((value - known.mean()) / max(known.std(), 1e-6), -8, 8))
 
-    def structure(self, view: View, label: int) -> float:
+    def structure(self, view: Explanation, label: int) -> float:
         """How far a class' relative concept positions are from those of the nearest of its photos (share of the photo).
 
         The distance of two photos is the root mean square over pairs of concepts found in both; a pair that only one
@@ -93,7 +93,7 @@ def nearest_mean(distances: Sequence[float]) -> float:
     return float(np.mean(np.sort(distances)[:NEIGHBOURS])) if len(distances) else float("nan")
 
 
-def pair_distance(first: View, second: View, label: int) -> float:
+def pair_distance(first: Explanation, second: Explanation, label: int) -> float:
     """Root mean square difference of the relative positions of a class' concepts in two photos; NaN: fewer than two."""
     if first is second:
         return float("nan")
@@ -115,10 +115,10 @@ def evidence(looked: Looked, true: int, predicted: int, usual: Usual) -> dict[st
     view = looked.view
 
     def nodes(label: int) -> Any:
-        return lambda one: float(one.view.nodes[label, label].sum())
+        return lambda one: float(one.view.node_scores[label, label].sum())
 
     def links(label: int) -> Any:
-        return lambda one: float(one.view.links[label, label].sum())
+        return lambda one: float(one.view.edge_scores[label, label].sum())
 
     def match(label: int) -> Any:
         return lambda one: mean(one.nearest[label])
@@ -151,12 +151,12 @@ def spread(looked: Looked) -> float:
     return float(np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean())) if len(points) else float("nan")
 
 
-def shared_evidence(view: View, true: int, predicted: int) -> float:
+def shared_evidence(view: Explanation, true: int, predicted: int) -> float:
     """Share of what speaks for the predicted class that lies in patches in which the true class is found too.
 
     In [0, 1]; NaN: no concept of the predicted class speaks for it.
     """
-    weight = np.maximum(view.nodes[predicted, predicted], 0) * view.detected[predicted]
+    weight = np.maximum(view.node_scores[predicted, predicted], 0) * view.detected[predicted]
     if weight.sum() <= 0:
         return float("nan")
     own = [view.mask(true, int(k)) for k in np.flatnonzero(view.detected[true])]
@@ -167,7 +167,7 @@ def shared_evidence(view: View, true: int, predicted: int) -> float:
     return float((weight * inside).sum() / weight.sum())
 
 
-def apartness(view: View, true: int, predicted: int) -> tuple[float, float]:
+def apartness(view: Explanation, true: int, predicted: int) -> tuple[float, float]:
     """Where the predicted class' strongest concept lies.
 
     Returns:
@@ -176,7 +176,7 @@ def apartness(view: View, true: int, predicted: int) -> tuple[float, float]:
     """
     if not view.detected[true].any() or not view.detected[predicted].any():
         return float("nan"), float("nan")
-    scores = np.where(view.detected[predicted], view.nodes[predicted, predicted], -np.inf)
+    scores = np.where(view.detected[predicted], view.node_scores[predicted, predicted], -np.inf)
     place = view.centroids[predicted, int(scores.argmax())]
     own = view.centroids[true][view.detected[true]]
     return float(np.linalg.norm(own - place, axis=1).min()), float(np.linalg.norm(own.mean(0) - place))

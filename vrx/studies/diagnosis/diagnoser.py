@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vrx.data.images import Photo
-from vrx.data.scg_datamodule import PhotoSource
+from vrx.data.sources import PhotoSource
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.scores import margins
+from vrx.studies.core.predictions import predictions, spaced
 from vrx.studies.core.records import Records
-from vrx.studies.core.views import Viewer, answered, spaced
 from vrx.studies.diagnosis.cause_model import NEW, RANKS, CauseModel, rule
 from vrx.studies.diagnosis.causes import Looked, Usual, cam_evidence, evidence
 from vrx.studies.diagnosis.interventions import effects, intervene
@@ -43,7 +43,7 @@ class Diagnoser:
     """
 
     def __init__(self, explainer: Explainer, source: PhotoSource, references: int = 20, seed: int = 0) -> None:
-        self.viewer, self.source = Viewer(explainer), source
+        self.explainer, self.source = explainer, source
         self.class_names = tuple(source.class_names)
         photos = source.photos("train")
         self._usual = self._learn_usual(photos, references)
@@ -60,7 +60,7 @@ class Diagnoser:
         ]
         for photo in tqdm(chosen, desc="learning what is usual", unit="photo"):
             try:
-                looked = self.look(self.viewer.normalised(self.source.read(photo)))
+                looked = self.look(self.explainer.read(self.source.read(photo)))
             except (VRXError, OSError):
                 continue
             if looked.view.predicted == photo.label:
@@ -78,11 +78,11 @@ class Diagnoser:
         some = [p for c in range(len(self.class_names)) for p in spaced([p for p in photos if p.label == c], PER_CLASS)]
         for photo in tqdm(some, desc="learning what is new", unit="photo"):
             try:
-                x = self.viewer.normalised(self.source.read(photo))[None]
+                x = self.explainer.read(self.source.read(photo))[None]
             except (VRXError, OSError):
                 continue
-            features.append(features_of(self.viewer.classifier, x))
-            logits.append(self.viewer.answers(x)[0])
+            features.append(features_of(self.explainer.classifier, x))
+            logits.append(self.explainer.logits(x)[0])
             labels.append(photo.label)
         if not labels:
             raise VRXError("No training photo can be read: give the run's own data (+data.root=<folder>).")
@@ -96,7 +96,7 @@ class Diagnoser:
         return Novelty(stacked, own), held_out(stacked, own, len(self.class_names)), np.array(usual)
 
     def _new(self, x: Tensor, true: int, predicted: int) -> dict[str, float]:
-        features = [f[0] for f in features_of(self.viewer.classifier, x[None])]
+        features = [f[0] for f in features_of(self.explainer.classifier, x[None])]
         found = [self._novelty(features, label) for label in (true, predicted, None)]
         known = self._held_out[true]
         ranks = (known < found[0]).mean(0) if len(known) else np.full(len(found[0]), np.nan)
@@ -104,10 +104,10 @@ class Diagnoser:
 
     def look(self, x: Tensor) -> Looked:
         """All that the evidence needs of one normalised photo ``[3, H, W]``."""
-        builder = self.viewer.builder
-        superpixels = self.viewer.superpixels(x)
-        view = self.viewer(x, superpixels, links=True)
-        found = builder.extractor(self.viewer.classifier, x[None], [superpixels])
+        builder = self.explainer.builder
+        superpixels = self.explainer.superpixels(x)
+        view = self.explainer.explain_input(x, superpixels)
+        found = builder.extractor(self.explainer.classifier, x[None], [superpixels])
         distances = builder.matcher.distances(found.features.cpu().numpy())
         radius = np.where(builder.bank.present, builder.bank.radius, np.nan)
         nearest = distances.min(0) / np.maximum(radius, 1e-6) if len(distances) else np.full(radius.shape, np.nan)
@@ -128,7 +128,9 @@ class Diagnoser:
             "probability": float(looked.view.probabilities[predicted]),
             "detected": int(looked.view.detected.sum()),
             "evidence": {
-                **effects(intervene(self.viewer, looked.view, true, predicted), true, predicted, self._margins[true]),
+                **effects(
+                    intervene(self.explainer, looked.view, true, predicted), true, predicted, self._margins[true]
+                ),
                 **self._new(x, true, predicted),
                 **evidence(looked, true, predicted, self._usual),
             },
@@ -147,7 +149,7 @@ class Diagnoser:
 
     def right(self, photos: Sequence[Photo], records: Records) -> list[Photo]:
         """The photos that F gets right."""
-        asked = answered(self.viewer, self.source, photos, records)
+        asked = predictions(self.explainer, self.source, photos, records)
         return [photo for photo, logits in asked if int(logits.argmax()) == photo.label]
 
     def errors(self, photos: Sequence[Photo], records: Records) -> tuple[np.ndarray, list[Row]]:
@@ -158,7 +160,7 @@ class Diagnoser:
         """
         counts = np.zeros((len(self.class_names), len(self.class_names)), np.int64)
         wrong = []
-        for photo, logits in answered(self.viewer, self.source, photos, records):
+        for photo, logits in predictions(self.explainer, self.source, photos, records):
             counts[photo.label, int(logits.argmax())] += 1
             if int(logits.argmax()) != photo.label:
                 wrong.append(photo)
@@ -166,7 +168,7 @@ class Diagnoser:
         for photo in tqdm(wrong, desc="explaining errors", unit="error", disable=not wrong):
             name = f"error {photo.path}"
             if name not in records:
-                records.add(name, self.row(self.viewer.normalised(self.source.read(photo)), photo.label))
+                records.add(name, self.row(self.explainer.read(self.source.read(photo)), photo.label))
             rows.append({**records[name], "photo": photo.path, "cause": self.cause(records[name])})
         return counts, rows
 
@@ -201,8 +203,8 @@ class Diagnoser:
         missing = wanted - sum(bool(records[n]) for a in attempts if (n := f"planted {a.name}") in records)
         if not unknown or missing <= 0:
             return
-        x = torch.stack([self.viewer.normalised(Image.fromarray(a.pixels)) if a.x is None else a.x for a in unknown])
-        for attempt, photo, answer in zip(unknown, x, self.viewer.answers(x).argmax(1).tolist(), strict=True):
+        x = torch.stack([self.explainer.read(Image.fromarray(a.pixels)) if a.x is None else a.x for a in unknown])
+        for attempt, photo, answer in zip(unknown, x, self.explainer.logits(x).argmax(1).tolist(), strict=True):
             made = attempt.succeeded(answer)
             records.add(f"planted {attempt.name}", self.row(photo, attempt.photo.label) if made else {})
             missing -= made

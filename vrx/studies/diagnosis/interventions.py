@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from vrx.explain.explainer import Explainer
 from vrx.scores import margins
-from vrx.studies.core.views import View, Viewer
+from vrx.structures import Explanation
 
 Logits = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -67,11 +68,13 @@ class Interventions:
         return np.asarray(self.without[:, true] - self.without[:, predicted] - clean)
 
 
-def intervene(viewer: Viewer, view: View, true: int, predicted: int, batch_size: int = 32) -> Interventions:
+def intervene(
+    explainer: Explainer, view: Explanation, true: int, predicted: int, batch_size: int = 32
+) -> Interventions:
     """Edit a photo part by part and ask F.
 
     Args:
-        viewer: of the run.
+        explainer: of the run.
         view: of the photo.
         true: label.
         predicted: F's answer.
@@ -83,9 +86,7 @@ def intervene(viewer: Viewer, view: View, true: int, predicted: int, batch_size:
 
     def ask(masks: Sequence[Mask]) -> Logits:
         stacked = torch.from_numpy(np.stack(masks))
-        parts = [
-            viewer.answers(viewer.explainer.editor.delete(view.x[None], part)) for part in stacked.split(batch_size)
-        ]
+        parts = [explainer.logits(explainer.editor.delete(view.x[None], part)) for part in stacked.split(batch_size)]
         return np.concatenate(parts)
 
     without = ask([regions == s for s in range(regions.max() + 1)])
@@ -104,9 +105,9 @@ def strong(values: NDArray[np.float64]) -> Mask:
     return np.asarray((values > STRONG * values.max()) & (values > 0))
 
 
-def concept_mask(view: View, label: int) -> Mask:
+def concept_mask(view: Explanation, label: int) -> Mask:
     """Patches of the concepts of a class that speak for it, ``[H, W]``."""
-    speaking = np.flatnonzero(view.detected[label] & (view.nodes[label, label] > 0))
+    speaking = np.flatnonzero(view.detected[label] & (view.node_scores[label, label] > 0))
     masks = [view.mask(label, int(k)) for k in speaking]
     return np.any([np.zeros(view.superpixels.shape, bool), *masks], axis=0)
 

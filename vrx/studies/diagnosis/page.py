@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vrx.report.drawing import INK, QUIET
-from vrx.structures import ConceptBank
+from vrx.structures import ConceptBank, Explanation
 from vrx.studies.core.statistics import Share
-from vrx.studies.core.views import View
 from vrx.studies.diagnosis.interventions import Interventions, strong
 from vrx.studies.diagnosis.planting import CAUSES, FALSE_ALARM, SHARED, UNSEEN
 from vrx.studies.diagnosis.recommendation import Advice
@@ -123,7 +122,9 @@ def errors_figure(counts: np.ndarray, advice: Sequence[Advice], names: Sequence[
     return figure
 
 
-def error_figure(pixels: NDArray[np.uint8], view: View, asked: Interventions, row: Row, bank: ConceptBank) -> Figure:
+def error_figure(
+    pixels: NDArray[np.uint8], view: Explanation, asked: Interventions, row: Row, bank: ConceptBank
+) -> Figure:
     """One error: the photo, what holds F's answer in it, the concepts found of both classes, and their exemplars.
 
     Args:
@@ -155,22 +156,22 @@ def error_figure(pixels: NDArray[np.uint8], view: View, asked: Interventions, ro
     return figure
 
 
-def _concepts(ax: Axes, pixels: NDArray[np.uint8], view: View, label: int, title: str) -> None:
+def _concepts(ax: Axes, pixels: NDArray[np.uint8], view: Explanation, label: int, title: str) -> None:
     """Outlines of the concepts of a class that were found, with what each adds to the class' margin."""
     ax.imshow(pixels, alpha=0.75)
     for k in np.flatnonzero(view.detected[label]):
-        score = view.nodes[label, label, k]
+        score = view.node_scores[label, label, k]
         ax.contour(view.mask(label, int(k)), [0.5], colors=["#2166ac" if score >= 0 else "#b2182b"], linewidths=1.2)
         x, y = view.centroids[label, k] * (pixels.shape[1], pixels.shape[0])
         ax.text(x, y, f"{k + 1}: {score:+.1f}", fontsize=8, ha="center", color=INK,
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
-    nodes, links = view.nodes[label, label].sum(), view.links[label, label].sum()
+    nodes, links = view.node_scores[label, label].sum(), view.edge_scores[label, label].sum()
     ax.set_title(f"{title}\nconcepts {nodes:+.1f}, relations {links:+.1f}", fontsize=10)
 
 
-def _exemplars(figure: Figure, grid: Any, line: int, view: View, label: int, bank: ConceptBank) -> None:
+def _exemplars(figure: Figure, grid: Any, line: int, view: Explanation, label: int, bank: ConceptBank) -> None:
     """Three exemplars of the class' concept that speaks most for it here; of its first concept where none was found."""
-    scores = np.where(view.detected[label], view.nodes[label, label], -np.inf)
+    scores = np.where(view.detected[label], view.node_scores[label, label], -np.inf)
     concept = int(scores.argmax()) if view.detected[label].any() else 0
     said = f"{scores[concept]:+.1f}" if view.detected[label].any() else "not found"
     for i, pixels in enumerate(bank.exemplars[label, concept][:3]):

@@ -23,10 +23,11 @@ from scipy.signal import fftconvolve
 from torch import Tensor
 
 from vrx.data.images import Photo
-from vrx.data.scg_datamodule import PhotoSource
+from vrx.data.sources import PhotoSource
 from vrx.edits import Editor, gaussian_blur, shifted
+from vrx.explain.explainer import Explainer
+from vrx.structures import Explanation
 from vrx.studies.core.exemplars import Donor, Donors, placed_patch
-from vrx.studies.core.views import View, Viewer
 from vrx.studies.diagnosis.planting import CAUSES, CLEAR, FALSE_ALARM, SHARED, UNSEEN, Attempt
 
 ON = 0.5  # a paste is on a patch when at least this share of the smaller of the two lies in both
@@ -44,7 +45,7 @@ class PastedPlanter:
     """Plants causes by pasting good exemplars of another class, and by layouts that no training photo has.
 
     Args:
-        viewer: of the run; it says where the concepts of a photo's own class are.
+        explainer: of the run; it says where the concepts of a photo's own class are.
         source: reads the photos.
         donors: exemplars, from the discovery photos.
         editor: the run's; pastes are feathered as in every other study.
@@ -58,8 +59,10 @@ class PastedPlanter:
         "for the causes of the real errors."
     )
 
-    def __init__(self, viewer: Viewer, source: PhotoSource, donors: Donors, editor: Editor, seed: int = 0) -> None:
-        self._viewer, self._source, self._donors, self._editor, self._seed = viewer, source, donors, editor, seed
+    def __init__(
+        self, explainer: Explainer, source: PhotoSource, donors: Donors, editor: Editor, seed: int = 0
+    ) -> None:
+        self._explainer, self._source, self._donors, self._editor, self._seed = explainer, source, donors, editor, seed
         self._speaking = lru_cache(maxsize=4096)(self._look)
         self._patch = lru_cache(maxsize=512)(donors.patch)
 
@@ -88,17 +91,17 @@ class PastedPlanter:
                 made = None if skip(name) else self._plant(photo, cause, rng)
                 if made is not None:
                     x, donor, detail = made
-                    yield Attempt(name, photo, cause, donor, self._viewer.pixels(x), detail, x)
+                    yield Attempt(name, photo, cause, donor, self._explainer.pixels(x), detail, x)
 
     def _plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None, str] | None:
-        x = self._viewer.normalised(self._source.read(photo))
+        x = self._explainer.read(self._source.read(photo))
         if cause == UNSEEN:
             layout = str(rng.choice(LAYOUTS))
             return relaid(x, layout, self._editor), None, layout
         return self._paste(x, photo, cause, rng)
 
     def _look(self, photo: Photo) -> tuple[Mask, ...]:
-        view = self._viewer(self._viewer.normalised(self._source.read(photo)))
+        view = self._explainer.explain_input(self._explainer.read(self._source.read(photo)), relations=False)
         return speaking(view, photo.label)
 
     def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int, str] | None:
@@ -128,7 +131,7 @@ class PastedPlanter:
 
     def _stock(self, label: int) -> list[int]:
         """Concepts of a class that have an exemplar which speaks for the class; any exemplar if none has."""
-        concepts = [k for k in range(self._viewer.explainer.bank.num_concepts) if self._donors.of(label, k)]
+        concepts = [k for k in range(self._explainer.bank.num_concepts) if self._donors.of(label, k)]
         return [k for k in concepts if self._donors.good(label, k)[0].score > 0] or concepts
 
     def _exemplar(self, label: int, concept: int, rng: Generator) -> Donor:
@@ -144,9 +147,9 @@ class PastedPlanter:
         return place_on(patch, own[int(rng.integers(len(own)))], taken, rng)
 
 
-def speaking(view: View, label: int) -> tuple[Mask, ...]:
+def speaking(view: Explanation, label: int) -> tuple[Mask, ...]:
     """The patches, each once, of a class' concepts that speak for it, each ``[H, W]``."""
-    found = np.flatnonzero(view.detected[label] & (view.nodes[label, label] > 0))
+    found = np.flatnonzero(view.detected[label] & (view.node_scores[label, label] > 0))
     masks = [view.label_mask(int(one)) for one in np.unique(view.matched[label][found])]
     return tuple(mask for mask in masks if mask.any())
 

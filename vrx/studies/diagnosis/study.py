@@ -19,9 +19,9 @@ from vrx.report.figures import confusion_figure
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.page import Picture, Section, write_page
+from vrx.studies.core.predictions import spaced
 from vrx.studies.core.records import Records, write_results
 from vrx.studies.core.statistics import Share, mcnemar
-from vrx.studies.core.views import spaced
 from vrx.studies.dataset_fix.poses import pose_name
 from vrx.studies.diagnosis.cause_model import EVIDENCE, CauseModel, rule
 from vrx.studies.diagnosis.causes import CAM
@@ -105,8 +105,8 @@ class Diagnosis:
         return metrics
 
     def _pasted(self, context: StudyContext, diagnoser: Diagnoser, records: Records) -> PastedPlanter:
-        donors = Donors(diagnoser.viewer, context.source, records)
-        return PastedPlanter(diagnoser.viewer, context.source, donors, context.explainer.editor, self.seed)
+        donors = Donors(diagnoser.explainer, context.source, records)
+        return PastedPlanter(diagnoser.explainer, context.source, donors, context.explainer.editor, self.seed)
 
     def _tested(self, diagnoser: Diagnoser, planter: Planter, records: Records) -> list[Row]:
         """See :meth:`_measured`; empty, and the fixed rule decides, where too few errors can be planted."""
@@ -228,14 +228,14 @@ class Diagnosis:
 
     def _example(self, context: StudyContext, diagnoser: Diagnoser, row: Row) -> Picture:
         photo = Photo(row["photo"], row["true"], self.split)
-        viewer = diagnoser.viewer
-        view = diagnoser.look(viewer.normalised(context.source.read(photo))).view
-        asked = intervene(viewer, view, row["true"], row["predicted"])
+        explainer = diagnoser.explainer
+        view = diagnoser.look(explainer.read(context.source.read(photo))).view
+        asked = intervene(explainer, view, row["true"], row["predicted"])
         caption = (
             f"Cause: {row['cause']}. F is {row['probability']:.0%} sure of {diagnoser.class_names[row['predicted']]}."
             + ("" if row["detected"] else " No concept was detected in this photo.")
         )
-        return Picture(error_figure(viewer.pixels(view.x), view, asked, row, context.explainer.bank), caption)
+        return Picture(error_figure(explainer.pixels(view.x), view, asked, row, context.explainer.bank), caption)
 
 
 def scores(tested: Sequence[Row]) -> dict[str, float]:

@@ -19,9 +19,11 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from vrx.edits import Editor
+from vrx.explain.explainer import Explainer
+from vrx.structures import Explanation
 from vrx.studies.core.exemplars import Donor, Donors, placed_patch
+from vrx.studies.core.predictions import margin
 from vrx.studies.core.records import Records
-from vrx.studies.core.views import View, Viewer, margin
 
 ARMS = {
     "vrx_guided": "VRX-guided",
@@ -105,7 +107,7 @@ class Plan:
     """What all arms share for one photo: how an edit is made, the donors, the budget.
 
     Args:
-        viewer: of the run.
+        explainer: of the run.
         donors: exemplars.
         editor: the run's.
         true: label of the photo.
@@ -114,9 +116,9 @@ class Plan:
     """
 
     def __init__(
-        self, viewer: Viewer, donors: Donors, editor: Editor, true: int, max_edits: int, enough: float = 0.0
+        self, explainer: Explainer, donors: Donors, editor: Editor, true: int, max_edits: int, enough: float = 0.0
     ) -> None:
-        self.viewer, self.donors, self.editor = viewer, donors, editor
+        self.explainer, self.donors, self.editor = explainer, donors, editor
         self.true, self.max_edits, self.enough = true, max_edits, enough
 
     def apply(self, x: Tensor, edit: Edit) -> Tensor:
@@ -126,13 +128,13 @@ class Plan:
             return self.editor.delete(x[None], mask)[0]
         return self.editor.paste(x[None], mask, edit.layer[None])[0]
 
-    def run(self, view: View, edits: Iterator[Edit]) -> Arm:
+    def run(self, view: Explanation, edits: Iterator[Edit]) -> Arm:
         """Make edits until F is right or the budget is spent."""
         arm = Arm(view.x, self.true, view.margin(self.true), self.enough)
         for edit in edits:
             arm.x = self.apply(arm.x, edit)
             arm.edits.append(edit)
-            arm.logits.append(self.viewer.answers(arm.x[None])[0])
+            arm.logits.append(self.explainer.logits(arm.x[None])[0])
             if arm.corrected or len(arm.edits) == self.max_edits:
                 break
         return arm
@@ -151,20 +153,20 @@ class VRXGuided:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def run(self, view: View) -> Arm:
+    def run(self, view: Explanation) -> Arm:
         """Make edits until F is right or the budget is spent."""
         return self.plan.run(view, self._edits(view))
 
-    def _edits(self, view: View) -> Iterator[Edit]:
+    def _edits(self, view: Explanation) -> Iterator[Edit]:
         taken = np.zeros(view.x.shape[1:], bool)
         x = view.x
         while (edit := self.best(view, taken)) is not None:
             yield edit
             taken |= edit.mask
             x = self.plan.apply(x, edit)
-            view = self.plan.viewer(x, view.superpixels)
+            view = self.plan.explainer.explain_input(x, view.superpixels, relations=False)
 
-    def best(self, view: View, taken: Mask) -> Edit | None:
+    def best(self, view: Explanation, taken: Mask) -> Edit | None:
         """The edit that promises most; None when no concept is left to edit.
 
         Args:
@@ -174,21 +176,21 @@ class VRXGuided:
         found = list(self._candidates(view, taken))
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
-    def _candidates(self, view: View, taken: Mask) -> Iterator[tuple[float, Edit]]:
+    def _candidates(self, view: Explanation, taken: Mask) -> Iterator[tuple[float, Edit]]:
         donors, true = self.plan.donors, self.plan.true
         patches = distinct_patches(view)
         for graph, concept, mask in patches:
             if (mask & taken).sum() >= 0.5 * mask.sum():
                 continue
-            yield -float(view.nodes[true, graph, concept]), Edit(mask, None, graph, concept)
+            yield -float(view.node_scores[true, graph, concept]), Edit(mask, None, graph, concept)
             for own in np.flatnonzero(view.matched[true] == view.matched[graph, concept]).tolist():
                 for donor in donors.good(true, own):
                     layer, changed = placed_patch(*donors.patch(donor), mask)
-                    covered = sum(float(view.nodes[true, g, k]) * float(changed[m].mean()) for g, k, m in patches)
+                    covered = sum(float(view.node_scores[true, g, k]) * float(changed[m].mean()) for g, k, m in patches)
                     yield donor.score - covered, Edit(changed, layer, true, own, donor)
 
 
-def distinct_patches(view: View) -> list[tuple[int, int, Mask]]:
+def distinct_patches(view: Explanation) -> list[tuple[int, int, Mask]]:
     """Every detected patch once: a class and concept that it shows, and its pixels."""
     first: dict[int, tuple[int, int]] = {}
     for graph, concept in np.argwhere(view.detected).tolist():
@@ -197,7 +199,7 @@ def distinct_patches(view: View) -> list[tuple[int, int, Mask]]:
     return [patch for patch in patches if patch[2].any()]
 
 
-def controls(plan: Plan, view: View, guided: Arm, rng: np.random.Generator) -> dict[str, Arm]:
+def controls(plan: Plan, view: Explanation, guided: Arm, rng: np.random.Generator) -> dict[str, Arm]:
     """The other arms on the clean photo, with the guided arm's budget."""
     makers = {
         "random": random_edits,
@@ -210,7 +212,7 @@ def controls(plan: Plan, view: View, guided: Arm, rng: np.random.Generator) -> d
     return {name: plan.run(view, make(plan, view, budget, rng)) for name, make in makers.items()}
 
 
-def random_edits(plan: Plan, view: View, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def random_edits(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
     """Random attended patches, each replaced by a random patch (or deleted, where the guided arm deletes)."""
     labels = rng.permutation(view.attended)
     for number, like in enumerate(budget):
@@ -220,14 +222,14 @@ def random_edits(plan: Plan, view: View, budget: list[Edit], rng: np.random.Gene
         yield Edit(resized(changed, pixels), layer)
 
 
-def random_content(plan: Plan, view: View, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def random_content(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
     """The guided places, random patches put there: how much is it the place alone?"""
     for like in budget:
         layer, _ = _random(plan, like.mask, int(like.mask.sum()), rng)
         yield Edit(like.mask, layer)
 
 
-def random_places(plan: Plan, view: View, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def random_places(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
     """The exemplars that the guided arm put in, at random attended patches: how much is it the content alone?"""
     labels = rng.permutation(view.attended)
     for number, like in enumerate(budget):
@@ -240,14 +242,14 @@ def _random(plan: Plan, hole: Mask, pixels: int, rng: np.random.Generator) -> tu
     return placed_patch(*plan.donors.random(pixels, rng, plan.true), hole)
 
 
-def good_for_good(plan: Plan, view: View, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def good_for_good(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
     """The true class' best concepts, each replaced by an equally good exemplar of the same concept.
 
     What VRX takes for equal must not mend anything; concepts that the guided arm mended are left out while there are
     others. Where the exemplar is smaller than the guided edit, the photo's own pixels are moved around it.
     """
     true = plan.true
-    scores = view.nodes[true, true]
+    scores = view.node_scores[true, true]
     touched = {edit.concept for edit in budget if edit.graph == true and edit.layer is not None}
     found = [k for k in np.argsort(-scores).tolist() if view.detected[true, k] and plan.donors.of(true, k)]
     good = [k for k in found if scores[k] > 0 and k not in touched] or [k for k in found if k not in touched] or found
@@ -259,7 +261,7 @@ def good_for_good(plan: Plan, view: View, budget: list[Edit], rng: np.random.Gen
         yield Edit(resized(changed, int(like.mask.sum())), around, true, concept)
 
 
-def onto_itself(plan: Plan, view: View, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def onto_itself(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
     """The guided places, their own pixels pasted back a little out of place: the noise floor of the seam."""
     for like in budget:
         yield Edit(like.mask, out_of_place(view.x, rng), like.graph, like.concept)
@@ -273,14 +275,14 @@ def out_of_place(x: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def noise_floor(
-    viewer: Viewer, donors: Donors, editor: Editor, records: Records, quantile: float, seed: int = 0
+    explainer: Explainer, donors: Donors, editor: Editor, records: Records, quantile: float, seed: int = 0
 ) -> float:
     """How far pasting a patch back onto itself, a little out of place, moves F's margin of the photo's own class.
 
     Measured on the discovery photos that F gets right, each at the patch that speaks most for its class.
 
     Args:
-        viewer: of the run.
+        explainer: of the run.
         donors: of the run.
         editor: the run's.
         records: of the study.
@@ -293,8 +295,8 @@ def noise_floor(
         if name not in records:
             x, mask = donors.patch(donor)
             edit = Edit(mask, out_of_place(x, np.random.default_rng([seed, number])))
-            plan = Plan(viewer, donors, editor, donor.photo.label, 1)
-            before, after = viewer.answers(torch.stack([x, plan.apply(x, edit)]))
+            plan = Plan(explainer, donors, editor, donor.photo.label, 1)
+            before, after = explainer.logits(torch.stack([x, plan.apply(x, edit)]))
             records.add(name, {"change": margin(after, plan.true) - margin(before, plan.true)})
         changes.append(abs(records[name]["change"]))
     return float(np.quantile(changes, quantile)) if changes else 0.0

@@ -11,11 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vrx.explain.explainer import Explainer
 from vrx.report.drawing import CASING, INK, QUIET, shorten
+from vrx.structures import Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, write_page
+from vrx.studies.core.predictions import spaced
 from vrx.studies.core.statistics import Share
-from vrx.studies.core.views import View, Viewer, spaced
 from vrx.studies.logic_consistency.method import ARMS, Arm
 
 COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "#7f7f7f")  # Okabe and Ito: distinguishable by all
@@ -27,15 +29,15 @@ def strip_path(folder: Path, name: str) -> Path:
     return folder / "edited" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.png"
 
 
-def strip(folder: Path, name: str, viewer: Viewer, view: View, arms: Mapping[str, Arm]) -> None:
+def strip(folder: Path, name: str, explainer: Explainer, view: Explanation, arms: Mapping[str, Arm]) -> None:
     """Keep the clean photo and what each arm made of it, side by side; guided places are outlined on the first."""
-    clean = viewer.pixels(view.x)
+    clean = explainer.pixels(view.x)
     outlined = clean.copy()
     for edit in arms["vrx_guided"].edits:
         outlined[border(edit.mask)] = (255, 0, 255)
     path = strip_path(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    every = [outlined, *(viewer.pixels(arms[arm].x) for arm in ARMS)]
+    every = [outlined, *(explainer.pixels(arms[arm].x) for arm in ARMS)]
     Image.fromarray(np.concatenate(every, axis=1)).save(path)
 
 

@@ -12,11 +12,13 @@ from tqdm import tqdm
 
 from vrx.data.images import Photo
 from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
+from vrx.structures import Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors, sums
+from vrx.studies.core.predictions import predictions
 from vrx.studies.core.records import Records, write_results
 from vrx.studies.core.statistics import Share, mcnemar
-from vrx.studies.core.views import View, Viewer, answered
 from vrx.studies.logic_consistency.method import ARMS, Plan, VRXGuided, controls, noise_floor
 from vrx.studies.logic_consistency.page import corrections_page, strip
 
@@ -68,17 +70,17 @@ class LogicConsistency:
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
         """Run the study, or go on with it."""
-        viewer = Viewer(context.explainer)
+        explainer = context.explainer
         records = Records(context.folder / "records.jsonl", context.key(max_edits=self.max_edits))
-        photos, errors = self._errors(viewer, context, records)
+        photos, errors = self._errors(explainer, context, records)
         chosen = spread_evenly(errors, self.max_photos)
-        donors = Donors(viewer, context.source, records) if chosen else None
-        floor = noise_floor(viewer, donors, context.explainer.editor, records, self.beyond) if donors else 0.0
+        donors = Donors(explainer, context.source, records) if chosen else None
+        floor = noise_floor(explainer, donors, context.explainer.editor, records, self.beyond) if donors else 0.0
         apart = -(-len(chosen) // KEPT_PICTURES)
         for number, photo in enumerate(tqdm(chosen, desc="editing errors", unit="photo")):
             if photo.path not in records:
                 assert donors is not None
-                record = self._study(viewer, donors, context, photo, floor, number % apart == 0)
+                record = self._study(explainer, donors, context, photo, floor, number % apart == 0)
                 records.add(photo.path, record)
         found = [records[photo.path] for photo in chosen]
         metrics = {"photos/total": float(photos), "errors/all": float(len(errors)), "noise_floor": floor}
@@ -88,26 +90,28 @@ class LogicConsistency:
         corrections_page(context, found, metrics, rows, self.max_edits, names, self.examples)
         return metrics
 
-    def _errors(self, viewer: Viewer, context: StudyContext, records: Records) -> tuple[int, list[Photo]]:
+    def _errors(self, explainer: Explainer, context: StudyContext, records: Records) -> tuple[int, list[Photo]]:
         """How many photos F was asked about, and those it gets wrong."""
         photos = context.source.photos(self.split)
-        asked = [(photo, int(logits.argmax())) for photo, logits in answered(viewer, context.source, photos, records)]
+        asked = [
+            (photo, int(logits.argmax())) for photo, logits in predictions(explainer, context.source, photos, records)
+        ]
         if not asked:
             raise VRXError(f"None of the {len(photos)} {self.split} photos could be read: check the run's data.")
         return len(asked), [photo for photo, answer in asked if answer != photo.label]
 
     def _study(
-        self, viewer: Viewer, donors: Donors, context: StudyContext, photo: Photo, floor: float, keep: bool
+        self, explainer: Explainer, donors: Donors, context: StudyContext, photo: Photo, floor: float, keep: bool
     ) -> dict[str, Any]:
         """Every arm's edits of one photo and what F answered."""
-        view = viewer(viewer.normalised(context.source.read(photo)), links=True)
+        view = explainer.explain_input(explainer.read(context.source.read(photo)))
         true, names = photo.label, context.explainer.bank.class_names
-        plan = Plan(viewer, donors, context.explainer.editor, true, self.max_edits, floor)
+        plan = Plan(explainer, donors, context.explainer.editor, true, self.max_edits, floor)
         guided = VRXGuided(plan).run(view)
         rng = np.random.default_rng([self.seed, zlib.crc32(photo.path.rsplit("/", 1)[-1].encode())])
         arms = {"vrx_guided": guided} | controls(plan, view, guided, rng)
         if keep:
-            strip(context.folder, photo.path, viewer, view, arms)
+            strip(context.folder, photo.path, explainer, view, arms)
         return {
             "true": names[true],
             "predicted": names[view.predicted],
@@ -119,7 +123,7 @@ class LogicConsistency:
             "arms": {name: arm.record(names) for name, arm in arms.items()},
         }
 
-    def _cause(self, view: View, true: int, donors: Donors) -> str:
+    def _cause(self, view: Explanation, true: int, donors: Donors) -> str:
         norm = donors.norm(true)
         return cause(sums(view, true), (norm.nodes, norm.links), self.quantile)
 

@@ -17,9 +17,10 @@ from vrx.data.images import Photo
 from vrx.data.toys.models import BUILDERS, model
 from vrx.data.toys.vehicles import ToyVehicles, part_masks
 from vrx.edits import FAR, Editor, far_offset, shifted
+from vrx.explain.explainer import Explainer
 from vrx.graphs.variants import LARGEST
+from vrx.structures import Explanation
 from vrx.studies.core.exemplars import Donors, placed_patch
-from vrx.studies.core.views import View, Viewer
 
 EXPOSED = 0.5  # a concept is touched when this share of its patch changes, or of the change lies in its patch
 OFFSETS = ((0.0, 0.0, 1.6), (0.0, 0.0, 1.2), (2.2, 0.0, 0.9), (-2.2, 0.0, 0.9), (0.0, 1.6, 0.8), (0.0, -1.6, 0.8))
@@ -48,11 +49,11 @@ class Touch:
 class Toucher(Protocol):
     """Offers edits of the two kinds, in random order; none when a photo offers none."""
 
-    def appearance(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]: ...
-    def structure(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]: ...
+    def appearance(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]: ...
+    def structure(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]: ...
 
 
-def touched_by(view: View, index: int, changed: Mask) -> tuple[int, ...]:
+def touched_by(view: Explanation, index: int, changed: Mask) -> tuple[int, ...]:
     """Concepts of a class that a change concerns: half of their patch changes, or half of the change lies in it.
 
     Args:
@@ -81,20 +82,20 @@ class PastedTouches:
     def __init__(self, editor: Editor, donors: Donors) -> None:
         self.editor, self.donors = editor, donors
 
-    def appearance(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]:
+    def appearance(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]:
         """Replace a good concept (positive contribution) by a worse exemplar of the same concept."""
         own = photo.label
-        for concept in rng.permutation(np.flatnonzero(view.nodes[own, own] > 0)).tolist():
+        for concept in rng.permutation(np.flatnonzero(view.node_scores[own, own] > 0)).tolist():
             mask = view.mask(own, concept)
             donor = self.donors.bad(own, concept, int(mask.sum()))
-            if donor is None or donor.photo == photo or donor.score >= view.nodes[own, own, concept]:
+            if donor is None or donor.photo == photo or donor.score >= view.node_scores[own, own, concept]:
                 continue
             layer, changed = placed_patch(*self.donors.patch(donor), mask)
             after = self.editor.paste(view.x[None], torch.from_numpy(changed)[None], layer[None])[0]
             touched = touched_by(view, own, changed)
             yield Touch(view.x, after, touched, {}, f"concept {concept + 1} replaced by a worse one")
 
-    def structure(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]:
+    def structure(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]:
         """Move a concept far away, to where it covers the other concepts least; its old place is filled."""
         own = photo.label
         found = np.flatnonzero(view.detected[own])
@@ -118,14 +119,14 @@ class RenderedTouches:
     No pixel is pasted, so no artefact of pasting can explain the result.
 
     Args:
-        viewer: of the run.
+        explainer: of the run.
         source: the toys.
     """
 
-    def __init__(self, viewer: Viewer, source: ToyVehicles) -> None:
-        self.viewer, self.source = viewer, source
+    def __init__(self, explainer: Explainer, source: ToyVehicles) -> None:
+        self.explainer, self.source = explainer, source
 
-    def appearance(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]:
+    def appearance(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]:
         """Give the toy the part of another class in the place of its own."""
         own = self.source.class_names[photo.label]
         for part in self._parts(photo, view, rng):
@@ -138,9 +139,9 @@ class RenderedTouches:
             touched = touched_by(view, photo.label, self._fitted((before != after).any(2)))
             if self._good(view, photo.label, touched):
                 what = f"{part} replaced by the {other}'s"
-                yield Touch(view.x, self.viewer.normalised(Image.fromarray(after)), touched, {}, what)
+                yield Touch(view.x, self.explainer.read(Image.fromarray(after)), touched, {}, what)
 
-    def structure(self, photo: Photo, view: View, rng: Generator) -> Iterator[Touch]:
+    def structure(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]:
         """Move a part of the toy to where it does not belong."""
         own = photo.label
         for part in self._parts(photo, view, rng):
@@ -160,10 +161,10 @@ class RenderedTouches:
             dy, dx = way.round().astype(int).tolist()
             places = {int(view.matched[own, k]): self._shift(view.mask(own, k), dx, dy) for k in touched}
             if all(place.any() for place in places.values()):
-                x = self.viewer.normalised(Image.fromarray(after))
+                x = self.explainer.read(Image.fromarray(after))
                 yield Touch(view.x, x, touched, places, f"{part} moved")
 
-    def _parts(self, photo: Photo, view: View, rng: Generator) -> list[str]:
+    def _parts(self, photo: Photo, view: Explanation, rng: Generator) -> list[str]:
         return [str(part) for part in rng.permutation(sorted(self.source.parts(photo)))]
 
     def _render(self, photo: Photo, **edits: object) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -173,12 +174,12 @@ class RenderedTouches:
     def _fitted(self, mask: Mask) -> Mask:
         """A mask of the frame as F's transform shows it."""
         picture = Image.fromarray(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
-        return np.asarray(self.viewer.pixels(self.viewer.normalised(picture))[..., 0] > 127)
+        return np.asarray(self.explainer.pixels(self.explainer.read(picture))[..., 0] > 127)
 
     @staticmethod
     def _shift(mask: Mask, dx: int, dy: int) -> Mask:
         return np.asarray(shifted(torch.from_numpy(mask), dx, dy).numpy())
 
     @staticmethod
-    def _good(view: View, index: int, touched: tuple[int, ...]) -> bool:
-        return bool(touched) and any(view.nodes[index, index, k] > 0 for k in touched)
+    def _good(view: Explanation, index: int, touched: tuple[int, ...]) -> bool:
+        return bool(touched) and any(view.node_scores[index, index, k] > 0 for k in touched)

@@ -14,6 +14,7 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 from PIL import Image
 
+from vrx.explain.explainer import Explainer
 from vrx.report.drawing import (
     CASING,
     INK,
@@ -33,7 +34,6 @@ from vrx.structures import edges
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, write_page
 from vrx.studies.core.statistics import Share
-from vrx.studies.core.views import Viewer
 from vrx.studies.sensitivity.method import Touch
 
 HEADINGS = {"appearance": "A good concept replaced by a worse one", "structure": "A concept moved to an abnormal place"}
@@ -46,12 +46,12 @@ def picture_path(folder: Path, kind: str, name: str) -> Path:
     return folder / "touched" / f"{kind}_{hashlib.sha256(name.encode()).hexdigest()[:16]}.png"
 
 
-def before_and_after(folder: Path, kind: str, name: str, viewer: Viewer, touch: Touch, kept: int) -> None:
+def before_and_after(folder: Path, kind: str, name: str, explainer: Explainer, touch: Touch, kept: int) -> None:
     """Keep the first ``kept`` photos of a kind, before and after, side by side."""
     path = picture_path(folder, kind, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if len(list(path.parent.glob(f"{kind}_*.png"))) < kept:
-        both = np.concatenate([viewer.pixels(touch.before), viewer.pixels(touch.after)], axis=1)
+        both = np.concatenate([explainer.pixels(touch.before), explainer.pixels(touch.after)], axis=1)
         Image.fromarray(both).save(path)
 
 

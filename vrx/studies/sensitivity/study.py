@@ -14,11 +14,13 @@ from tqdm import tqdm
 from vrx.data.images import Photo
 from vrx.data.toys.vehicles import ToyVehicles
 from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
+from vrx.structures import Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors
+from vrx.studies.core.predictions import margin, predictions
 from vrx.studies.core.records import Records, write_results
 from vrx.studies.core.statistics import Correlation, Share, above_chance
-from vrx.studies.core.views import View, Viewer, answered, margin
 from vrx.studies.sensitivity.method import PastedTouches, RenderedTouches, Touch, Toucher
 from vrx.studies.sensitivity.page import before_and_after, sensitivity_page
 
@@ -32,7 +34,7 @@ class Sensitivity:
     An edit counts when F notices it: an explanation of F must not notice what F does not. Whether it does is asked of F
     alone, before the edit is explained; edits are tried in random order until F notices one.
 
-    The patches keep their concepts (:meth:`Viewer.follow`): the question is whether the contributions move, not
+    The patches keep their concepts (:meth:`Explainer.follow`): the question is whether the contributions move, not
     whether the concept is detected again. An edit counts as found when, of all detected concepts of the class, a
     touched one has the largest fall: of its node contribution (appearance), of the contributions of its edges, in and
     out (structure).
@@ -79,17 +81,17 @@ class Sensitivity:
                 f"The run has {num} concepts a class, study.min_detected={self.min_detected} are needed: lower it, or "
                 f"train with concepts.num_concepts={self.min_detected} or more."
             )
-        viewer = Viewer(context.explainer)
+        explainer = context.explainer
         records = Records(context.folder / "records.jsonl", context.key())
-        toucher = self._toucher(viewer, context, records)
+        toucher = self._toucher(explainer, context, records)
         found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
         tried = dict.fromkeys(KINDS, 0)
-        photos = self._right(viewer, context, records)
+        photos = self._right(explainer, context, records)
         with tqdm(total=len(KINDS) * min(self.max_edits, len(photos)), desc="touching concepts", unit="edit") as bar:
             for photo in photos:
                 if all(len(done) >= self.max_edits for done in found.values()):
                     break
-                for kind, record in self._photo(viewer, toucher, context, records, photo).items():
+                for kind, record in self._photo(explainer, toucher, context, records, photo).items():
                     if len(found[kind]) >= self.max_edits:
                         continue
                     tried[kind] += record["tried"]
@@ -102,57 +104,59 @@ class Sensitivity:
         sensitivity_page(context, found, metrics, self.examples)
         return metrics
 
-    def _toucher(self, viewer: Viewer, context: StudyContext, records: Records) -> Toucher:
+    def _toucher(self, explainer: Explainer, context: StudyContext, records: Records) -> Toucher:
         is_toy = isinstance(context.source, ToyVehicles)
         if self.rendered and not is_toy:
             raise VRXError("study.rendered=true needs photos that can be rendered: toy_vehicles; set it to null.")
         if is_toy and self.rendered is not False:
-            return RenderedTouches(viewer, context.source)  # type: ignore[arg-type]
-        return PastedTouches(context.explainer.editor, Donors(viewer, context.source, records))
+            return RenderedTouches(explainer, context.source)  # type: ignore[arg-type]
+        return PastedTouches(context.explainer.editor, Donors(explainer, context.source, records))
 
-    def _right(self, viewer: Viewer, context: StudyContext, records: Records) -> list[Photo]:
+    def _right(self, explainer: Explainer, context: StudyContext, records: Records) -> list[Photo]:
         """Photos that F gets right, the classes taking turns."""
         photos = context.source.photos(self.split)
-        asked = answered(viewer, context.source, photos, records)
+        asked = predictions(explainer, context.source, photos, records)
         right = [photo for photo, logits in asked if int(logits.argmax()) == photo.label]
         by_class = {label: [p for p in right if p.label == label] for label in sorted({p.label for p in right})}
         turns = itertools.zip_longest(*by_class.values())
         return [photo for turn in turns for photo in turn if photo is not None]
 
     def _photo(
-        self, viewer: Viewer, toucher: Toucher, context: StudyContext, records: Records, photo: Photo
+        self, explainer: Explainer, toucher: Toucher, context: StudyContext, records: Records, photo: Photo
     ) -> dict[str, dict[str, Any]]:
         """Both kinds of edit of one photo; an empty record where it offers none."""
         names = {kind: f"{kind} {photo.path}" for kind in KINDS}
         if all(name in records for name in names.values()):
             return {kind: records[name] for kind, name in names.items()}
-        view = viewer(viewer.normalised(context.source.read(photo)))
+        view = explainer.explain_input(explainer.read(context.source.read(photo)), relations=False)
         enough = int(view.detected[photo.label].sum()) >= self.min_detected
-        before = viewer.follow(view, view.x) if enough else view
+        before = explainer.follow(view, view.x) if enough else view
         for number, (kind, name) in enumerate(names.items()):
             rng = np.random.default_rng([self.seed, number, zlib.crc32(photo.path.rsplit("/", 1)[-1].encode())])
             offered = getattr(toucher, kind)(photo, before, rng) if enough else iter(())
-            touch, tried = self._noticed(viewer, before, photo.label, offered)
+            touch, tried = self._noticed(explainer, before, photo.label, offered)
             if touch is None:
                 records.add(name, {"tried": tried})
                 continue
-            after = viewer.follow(before, touch.after, touch.moved)
+            after = explainer.follow(before, touch.after, touch.moved)
             records.add(name, {**measured(photo, before, after, touch), "tried": tried})
-            before_and_after(context.folder, kind, photo.path, viewer, touch, KEPT_PICTURES)
+            before_and_after(context.folder, kind, photo.path, explainer, touch, KEPT_PICTURES)
         return {kind: records[name] for kind, name in names.items()}
 
-    def _noticed(self, viewer: Viewer, before: View, own: int, offered: Iterator[Touch]) -> tuple[Touch | None, int]:
+    def _noticed(
+        self, explainer: Explainer, before: Explanation, own: int, offered: Iterator[Touch]
+    ) -> tuple[Touch | None, int]:
         """The first edit that F notices, None when there is none, and how many were tried."""
         tried = 0
         for touch in itertools.islice(offered, self.tries):
             tried += 1
-            logits = viewer.answers(touch.after[None])[0]
+            logits = explainer.logits(touch.after[None])[0]
             if before.margin(own) - margin(logits, own) >= self.least_fall:
                 return touch, tried
         return None, tried
 
 
-def measured(photo: Photo, before: View, after: View, touch: Touch) -> dict[str, Any]:
+def measured(photo: Photo, before: Explanation, after: Explanation, touch: Touch) -> dict[str, Any]:
     """What one edit did to F, to the GRN and to the contributions of the true class' graph."""
     own = photo.label
     return {
@@ -161,9 +165,9 @@ def measured(photo: Photo, before: View, after: View, touch: Touch) -> dict[str,
         "what": touch.what,
         "touched": touch.touched,
         "detected": np.flatnonzero(before.detected[own]),
-        "nodes": [before.nodes[own, own], after.nodes[own, own]],
+        "nodes": [before.node_scores[own, own], after.node_scores[own, own]],
         "edges": [before.at_edges(own), after.at_edges(own)],
-        "links": [before.links[own, own], after.links[own, own]],
+        "links": [before.edge_scores[own, own], after.edge_scores[own, own]],
         "centroids": [before.centroids[own], after.centroids[own]],
         "f": [before.probabilities, after.probabilities],
         "f_margin": [before.margin(own), after.margin(own)],

@@ -1,0 +1,68 @@
+"""Where photos come from, and what a source may know of them beside the pixels.
+
+A source needs no base class: it has these methods. Whoever needs more than photos asks for the ability by its protocol
+(``isinstance(source, HasPoses)``), never for a class by name, so that any data set can have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from vrx.data.images import Photo
+
+
+class PhotoSource(Protocol):
+    """Photos by split: a folder tree, a renderer, photos in memory."""
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+    def photos(self, split: str) -> list[Photo]: ...
+    def read(self, photo: Photo) -> Image: ...
+    def settings(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class HasPoses(Protocol):
+    """A source that knows from where each photo was taken."""
+
+    def pose_name(self, photo: Photo) -> str:
+        """Short name of the pose, the same for all photos taken from there."""
+        ...
+
+
+@runtime_checkable
+class HasPartMasks(Protocol):
+    """A source that knows which pixels show which part of the object."""
+
+    def parts(self, photo: Photo) -> dict[str, NDArray[np.bool_]]:
+        """Part -> its pixels, bool ``[H, W]``; hidden parts are left out."""
+        ...
+
+
+@runtime_checkable
+class CanRender(HasPartMasks, Protocol):
+    """A source that can render its own photos again, edited."""
+
+    def truth(self, photo: Photo) -> dict[str, Any]:
+        """What was rendered: ``class``, ``seed``, ``azimuth``, ``elevation``, ``parts``."""
+        ...
+
+    def render(self, class_name: str, **scene: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The frame, uint8 ``[H, W, 3]``, and its part labels, uint8 ``[H, W]``; 0 is background."""
+        ...
+
+
+def stamps(photos: Sequence[Photo]) -> list[tuple[str, int, int, int]]:
+    """Path, label, size and time of change of every photo: a file that changes misses the cache."""
+    found = []
+    for photo in photos:
+        file = Path(photo.path.split("#")[0])
+        stat = file.stat() if file.exists() else None
+        found.append((photo.path, photo.label, stat.st_size if stat else 0, stat.st_mtime_ns if stat else 0))
+    return found
