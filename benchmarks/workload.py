@@ -15,6 +15,7 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
+from vrx.api import EVIDENCE
 from vrx.classifier.classifier import Classifier, Precision, load_classifier
 from vrx.concepts.attention import GradCAMAttention
 from vrx.concepts.candidates import CandidateExtractor
@@ -22,7 +23,6 @@ from vrx.concepts.encoders import CropEncoder, PatchEncoder, PooledEncoder
 from vrx.concepts.patches import Segmenter
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder
-from vrx.pipeline import EVIDENCE
 from vrx.structures import ConceptBank
 
 CLASSES = ("fire engine", "ambulance", "school bus", "recreational vehicle", "beach wagon", "jeep")

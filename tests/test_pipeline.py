@@ -12,10 +12,11 @@ from PIL import Image
 
 import vrx
 from tests import planted
+from vrx.api import default_pipeline, photos_of
 from vrx.concepts.discovery import ConceptDiscovery
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
-from vrx.pipeline import Pipeline, default_pipeline, photos_of
+from vrx.pipeline import Pipeline
 from vrx.runtime import CONFIG, build_pipeline
 from vrx.specs import describe
 from vrx.structures import ConceptBank

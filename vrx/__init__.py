@@ -4,10 +4,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vrx.api import default_pipeline, fit
     from vrx.classifier.classifier import Classifier
     from vrx.errors import VRXError
     from vrx.explain.explainer import Explainer
-    from vrx.pipeline import Pipeline, default_pipeline, fit
+    from vrx.pipeline import Pipeline
     from vrx.structures import SCG, ConceptBank, Explanation
 
 __all__ = [
@@ -32,8 +33,8 @@ _WHERE = {
     "VRXError": "vrx.errors",
     "Explainer": "vrx.explain.explainer",
     "Pipeline": "vrx.pipeline",
-    "default_pipeline": "vrx.pipeline",
-    "fit": "vrx.pipeline",
+    "default_pipeline": "vrx.api",
+    "fit": "vrx.api",
     "SCG": "vrx.structures",
     "ConceptBank": "vrx.structures",
     "Explanation": "vrx.structures",
