@@ -16,7 +16,8 @@ from skimage import data
 from torch import Tensor
 
 from vrx.api import EVIDENCE
-from vrx.classifier.classifier import Classifier, Precision, load_classifier
+from vrx.classifier.classifier import Classifier, Precision
+from vrx.classifier.loading import load_classifier
 from vrx.concepts.attention import GradCAMAttention
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.encoders import CropEncoder, PatchEncoder, PooledEncoder
@@ -52,9 +53,14 @@ def natural_photos() -> list[Image.Image]:
 def classifier(name: str, precision: Precision = "fp32", input_size: int | None = None) -> Classifier:
     """F with random weights: they do not change how long a pass takes."""
     torch.manual_seed(0)
-    return load_classifier(
-        name, CLASSES, list(range(len(CLASSES))), pretrained=False, precision=precision, input_size=input_size
-    )
+    settings = {
+        "_target_": "vrx.classifier.networks.named_network",
+        "name": name,
+        "pretrained": False,
+        "precision": precision,
+        "input_size": input_size,
+    }
+    return load_classifier(settings, CLASSES, range(len(CLASSES)))
 
 
 def wide_bank(f: Classifier, encoder: str, num_concepts: int = 8) -> ConceptBank:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vrx.classifier.classifier import Classifier, Preprocessing
+from vrx.classifier.classifier import Classifier
+from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.attention import GradCAMAttention
 from vrx.concepts.candidates import CandidateExtractor
@@ -56,7 +57,7 @@ class ColourNet(nn.Module):
 
 def colour_classifier() -> Classifier:
     preprocessing = Preprocessing((SIDE, SIDE), (SIDE, SIDE), "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return Classifier(ColourNet(), CLASSES, None, preprocessing, name="colours")
+    return Classifier(ColourNet(), CLASSES, None, preprocessing)
 
 
 def picture(label: int, part: tuple[int, int], square: tuple[int, int], seed: int) -> Image.Image:

@@ -13,13 +13,14 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from vrx.classifier.architectures import Preprocessing
 from vrx.classifier.classifier import Classifier
+from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.attention import GradCAMAttention
 from vrx.concepts.discovery import ConceptDiscovery
 from vrx.concepts.encoders import PooledEncoder
 from vrx.concepts.patches import Segmenter
 from vrx.data.images import PhotoFolder
+from vrx.data.memory import MemoryPhotos
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.data.sources import PhotoSource
 from vrx.edits import Editor

@@ -22,7 +22,8 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from vrx.classifier.classifier import Classifier, load_classifier
+from vrx.classifier.classifier import Classifier
+from vrx.classifier.loading import load_classifier
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.discovery import ConceptDiscovery
 from vrx.data.scg_datamodule import SCGDataModule, prepared
@@ -36,7 +37,7 @@ from vrx.models.classification import fit_classifier
 from vrx.models.distillation import Distillation, grn_of_checkpoint
 from vrx.models.grn import GRN
 from vrx.specs import describe
-from vrx.storage import KEY_LENGTH, content_key, digest, locked, write_text
+from vrx.storage import KEY_LENGTH, content_key, locked, write_text
 from vrx.structures import ConceptBank
 
 log = logging.getLogger("vrx")
@@ -125,35 +126,19 @@ class Pipeline:
     def classifier(self, settings: Mapping[str, Any], source: PhotoSource) -> Classifier:
         """F on its device: loaded or, when ``settings["fit"]`` is given, fitted once and cached.
 
-        PROVISIONAL
+        Args:
+            settings: of :func:`vrx.classifier.loading.load_classifier`, and ``fit``: None, or the options of
+                :class:`vrx.models.classification.FitOptions`.
+            source: the photos.
         """
-        options = dict(settings)
-        fit = options.pop("fit", None)
-        checkpoint, pretrained = options.pop("checkpoint", None), options.pop("pretrained", True)
-        indices = None if fit else getattr(source, "class_indices", None)
-        spec: dict[str, Any] = {**options, "class_names": list(source.class_names), "class_indices": indices}
         accelerator = getattr(self.trainer, "keywords", {}).get("accelerator", "auto")
-        if fit:
-            key = digest(
-                {
-                    "spec": spec,
-                    "fit": fit,
-                    "start": [checkpoint, pretrained],
-                    "seed": self.seed,
-                    "data": source.settings(),
-                    "photos": [stamps(source.photos(s)) for s in ("discovery", "train", "val")],
-                }
-            )
-            folder = self.cache / "classifiers" / key[:20]
-            start = {**spec, "checkpoint": checkpoint, "pretrained": pretrained}
-            with locked(folder):
-                checkpoint, pretrained = (
-                    str(fit_classifier(folder, source, start, fit, self.seed, accelerator, self.logger or False)),
-                    False,
-                )
-        classifier = load_classifier(**spec, checkpoint=checkpoint, pretrained=pretrained)
-        classifier.spec = spec
-        return classifier.to(device_of(accelerator))
+        weights = indices = None
+        if settings.get("fit"):
+            logger = self.logger or False
+            weights = fit_classifier(self.cache, source, settings, settings["fit"], self.seed, accelerator, logger)
+        else:
+            indices = getattr(source, "class_indices", None)
+        return load_classifier(settings, source.class_names, indices, weights).to(device_of(accelerator))
 
     def bank(self, classifier: Classifier, source: PhotoSource) -> ConceptBank:
         """The concepts of every class, discovered once and cached; a damaged bank is made again.

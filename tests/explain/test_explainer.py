@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests import planted
-from vrx.classifier.classifier import Classifier, load_classifier
+from vrx.classifier.classifier import Classifier
+from vrx.classifier.loading import load_classifier
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.errors import VRXError

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from vrx.classifier.layers import Layer
-from vrx.errors import VRXError
-from vrx.scores import centred, margins
-
-Target = Literal["centred", "logit", "margin"]
+from vrx.scores import margins
 
 
 @dataclass(frozen=True)
@@ -38,23 +34,12 @@ class Activations:
     grad_diff: dict[str, Tensor] = field(default_factory=dict)
 
 
-def class_targets(logits: Tensor, target: Target = "centred") -> Tensor:
-    """What is attributed to each class, ``[B, n]`` from logits ``[B, n]``.
+def class_targets(logits: Tensor) -> Tensor:
+    """What is attributed to each class: its margin, the logit minus the log-sum-exp of the others, ``[B, n]``.
 
-    ``logit``: the logit; ``centred``: minus the mean over the classes of interest; ``margin``: minus the
-    log-sum-exp of the others. With a single class of interest there is nothing to compare: its logit.
-
-    Raises:
-        VRXError: no such target.
+    With a single class of interest there is nothing to compare: its logit.
     """
-    if target not in get_args(Target):
-        raise VRXError(f"Unknown target {target!r}: use one of {', '.join(get_args(Target))}.")
-    n = logits.shape[1]
-    if target == "logit" or n == 1:
-        return logits
-    if target == "centred":
-        return centred(logits)
-    return margins(logits)
+    return logits if logits.shape[1] == 1 else margins(logits)
 
 
 @contextmanager
@@ -70,26 +55,24 @@ def gradcam_of(slope: Tensor, activation: Tensor) -> Tensor:
     return torch.einsum("bd,bdhw->bhw", weights, activation.float()).relu()
 
 
-def slopes_in_logits(logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+def slopes_in_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
     """What to differentiate so that one backward pass fewer than classes is enough.
 
-    Every target but ``logit`` stays the same when all logits are shifted alike, so its gradient is a mixture of the
-    gradients of n - 1 differences of logits.
+    A margin stays the same when all logits are shifted alike, so its gradient is a mixture of the gradients of n - 1
+    differences of logits.
 
     Args:
         logits: ``[B, n]``, part of a graph.
-        target: see :func:`class_targets`.
 
     Returns:
-        What to differentiate, ``[B, m]`` (m = n - 1, or n where it must be), and how the gradient of each class'
-        target is mixed from theirs, ``[B, n, m]``.
+        What to differentiate, ``[B, m]`` (m = n - 1, or 1 where n is 1), and how the gradient of each class' target is
+        mixed from theirs, ``[B, n, m]``.
     """
-    size, n = logits.shape
+    if logits.shape[1] == 1:
+        return logits, torch.ones_like(logits)[..., None]
     leaf = logits.detach().requires_grad_()
-    targets = class_targets(leaf, target)
-    if target == "logit" or n == 1:
-        return logits, torch.eye(n, dtype=logits.dtype, device=logits.device).expand(size, n, n)
-    rows = [torch.autograd.grad(targets[:, c].sum(), leaf, retain_graph=True)[0] for c in range(n)]
+    targets = class_targets(leaf)
+    rows = [torch.autograd.grad(target.sum(), leaf, retain_graph=True)[0] for target in targets.unbind(1)]
     return logits[:, :-1] - logits[:, -1:], torch.stack(rows, 1)[..., :-1]
 
 
@@ -116,9 +99,8 @@ class GradientEvidence:
         self._products.append((gradient * self._activation).permute(0, 2, 3, 1))
 
     def mixed(self, mixing: Tensor) -> tuple[Tensor, ...]:
-        """Sums over the channels, ``[B, n, h, w]`` each: of the product, of its positive part and, with a reference,
-
-        of gradient x (activation minus reference). ``mixing`` is ``[B, n, m]``.
+        """Sums over the channels, ``[B, n, h, w]`` each: of the product, of its positive part and, with a reference, of
+        gradient x (activation minus reference). ``mixing`` is ``[B, n, m]``.
         """
         whole, positive = [], []
         for b, weights in enumerate(mixing):  # photo by photo: all classes of a batch at once would take much memory

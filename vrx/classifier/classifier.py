@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,16 +20,17 @@ from torch import Tensor, nn
 from vrx.classifier.activations import (
     Activations,
     GradientEvidence,
-    Target,
     gradcam_of,
     recording,
     slopes_in_logits,
 )
-from vrx.classifier.architectures import Preprocessing, Resize, Source, build_network, preprocessing_of, resolve_name
+from vrx.classifier.head import Head
 from vrx.classifier.layers import Hook, Layer, find_layers, hooked, layer_to_match, named_layers
+from vrx.classifier.preprocessing import Preprocessing
 from vrx.errors import VRXError
+from vrx.storage import code_version, write_atomically
 
-log = logging.getLogger("vrx")
+LIBRARIES = ("torch", "torchvision", "timm")  # their code is not part of the fingerprint
 
 Precision = Literal["fp32", "bf16"]
 
@@ -43,9 +43,9 @@ class Classifier(nn.Module):
         class_names: the n classes of interest.
         class_indices: which of the C logits they are; None: C = n, and they are all.
         preprocessing: the network's own.
-        name: of the architecture, for the fingerprint.
         layers: modules whose feature maps are read, the last one for Grad-CAM; None: found by a probe.
         precision: of the forward and backward passes; results are float32 in any case.
+        built_by: ``_target_`` and arguments that build the network anew, plain; None: it was given as an object.
 
     Raises:
         VRXError: classes and logits do not fit, or the layers do not exist.
@@ -62,16 +62,16 @@ class Classifier(nn.Module):
         class_indices: Sequence[int] | None,
         preprocessing: Preprocessing,
         *,
-        name: str = "",
         layers: Sequence[str] | None = None,
         precision: Precision = "fp32",
+        built_by: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if precision not in get_args(Precision):
             raise VRXError(f"classifier.precision={precision!r}: use fp32 or bf16.")
         # channels last: three times faster for depthwise convolutions on a CPU, and what tensor cores want
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.name, self.precision = name, precision
+        self.precision = precision
         self.class_names = tuple(class_names)
         self.transform = preprocessing
         size = preprocessing.input_size
@@ -82,6 +82,8 @@ class Classifier(nn.Module):
         self.layers: list[Layer] = (
             find_layers(self.network, size) if layers is None else named_layers(self.network, layers, size)
         )
+        self._given_layers = None if layers is None else list(layers)
+        self._built_by = None if built_by is None else dict(built_by)
 
     def _count_outputs(self) -> int:
         height, width = self.input_size
@@ -90,11 +92,11 @@ class Classifier(nn.Module):
                 output = self.network(torch.zeros(1, 3, height, width))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise VRXError(
-                f"{self.name or 'The network'} cannot read a photo of {height} x {width} pixels ({error}): "
+                f"{type(self.network).__name__} cannot read a photo of {height} x {width} pixels ({error}): "
                 "change classifier.input_size."
             ) from error
         if not isinstance(output, Tensor) or output.ndim != 2:
-            raise VRXError(f"{self.name or 'The network'} gives no logits [B, C] but {type(output).__name__}.")
+            raise VRXError(f"{type(self.network).__name__} gives no logits [B, C] but {type(output).__name__}.")
         return output.shape[1]
 
     # --- what F is
@@ -114,12 +116,25 @@ class Classifier(nn.Module):
         """Name of the layer at stride 16 (transformers: at 3/4 of the depth), whose features match patches."""
         return layer_to_match(self.layers)
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """All of F but its weights, plain: :func:`vrx.classifier.loading.reopen_classifier` reads it."""
+        return {
+            "built_by": self._built_by,
+            "class_names": list(self.class_names),
+            "class_indices": self.class_indices.tolist(),
+            "preprocessing": self.transform.settings(),
+            "layers": self._given_layers,
+            "precision": self.precision,
+        }
+
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that decides what F says: weights, architecture, preprocessing, classes, layers, precision."""
+        """Hash of all that decides F's output: weights, architecture, preprocessing, classes, layers, precision."""
         what = {
-            "name": self.name,
+            "built_by": self._built_by,
             "network": type(self.network).__name__,
+            "code": _own_code(self.network),
             "preprocessing": self.transform.settings(),
             "class_indices": self.class_indices.tolist(),
             "layers": [asdict(layer) for layer in self.layers],
@@ -138,10 +153,7 @@ class Classifier(nn.Module):
     def save_weights(self, path: Path) -> None:
         """Write the network's weights as safetensors: what ``classifier.checkpoint`` reads."""
         state = {k: v.detach().cpu().clone().contiguous() for k, v in self.network.state_dict().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        save_file(state, part)
-        part.replace(path)
+        write_atomically(path, lambda part: save_file(state, part))
 
     def pixels(self, x: Tensor) -> NDArray[np.uint8]:
         """Undo the normalisation: ``[B, 3, H, W]`` -> uint8 ``[B, H, W, 3]``."""
@@ -154,7 +166,7 @@ class Classifier(nn.Module):
         x = torch.from_numpy(np.array(pictures, order="C")).to(self.device).permute(0, 3, 1, 2).float() / 255
         return (x - self.mean) / self.std
 
-    # --- what F says
+    # --- what F computes
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of interest, float32 ``[B, n]``, of normalised photos ``[B, 3, H, W]``."""
@@ -167,12 +179,11 @@ class Classifier(nn.Module):
         x: Tensor,
         gradients: bool | Sequence[str] = False,
         layers: Sequence[str] | None = None,
-        target: Target = "centred",
         gradcam: bool = True,
         reference: Mapping[str, Tensor] | None = None,
     ) -> Activations:
-        """Logits, feature maps and gradient evidence in one forward pass and at most one backward pass a class (one
-        fewer for targets that compare classes).
+        """Logits, feature maps and gradient evidence in one forward pass and at most one backward pass per class for
+        each of Grad-CAM and gradient x activation (of :func:`vrx.classifier.activations.class_targets`).
 
         The graph starts at the earliest layer whose gradient is asked for: nothing before it is kept or
         differentiated. Works inside ``no_grad`` and ``inference_mode`` too.
@@ -181,12 +192,11 @@ class Classifier(nn.Module):
             x: normalised photos ``[B, 3, H, W]``.
             gradients: layers whose gradient x activation is wanted; True: all of ``layers``.
             layers: names of the layers whose maps are wanted; None: all. Those of ``gradients`` come on top.
-            target: what is attributed by ``grad_act``, see :func:`vrx.classifier.activations.class_targets`.
             gradcam: whether to make Grad-CAM (a backward pass through the head alone).
             reference: maps of a reference photo (``maps`` of another call) for ``grad_diff``.
 
         Raises:
-            VRXError: no such layer or target.
+            VRXError: no such layer.
         """
         wanted = [layer.name for layer in self.layers] if layers is None else list(layers)
         attributed = (wanted if gradients else []) if isinstance(gradients, bool) else list(gradients)
@@ -201,7 +211,7 @@ class Classifier(nn.Module):
                 (slope,) = torch.autograd.grad(logits[:, c].sum(), [outputs[last.name]], retain_graph=True)
                 cams.append(gradcam_of(last.to_map(slope), last.to_map(outputs[last.name].detach())))
             evidence = self._gradient_evidence(
-                logits, target, [(layer, outputs[layer.name]) for layer in self._chosen(set(attributed))], reference
+                logits, [(layer, outputs[layer.name]) for layer in self._chosen(set(attributed))], reference
             )
         return Activations(
             logits.detach(),
@@ -217,18 +227,17 @@ class Classifier(nn.Module):
     def _gradient_evidence(
         self,
         logits: Tensor,
-        target: Target,
         outputs: Sequence[tuple[Layer, Tensor]],
         reference: Mapping[str, Tensor] | None,
     ) -> dict[str, tuple[Tensor, ...]]:
-        """What :class:`GradientEvidence` makes of each layer; one backward pass a class, or one fewer."""
+        """What :class:`GradientEvidence` makes of each layer; one backward pass fewer than classes."""
         if not outputs:
             return {}
         made = [
             GradientEvidence(layer, output.detach(), reference.get(layer.name) if reference else None)
             for layer, output in outputs
         ]
-        differentiated, mixing = slopes_in_logits(logits, target)
+        differentiated, mixing = slopes_in_logits(logits)
         for value in differentiated.unbind(1):
             slopes = torch.autograd.grad(value.sum(), [output for _, output in outputs], retain_graph=True)
             for evidence, slope in zip(made, slopes, strict=True):
@@ -287,16 +296,8 @@ class Classifier(nn.Module):
         with hooked(self.network, {layer.name: capture(layer.name) for layer in layers}):
             return self(x), outputs
 
-    # --- F's head on one feature vector
-
-    @torch.no_grad()
     def head_values(self, features: Tensor) -> Tensor:
-        """F's own logits of interest for pooled features of the last layer.
-
-        These are F's logits when its last map is f everywhere: W f + b where the head is global average pooling
-        and a linear layer (after a norm, perhaps); other convolutional networks are asked. A transformer's last
-        norm and linear layer are applied to f as if it were the token that they read: a "logit lens", what the
-        patch says by itself; an approximation, for it leaves the last block out.
+        """F's own logits of interest for pooled features of the last layer, see :class:`vrx.classifier.head.Head`.
 
         Args:
             features: ``[K, D]``, D the channels of the last layer.
@@ -304,59 +305,21 @@ class Classifier(nn.Module):
         Returns:
             float32 ``[K, n]``.
         """
-        features = features.to(self.device, torch.float32)
-        if self._head is None:
-            parts = [self._ask_head(part) for part in features.split(64) if len(part)]
-            return torch.cat(parts) if parts else features.new_zeros(0, len(self.class_names))
-        return self._apply_head(features, *self._head)
-
-    def _apply_head(self, features: Tensor, linear: nn.Linear, norm: nn.LayerNorm | None) -> Tensor:
-        if norm is not None:
-            features = F.layer_norm(features, features.shape[1:], norm.weight, norm.bias, norm.eps)
-        return linear(features)[:, self.class_indices].float()
+        return self._head(features.to(self.device, torch.float32))
 
     @cached_property
-    def _head(self) -> tuple[nn.Linear, nn.LayerNorm | None] | None:
-        """The linear layer (and norm before it) that turn a pooled feature into logits, where they do it alone."""
-        ran = self._ran_modules()
-        last = self.layers[-1]
-        linear = next((m for m in reversed(ran) if isinstance(m, nn.Linear)), None)
-        if linear is None or linear.in_features != last.channels:
-            return None
-        norm = next((m for m in reversed(ran) if isinstance(m, nn.LayerNorm)), None)
-        if norm is not None and tuple(norm.normalized_shape) != (last.channels,):
-            norm = None
-        if last.layout == "tokens":
-            return linear, norm
-        probe = torch.randn(4, last.channels, generator=torch.Generator().manual_seed(0)).to(self.device)
-        asked = self._ask_head(probe)
-        for candidate in (None, norm):
-            if torch.allclose(self._apply_head(probe, linear, candidate), asked, rtol=1e-2, atol=1e-3):
-                return linear, candidate
-        return None
+    def _head(self) -> Head:
+        return Head(self)
 
-    def _ran_modules(self) -> list[nn.Module]:
-        """Modules without children, in the order in which they ran."""
-        ran: list[nn.Module] = []
 
-        def record(module: nn.Module, args: Any, output: Any) -> None:
-            ran.append(module)
-
-        leaves: dict[str, Hook] = {
-            name: record for name, module in self.network.named_modules() if name and not any(module.children())
-        }
-        with hooked(self.network, leaves), torch.no_grad():
-            self(torch.zeros(1, 3, *self.input_size, device=self.device))
-        return ran
-
-    def _ask_head(self, features: Tensor) -> Tensor:
-        last = self.layers[-1]
-
-        def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-            return last.constant(features.to(output.dtype), output)
-
-        with hooked(self.network, {last.name: replace}):
-            return self(torch.zeros(1, 3, *self.input_size, device=self.device))
+def _own_code(network: nn.Module) -> dict[str, str]:
+    """Module -> version of its code, of all that is of no library: weights alone do not say what a network does."""
+    found = {}
+    for name in {type(module).__module__ for module in network.modules()}:
+        if name.partition(".")[0] not in LIBRARIES:
+            with contextlib.suppress(ImportError, ValueError):  # a notebook's classes have no file
+                found[name] = code_version(name)
+    return found
 
 
 def _checked_indices(indices: Sequence[int] | None, names: Sequence[str], outputs: int) -> list[int]:
@@ -378,75 +341,3 @@ def _checked_indices(indices: Sequence[int] | None, names: Sequence[str], output
             f"from 0 to {outputs - 1}."
         )
     return indices
-
-
-def load_classifier(
-    name: str,
-    class_names: Sequence[str],
-    class_indices: Sequence[int] | None = None,
-    checkpoint: str | Path | None = None,
-    *,
-    source: Source | None = None,
-    pretrained: bool = True,
-    num_classes: int | None = None,
-    input_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    crop_pct: float | None = None,
-    resize: Resize = "shorter",
-    model_kwargs: Mapping[str, Any] | None = None,
-    layers: Sequence[str] | None = None,
-    precision: Precision = "fp32",
-) -> Classifier:
-    """Any timm or torchvision classifier as F.
-
-    Args:
-        name: of the architecture; ``timm/...`` or ``torchvision/...`` says whose, where both have one.
-        class_names: the n classes of interest.
-        class_indices: their outputs; None: the network has n outputs, and they are all of interest.
-        checkpoint: local weights (safetensors, or torch without pickled code); goes before ``pretrained``.
-        source: whose architecture, where the name has no prefix.
-        pretrained: download the published weights.
-        num_classes: outputs of the network; None: n without ``class_indices``, else the architecture's own number.
-        input_size: side of the square input in pixels; None: the network's own, like all that follows.
-        mean: of the channels.
-        std: of the channels.
-        crop_pct: side of the centre crop, share of the resized shorter side.
-        resize: ``shorter`` (then centre crop), ``squash`` (the whole photo, aspect not kept) or ``none``.
-        model_kwargs: handed to the architecture.
-        layers: modules to read instead of those that a probe finds.
-        precision: ``fp32`` or ``bf16``.
-
-    Raises:
-        VRXError: anything of this that does not exist, cannot be had or does not fit.
-    """
-    if num_classes is None and class_indices is None:
-        num_classes = len(class_names)
-    network = build_network(
-        name,
-        num_classes,
-        source=source,
-        checkpoint=checkpoint,
-        pretrained=pretrained,
-        input_size=input_size,
-        model_kwargs=model_kwargs,
-    )
-    if checkpoint is None and not pretrained:
-        log.warning("%s has random weights: nobody has trained it yet.", name)
-    preprocessing = preprocessing_of(
-        network, name, source, input_size=input_size, mean=mean, std=std, crop_pct=crop_pct, resize=resize
-    )
-    return Classifier(
-        network,
-        class_names,
-        class_indices,
-        preprocessing,
-        name=":".join(resolve_name(name, source)) + json.dumps(dict(model_kwargs or {}), sort_keys=True, default=str),
-        layers=layers,
-        precision=precision,
-    )
-
-
-def reopen_classifier(spec: Mapping[str, Any], weights: Path, network: nn.Module | None = None) -> Classifier:
-    """PROVISIONAL."""
-    return load_classifier(**spec, checkpoint=str(weights), pretrained=False)

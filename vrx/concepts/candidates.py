@@ -66,6 +66,6 @@ class CandidateExtractor:
             gradients: layers whose gradient x activation (of each class' margin) is wanted too.
             reference: maps of a reference photo, for gradients times the difference to it.
         """
-        activations = classifier.inspect(x, gradients=gradients, target="margin", reference=reference)
+        activations = classifier.inspect(x, gradients=gradients, reference=reference)
         patches = self.attention(activations, superpixels)
         return Candidates(activations, patches, self.encoder(classifier, x, activations, patches))

@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vrx.data.images import SPLITS, Photo, allot, check_counts, divide, is_image, read_image, shuffled
+from vrx.data.images import (
+    SPLITS,
+    Photo,
+    allot,
+    check_counts,
+    chosen_classes,
+    divide,
+    is_image,
+    photos_of,
+    read_image,
+    shuffled,
+)
 from vrx.errors import VRXError
 
 log = logging.getLogger(__name__)
@@ -61,10 +72,7 @@ class ILab20M:
         self.root, self._seed = Path(root), seed
         self._counts: dict[str, int | None] = {"discovery": discovery, "val": val, "train": train, "test": test}
         check_counts(self._counts)
-        chosen = classes or {"bus": "bus", "mil": "military", "tank": "tank"}
-        self._classes = dict(chosen) if isinstance(chosen, Mapping) else {str(c): str(c) for c in chosen}
-        if len(set(self._classes.values())) < max(2, len(self._classes)):
-            raise VRXError(f"data.classes={list(self._classes.values())} must be at least two, each named once.")
+        self._classes = chosen_classes(classes, {"bus": "bus", "mil": "military", "tank": "tank"}, str(self.root))
         found = self._scan()
         self._photos: dict[str, list[Photo]] = {split: [] for split in SPLITS}
         for label, name in enumerate(self._classes):
@@ -120,9 +128,7 @@ class ILab20M:
 
     def photos(self, split: str) -> list[Photo]:
         """The photos of ``discovery``, ``train``, ``val`` or ``test``."""
-        if split not in SPLITS:
-            raise VRXError(f"There is no split {split!r}: use {', '.join(SPLITS)}.")
-        return list(self._photos[split])
+        return photos_of(self._photos, split)
 
     def read(self, photo: Photo) -> Image.Image:
         """The pixels of a photo, or of one view of a sheet, RGB."""
@@ -132,6 +138,10 @@ class ILab20M:
     def pose(self, photo: Photo | str) -> tuple[int, int]:
         """Camera (0 to 10) and rotation (0 to 7) of a photo or its path."""
         return pose_of(photo.path if isinstance(photo, Photo) else photo)
+
+    def pose_name(self, photo: Photo) -> str:
+        """Camera and rotation as in the file names: ``c03-r02``."""
+        return "c{:02d}-r{:02d}".format(*self.pose(photo))
 
     def settings(self) -> dict[str, Any]:
         """All that determines the photos, for cache keys."""

@@ -155,13 +155,15 @@ class PhotoFolder:
 
     Args:
         root: the tree.
-        classes: folder -> display name, or a list of folders; None: every folder.
-        class_indices: outputs of F that are the classes of interest, in the same order; None: all of them.
+        classes: folder -> display name, or a list of folders; None: those of ``known``, or every folder.
+        class_indices: outputs of F that are the classes of interest, in the same order; None: those of ``known``, or
+            all of them.
         discovery: photos a class for concept discovery.
         train: photos a class; None: all that are left.
         val: photos a class.
         test: photos a class; None: all of ``root/val``, or a quarter of what is left.
         seed: of the splits.
+        known: folder -> display name and output of F, for the classes that the data set is known for.
 
     Raises:
         VRXError: no such root or class folder, or too few photos in one.
@@ -177,17 +179,19 @@ class PhotoFolder:
         val: int = 50,
         test: int | None = None,
         seed: int = 0,
+        known: Mapping[str, tuple[str, int]] | None = None,
     ) -> None:
         self.root, self._seed = Path(root), seed
         self._counts: dict[str, int | None] = {"discovery": discovery, "val": val, "train": train, "test": test}
         check_counts(self._counts)
         self._pool, self._test_pool = _layout(self.root)
-        self._classes = _class_folders(self._pool, classes)
-        self.class_indices = None if class_indices is None else [int(i) for i in class_indices]
-        if self.class_indices is not None and len(self.class_indices) != len(self._classes):
+        self._known = dict(known or {})
+        self._classes = _class_folders(self._pool, classes, {folder: name for folder, (name, _) in self._known.items()})
+        self._indices = None if class_indices is None else [int(i) for i in class_indices]
+        if self._indices is not None and len(self._indices) != len(self._classes):
             raise VRXError(
-                f"data.class_indices has {len(self.class_indices)} entries for {len(self._classes)} classes "
-                f"({', '.join(self._classes.values())}): give one output of F a class, in the same order."
+                f"data.class_indices has {len(self._indices)} entries for {len(self._classes)} classes "
+                f"({', '.join(self._classes.values())}): give one output of F per class, in the same order."
             )
         self._photos: dict[str, list[Photo]] = {split: [] for split in SPLITS}
         for label, folder in enumerate(self._classes):
@@ -227,11 +231,27 @@ class PhotoFolder:
         """Display names, in the order of the labels."""
         return list(self._classes.values())
 
+    @property
+    def class_indices(self) -> list[int] | None:
+        """Outputs of F that are the classes, in the order of the labels; None: all of them.
+
+        Raises:
+            VRXError: none is given, and one of the classes is not ``known``.
+        """
+        if self._indices is not None or not self._known:
+            return self._indices
+        unknown = [folder for folder in self._classes if folder not in self._known]
+        if unknown:
+            raise VRXError(
+                f"data.classes has {', '.join(unknown)}, of which output of F is not known: give "
+                f"data.class_indices=[...], one per class ({', '.join(self._classes)}), or data.known=null where F has "
+                "these classes alone."
+            )
+        return [int(self._known[folder][1]) for folder in self._classes]
+
     def photos(self, split: str) -> list[Photo]:
         """The photos of ``discovery``, ``train``, ``val`` or ``test``."""
-        if split not in SPLITS:
-            raise VRXError(f"There is no split {split!r}: use {', '.join(SPLITS)}.")
-        return list(self._photos[split])
+        return photos_of(self._photos, split)
 
     def read(self, photo: Photo) -> Image.Image:
         """The pixels of a photo, RGB."""
@@ -266,21 +286,48 @@ def _layout(root: Path) -> tuple[Path, Path | None]:
     return (root, None) if holds_photos else (root / "train", None)
 
 
-def _class_folders(pool: Path, classes: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
+def chosen_classes(
+    classes: Mapping[str, str] | Sequence[str] | None, names: Mapping[str, str], where: str
+) -> dict[str, str]:
+    """Key -> display name of the classes that are asked for.
+
+    Args:
+        classes: key -> display name, or a list of keys; None: all of ``names``.
+        names: key -> display name, where they are known.
+        where: the classes are, for the message.
+
+    Raises:
+        VRXError: fewer than two classes, or a name twice.
+    """
+    if isinstance(classes, Mapping):
+        chosen = {str(k): str(v) for k, v in classes.items()}
+    else:
+        chosen = {str(c): names.get(str(c), str(c)) for c in (names if classes is None else classes)}
+    if len(set(chosen.values())) < max(2, len(names if classes is None else classes)):
+        raise VRXError(f"data.classes={list(chosen.values())} (in {where}) must be at least two, each named once.")
+    return chosen
+
+
+def photos_of(by_split: Mapping[str, Sequence[Photo]], split: str) -> list[Photo]:
+    """The photos of one split.
+
+    Raises:
+        VRXError: no such split.
+    """
+    if split not in SPLITS:
+        raise VRXError(f"There is no split {split!r}: use {', '.join(SPLITS)}.")
+    return list(by_split[split])
+
+
+def _class_folders(
+    pool: Path, classes: Mapping[str, str] | Sequence[str] | None, names: Mapping[str, str]
+) -> dict[str, str]:
     """Folder -> display name, every folder there."""
     there = sorted(f.name for f in pool.iterdir() if f.is_dir() and not f.name.startswith("."))
-    if classes is None:
-        classes = there
-    chosen = (
-        {str(k): str(v) for k, v in classes.items()}
-        if isinstance(classes, Mapping)
-        else {str(c): str(c) for c in classes}
-    )
+    chosen = chosen_classes(classes, names or {folder: folder for folder in there}, str(pool))
     for folder in chosen:
         if folder not in there:
             raise _no_folder(pool, folder)
-    if len(set(chosen.values())) < max(2, len(classes)):
-        raise VRXError(f"data.classes={list(chosen.values())} (in {pool}) must be at least two, each named once.")
     return chosen
 
 

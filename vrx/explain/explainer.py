@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from vrx.classifier.classifier import Classifier, reopen_classifier
+from vrx.classifier.classifier import Classifier
+from vrx.classifier.loading import reopen_classifier
 from vrx.data.images import read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError

@@ -210,9 +210,7 @@ class SCGBuilder:
             patches: of each photo, where they are now.
             matched: the patch of each node, ``[B, n, N]``; ``UNMATCHED`` for dummies.
         """
-        activations = self.classifier.inspect(
-            x, gradients=self._gradient_layers, target="margin", reference=self._reference(x)
-        )
+        activations = self.classifier.inspect(x, gradients=self._gradient_layers, reference=self._reference(x))
         return self._graphs(activations, list(patches), matched)
 
     def _graphs(self, activations: Activations, patches: list[Patches], matched: NDArray[np.int64]) -> PhotoGraphs:

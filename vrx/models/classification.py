@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,91 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
-from vrx.classifier.classifier import Classifier, load_classifier
+from vrx.classifier.classifier import Classifier
+from vrx.classifier.loading import load_classifier
+from vrx.data.images import Photo
+from vrx.data.sources import PhotoSource, stamps
 from vrx.errors import VRXError
+from vrx.specs import TARGET, find
+from vrx.storage import KEY_LENGTH, code_version, content_key, locked
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("vrx")
+
+MADE_BY = ("vrx.classifier", "vrx.models.classification", "vrx.data.images")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is changed at random in the photos that F is fitted on.
+
+    Args:
+        crop: a random part of the photo, half of its area at least; not where position or size tell classes apart.
+        mirror: left and right, half of the times; not where they tell classes apart.
+        colour: brightness, contrast and saturation by up to a fifth.
+        own: dotted name of a function that returns a transform of PIL images, applied last.
+    """
+
+    crop: bool = True
+    mirror: bool = True
+    colour: bool = True
+    own: str | None = None
+
+    def transform(self, size: tuple[int, int]) -> Callable[[Image], Image]:
+        """PIL image -> PIL image, for inputs of (height, width).
+
+        Raises:
+            VRXError: ``own`` cannot be found.
+        """
+        steps: list[Callable[[Image], Image]] = []
+        if self.crop:
+            steps.append(v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True))
+        if self.mirror:
+            steps.append(v2.RandomHorizontalFlip())
+        if self.colour:
+            steps.append(v2.ColorJitter(0.2, 0.2, 0.2))
+        if self.own:
+            steps.append(find(self.own)())
+        return v2.Compose(steps or [v2.Identity()])
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How F is fitted: AdamW with a one-cycle schedule.
+
+    Args:
+        epochs: over the discovery and training photos.
+        batch_size: photos a step.
+        lr: peak of the schedule.
+        weight_decay: of AdamW.
+        label_smoothing: in [0, 1).
+        workers: processes that read photos.
+        precision: of Lightning's Trainer.
+        augmentation: of the photos, see :class:`Augmentation`.
+    """
+
+    epochs: int = 12
+    batch_size: int = 64
+    lr: float = 0.001
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    workers: int = 0
+    precision: str = "32-true"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> FitOptions:
+        """From the plain settings under ``classifier.fit``; what is not given is the default.
+
+        Raises:
+            VRXError: an unknown setting.
+        """
+        augmentation = dict(options.get("augmentation") or {})
+        for kind, given, where in ((cls, options, "fit"), (Augmentation, augmentation, "fit.augmentation")):
+            known = [f.name for f in fields(kind)]
+            unknown = [name for name in given if name not in known]
+            if unknown:
+                raise VRXError(f"classifier.{where} has no {', '.join(unknown)}: it has {', '.join(known)}.")
+        return cls(**{**options, "augmentation": Augmentation(**augmentation)})
 
 
 class Classification(LightningModule):
@@ -66,33 +148,27 @@ class Classification(LightningModule):
 
 
 class LabelledPhotos(Dataset[tuple[Tensor, int]]):
-    """Photos with labels, in F's own preprocessing; augmented for training (crop, flip, colour)."""
+    """Photos with labels, in F's own preprocessing, after an augmentation where one is given."""
 
-    def __init__(self, source: Any, photos: Sequence[Any], classifier: Classifier, augment: bool) -> None:
-        self.source, self.photos = source, photos
-        self.transform = classifier.transform
-        self.augment = (
-            v2.Compose(
-                [
-                    v2.RandomResizedCrop(classifier.input_size, scale=(0.5, 1.0), antialias=True),
-                    v2.RandomHorizontalFlip(),
-                    v2.ColorJitter(0.2, 0.2, 0.2),
-                ]
-            )
-            if augment
-            else None
-        )
+    def __init__(
+        self,
+        source: PhotoSource,
+        photos: Sequence[Photo],
+        transform: Callable[[Image], Tensor],
+        augment: Callable[[Image], Image] | None = None,
+    ) -> None:
+        self.source, self.photos, self.transform, self.augment = source, photos, transform, augment
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         photo = self.photos[index]
-        image: Image = self.source.read(photo)
+        image = self.source.read(photo)
         return self.transform(self.augment(image) if self.augment else image), photo.label
 
 
-def readable(source: Any, photos: Sequence[Any]) -> list[Any]:
+def readable(source: PhotoSource, photos: Sequence[Photo]) -> list[Photo]:
     """The photos whose files can be read.
 
     Raises:
@@ -106,66 +182,101 @@ def readable(source: Any, photos: Sequence[Any]) -> list[Any]:
             continue
         kept.append(photo)
     if len(kept) < len(photos):
-        log.warning("Skipped %d unreadable photos while fitting F.", len(photos) - len(kept))
+        log.warning("Skipped %d unreadable photos while fitting the classifier.", len(photos) - len(kept))
     if not kept:
-        raise VRXError(f"No photo to fit F on can be read (of {len(photos)}): check data.root and data.classes.")
+        raise VRXError(
+            f"No photo to fit the classifier on can be read (of {len(photos)}): check data.root and data.classes."
+        )
     return kept
 
 
 def fit_classifier(
-    folder: Path,
-    source: Any,
-    spec: Mapping[str, Any],
+    cache: Path,
+    source: PhotoSource,
+    settings: Mapping[str, Any],
     options: Mapping[str, Any],
     seed: int,
     accelerator: str = "auto",
     logger: Any = False,
 ) -> Path:
-    """Fit F on the discovery and training photos, resuming where an earlier try stopped.
+    """Fit F on the discovery and training photos, going on where an earlier try stopped.
 
     Args:
-        folder: holds the checkpoints; a finished fit is not repeated.
+        cache: the fit is kept in ``classifiers/<key>/`` under it; a finished one is not repeated.
         source: the photos, by split.
-        spec: arguments of :func:`load_classifier`.
-        options: ``epochs, batch_size, lr, weight_decay, label_smoothing, workers``, ``precision``.
+        settings: of :func:`vrx.classifier.loading.load_classifier`: the network to start from.
+        options: of :class:`FitOptions`, plain.
         seed: of initialisation, order and augmentation.
         accelerator: of the trainer.
         logger: Lightning logger, or False.
 
     Returns:
-        The weights, a safetensors file.
+        The weights, a safetensors file: ``load_classifier(settings, source.class_names, weights=...)``.
 
     Raises:
-        VRXError: no photo can be read.
+        VRXError: an unknown option, or no photo can be read.
     """
+    chosen = FitOptions.of(options)
+    settings = {k: v for k, v in settings.items() if k != "fit"}
+    key = content_key(
+        MADE_BY,
+        {
+            "classifier": settings,
+            "own code": [_version(name) for name in (settings.get(TARGET), chosen.augmentation.own) if name],
+            "fit": asdict(chosen),
+            "seed": seed,
+            "data": source.settings(),
+            "photos": [stamps(source.photos(split)) for split in ("discovery", "train", "val")],
+        },
+    )
+    folder = cache / "classifiers" / key[:KEY_LENGTH]
     weights = folder / "classifier.safetensors"
-    if weights.exists():
-        return weights
-    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if not weights.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _fit(folder, source, settings, chosen, seed, accelerator, logger).save_weights(weights)
+            (folder / "last.ckpt").unlink(missing_ok=True)
+    return weights
+
+
+def _version(target: str) -> str:
+    """Version of the code of somebody's own class or function."""
+    module = find(target).__module__
+    return "" if module.partition(".")[0] in ("vrx", "torch", "torchvision", "timm") else code_version(module)
+
+
+def _fit(
+    folder: Path,
+    source: PhotoSource,
+    settings: Mapping[str, Any],
+    options: FitOptions,
+    seed: int,
+    accelerator: str,
+    logger: Any,
+) -> Classifier:
     seed_everything(seed, workers=True, verbose=False)
-    classifier = load_classifier(**spec)
+    classifier = load_classifier(settings, source.class_names)
     network = classifier.network.requires_grad_(True)
     network.train()
     module = Classification(
-        network, len(classifier.class_names), options["lr"], options["weight_decay"], options["label_smoothing"]
+        network, len(classifier.class_names), options.lr, options.weight_decay, options.label_smoothing
     )
+    augment = options.augmentation.transform(classifier.input_size)
     photos = readable(source, [*source.photos("discovery"), *source.photos("train")])
 
-    def loader(chosen: Sequence[Any], training: bool) -> DataLoader[tuple[Tensor, int]]:
-        dataset = LabelledPhotos(source, chosen, classifier, training)
-        size = min(options["batch_size"], len(chosen))
+    def loader(chosen: Sequence[Photo], training: bool) -> DataLoader[tuple[Tensor, int]]:
         return DataLoader(
-            dataset,
-            size,
+            LabelledPhotos(source, chosen, classifier.transform, augment if training else None),
+            min(options.batch_size, len(chosen)),
             shuffle=training,
             drop_last=training,
-            num_workers=options["workers"],
-            persistent_workers=options["workers"] > 0,
+            num_workers=options.workers,
+            persistent_workers=options.workers > 0,
         )
 
     trainer = Trainer(
-        max_epochs=options["epochs"],
-        precision=options.get("precision", "32-true"),
+        max_epochs=options.epochs,
+        precision=options.precision,  # type: ignore[arg-type]
         accelerator=accelerator,
         devices=1,
         logger=logger,
@@ -176,12 +287,6 @@ def fit_classifier(
         log_every_n_steps=5,
     )
     last = folder / "last.ckpt"
-    trainer.fit(
-        module,
-        loader(photos, True),
-        loader(readable(source, source.photos("val")), False),
-        ckpt_path=str(last) if last.exists() else None,
-    )
-    classifier.to("cpu").save_weights(weights)
-    last.unlink(missing_ok=True)
-    return weights
+    val = loader(readable(source, source.photos("val")), False)
+    trainer.fit(module, loader(photos, True), val, ckpt_path=str(last) if last.exists() else None)
+    return classifier.to("cpu")

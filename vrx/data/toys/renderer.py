@@ -1,185 +1,121 @@
-"""Turns a toy scene into pixels and part labels with pyvista, off screen and without a display."""
+"""Turns a toy scene into pixels and part labels with NumPy alone: no graphics library, the same everywhere."""
 
 from __future__ import annotations
-
-import functools
-import logging
-import os
-import subprocess
-import sys
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.data.toys.rasteriser import NEAR, Rasteriser
 from vrx.data.toys.scene import VIEW_ANGLE, Scene, Surface
 
-log = logging.getLogger(__name__)
-
-CLIPPING = (NEAR, 40.0)  # nearest and farthest thing seen
-_WINDOW = "VTK_DEFAULT_OPENGL_WINDOW"
-_PROBE = "import pyvista as p; q = p.Plotter(off_screen=True, window_size=(8, 8)); q.add_mesh(p.Cube()); q.screenshot()"
+NEAR = 2.0  # distance of the nearest thing seen
 
 
-@functools.cache
-def graphics() -> bool:
-    """Whether VTK can draw here, and how: each way is tried in a process of its own, since a failing one may crash."""
-    ways: list[str | None] = [os.environ.get(_WINDOW)]
-    if sys.platform == "linux" and ways == [None]:
-        ways = ["vtkEGLRenderWindow", "vtkOSOpenGLRenderWindow"]
-        if os.environ.get("DISPLAY"):
-            ways.insert(0, None)
-    for way in ways:
-        chosen = {_WINDOW: way} if way else {}
-        try:
-            command = [sys.executable, "-c", _PROBE]
-            subprocess.run(command, env=os.environ | chosen, capture_output=True, timeout=120, check=True)
-        except subprocess.SubprocessError:
-            continue
-        os.environ.update(chosen)
-        return True
-    return False
-
-
-def make_renderer(size: int) -> Renderer | Rasteriser:
-    """A renderer that works on this machine."""
-    if graphics():
-        return Renderer(size)
-    log.warning(
-        "VTK finds no OpenGL: the toy vehicles are drawn with NumPy, more slowly (for speed on Debian or Ubuntu: "
-        "apt-get install libegl1 libgl1-mesa-dri)."
-    )
-    return Rasteriser(size)
-
-
-class Renderer:
-    """One off-screen window, reused for every frame, in the process that made it (see :func:`make_renderer`).
+def draw(scene: Scene, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw a scene; every pixel is the mean of 2 x 2, labels are not mixed.
 
     Args:
-        size: side of the square frames, pixels.
+        scene: what is seen.
+        size: side of the square frame, pixels.
+
+    Returns:
+        The frame, uint8 ``[size, size, 3]``, and the part label of every pixel, uint8 ``[size, size]``.
     """
-
-    def __init__(self, size: int) -> None:
-        os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa draws in this thread: faster for small frames
-        import pyvista
-        from vtkmodules.util.numpy_support import vtk_to_numpy
-        from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
-
-        self._buffer, self._as_numpy = vtkUnsignedCharArray(), vtk_to_numpy
-        self.size = size
-        plotter: Any = pyvista.Plotter
-        self._plotter = plotter(off_screen=True, window_size=[2 * size, 2 * size], lighting="none")
-        self._plotter.disable_anti_aliasing()  # the image is averaged from 2 x 2, labels must not blend
-        self._window = self._plotter.ren_win
-        self._window.SetMultiSamples(0)
-        self._plotter.camera.view_angle = VIEW_ANGLE
-        self._lamp = pyvista.Light(light_type="scene light")
-        self._plotter.add_light(self._lamp)
-        self._actors: dict[str, Any] = {}
-
-    def __enter__(self) -> Renderer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the window back."""
-        self._plotter.close()
-
-    def __call__(self, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Draw a scene.
-
-        Returns:
-            The frame, uint8 ``[size, size, 3]``, and the part label of every pixel, uint8 ``[size, size]``.
-        """
-        return self._image(scene), self._labels()
-
-    def _image(self, scene: Scene) -> NDArray[np.uint8]:
-        self._plotter.camera.position, self._plotter.camera.focal_point = map(tuple, scene.camera)
-        self._plotter.camera.up = (0, 0, 1)
-        self._plotter.camera.clipping_range = CLIPPING
-        self._lamp.position, self._lamp.focal_point = tuple(scene.light * 20), (0, 0, 0)
-        self._plotter.set_background(scene.sky[0].tolist(), top=scene.sky[1].tolist())
-        self._show("vehicle", scene.vehicle, scene.ambient, scene.labels)
-        self._show("surroundings", scene.surroundings, 0.6)
-        self._show("shadow", scene.shadow, None)
-        return _halved(self._pixels())
-
-    def _labels(self) -> NDArray[np.uint8]:
-        """The same window, flat and without surroundings: the red of a pixel is its label."""
-        self._plotter.set_background([0, 0, 0])
-        vehicle = self._actors["vehicle"]
-        vehicle.mapper.SelectColorArray("label")
-        vehicle.prop.lighting = False
-        vehicle.prop.ambient, vehicle.prop.diffuse, vehicle.prop.specular = 1.0, 0.0, 0.0  # unlit: their sum x colour
-        for name in ("surroundings", "shadow"):
-            self._actors[name].visibility = False
-        return np.ascontiguousarray(self._pixels()[1::2, 1::2, 0])
-
-    def _pixels(self) -> NDArray[np.uint8]:
-        """Draw, and read the window: uint8 ``[2 * size, 2 * size, 3]``."""
-        self._window.Render()
-        side = 2 * self.size
-        self._window.GetPixelData(0, 0, side - 1, side - 1, 0, self._buffer, 0)
-        return self._as_numpy(self._buffer).reshape(side, side, 3)[::-1]
-
-    def _show(
-        self, name: str, surface: Surface, ambient: float | None, labels: NDArray[np.uint8] | None = None
-    ) -> None:
-        """Put a surface into the window; ``ambient`` None: flat colours, no light."""
-        mesh = _mesh(surface, labels)
-        if name not in self._actors:
-            self._actors[name] = self._plotter.add_mesh(
-                mesh,
-                scalars="colour",
-                rgb=True,
-                show_scalar_bar=False,
-                copy_mesh=False,
-                reset_camera=False,
-                render=False,
-            )
-            self._actors[name].mapper.SetScalarModeToUseCellFieldData()
-        actor = self._actors[name]
-        actor.mapper.SetInputData(mesh)
-        actor.mapper.SelectColorArray("colour")
-        actor.visibility = len(surface.triangles) > 0
-        actor.prop.lighting = ambient is not None
-        if ambient is not None:
-            actor.prop.ambient, actor.prop.diffuse = ambient, 1.05 - ambient
-            actor.prop.specular, actor.prop.specular_power = (0.15, 12.0) if name == "vehicle" else (0.0, 1.0)
+    side = 2 * size
+    colours = [_lit(scene.vehicle, scene, scene.ambient), _lit(scene.surroundings, scene, 0.6), scene.shadow.colours]
+    corners = np.concatenate([s.triangles for s in (scene.vehicle, scene.surroundings, scene.shadow)])
+    seen, origin = _before_camera(_to_camera(corners.astype(np.float64), scene.camera))
+    source = np.append(origin, -1)[_nearest(_to_screen(seen, side), side)]
+    rise = (np.arange(side)[::-1] + 0.5)[:, None, None] / side
+    sky = np.broadcast_to(scene.sky[0] * (1 - rise) + scene.sky[1] * rise, (side, side, 3))
+    image = np.where(source[..., None] < 0, sky, np.concatenate([*colours, np.zeros((1, 3))])[source])
+    small = image.reshape(size, 2, size, 2, 3).mean((1, 3))
+    vehicle_only = np.concatenate([scene.labels, np.zeros(len(corners) - len(scene.labels) + 1, np.uint8)])
+    labels = vehicle_only[source][1::2, 1::2].astype(np.uint8)
+    return (small * 255 + 0.5).clip(0, 255).astype(np.uint8), labels
 
 
-def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Every pixel the mean of 2 x 2."""
-    wide = pixels.astype(np.uint16)
-    total = wide[::2, ::2] + wide[::2, 1::2] + wide[1::2, ::2] + wide[1::2, 1::2]
-    return ((total + 2) >> 2).astype(np.uint8)
+def _lit(surface: Surface, scene: Scene, ambient: float) -> NDArray[np.float64]:
+    """Colours under the lamp: Lambert, on the side that faces the camera."""
+    t = surface.triangles.astype(np.float64)
+    normals = np.cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    facing = np.sign(((scene.camera[0] - t.mean(1)) * normals).sum(1, keepdims=True))
+    falling = ((normals * facing) @ scene.light).clip(0)
+    return surface.colours * (ambient + (1.05 - ambient) * falling)[:, None]
 
 
-def _mesh(surface: Surface, labels: NDArray[np.uint8] | None = None) -> Any:
-    """Triangles that share no corner, flat normals, a colour (and a label) a triangle, as plain ``vtkPolyData``."""
-    from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
-    from vtkmodules.vtkCommonCore import vtkPoints
-    from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
+def _to_camera(corners: NDArray[np.float64], camera: NDArray[np.float64]) -> NDArray[np.float64]:
+    """World -> (right, up, depth) from the camera, ``[T, 3, 3]``."""
+    ahead = camera[1] - camera[0]
+    ahead = ahead / np.linalg.norm(ahead)
+    right = np.cross(ahead, (0, 0, 1))
+    right /= np.linalg.norm(right)
+    return np.asarray((corners - camera[0]) @ np.stack([right, np.cross(right, ahead), ahead], 1))
 
-    if not len(surface.triangles):  # VTK wants something to draw
-        return _mesh(Surface(np.zeros((1, 3, 3), np.float32), np.zeros((1, 3), np.float32)), np.zeros(1, np.uint8))
-    corners = np.ascontiguousarray(surface.triangles, np.float32)
-    points, cells, mesh = vtkPoints(), vtkCellArray(), vtkPolyData()
-    points.SetData(numpy_to_vtk(corners.reshape(-1, 3), deep=True))
-    cells.SetData(3, numpy_to_vtkIdTypeArray(np.arange(3 * len(corners), dtype=np.int64), deep=True))
-    mesh.SetPoints(points)
-    mesh.SetPolys(cells)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals /= np.sqrt((normals**2).sum(1, keepdims=True)).clip(1e-12)
-    mesh.GetPointData().SetNormals(numpy_to_vtk(normals.repeat(3, axis=0), deep=True))
-    by_triangle = {"colour": (surface.colours * 255 + 0.5).clip(0, 255).astype(np.uint8)}
-    if labels is not None:
-        by_triangle["label"] = labels.repeat(3).reshape(-1, 3)
-    for name, values in by_triangle.items():
-        array = numpy_to_vtk(np.ascontiguousarray(values), deep=True)
-        array.SetName(name)
-        mesh.GetCellData().AddArray(array)
-    return mesh
+
+def _before_camera(triangles: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Cut away what is nearer than ``NEAR``; triangles that are left, and which one each was."""
+    behind = triangles[..., 2] < NEAR
+    kept = np.flatnonzero(~behind.any(1))
+    parts, origin = [triangles[kept]], [kept]
+    for index in np.flatnonzero(behind.any(1) & ~behind.all(1)):
+        polygon = []
+        for a, b in zip(triangles[index], np.roll(triangles[index], -1, axis=0), strict=True):
+            if a[2] >= NEAR:
+                polygon.append(a)
+            if (a[2] < NEAR) != (b[2] < NEAR):
+                polygon.append(a + (b - a) * (NEAR - a[2]) / (b[2] - a[2]))
+        fan = [[polygon[0], polygon[i], polygon[i + 1]] for i in range(1, len(polygon) - 1)]
+        parts.append(np.array(fan))
+        origin.append(np.full(len(fan), index))
+    return np.concatenate(parts), np.concatenate(origin)
+
+
+def _to_screen(triangles: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Camera -> (column, row, 1 / depth) in pixels; the last is linear on the screen."""
+    focal = side / 2 / np.tan(np.radians(VIEW_ANGLE / 2))
+    inverse = 1 / triangles[..., 2]
+    return np.stack(
+        [side / 2 + focal * triangles[..., 0] * inverse, side / 2 - focal * triangles[..., 1] * inverse, inverse], -1
+    )
+
+
+def _nearest(triangles: NDArray[np.float64], side: int) -> NDArray[np.int64]:
+    """Index of the triangle nearest to the camera at every pixel's centre, -1 for none, ``[side, side]``."""
+    triangle, row, left, right = _spans(triangles, side)
+    a, ab, ac = triangles[:, 0], triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+    area[np.abs(area) < 1e-12] = np.inf
+    per_column = (ab[:, 2] * ac[:, 1] - ac[:, 2] * ab[:, 1]) / area  # 1 / depth is linear on the screen
+    per_row = (ac[:, 2] * ab[:, 0] - ab[:, 2] * ac[:, 0]) / area
+    count = right - left + 1
+    first = np.cumsum(count) - count
+    column = np.arange(count.sum()) + np.repeat(left - first, count)
+    offset = a[triangle, 2] + (row + 0.5 - a[triangle, 1]) * per_row[triangle]
+    offset -= (a[triangle, 0] - 0.5) * per_column[triangle]
+    depth = np.repeat(offset, count) + column * np.repeat(per_column[triangle], count)
+    pixel = np.repeat(row * side, count) + column
+    nearest = np.zeros(side * side)
+    np.maximum.at(nearest, pixel, depth)
+    winner = np.full(side * side, -1, np.int64)
+    seen = np.flatnonzero(depth == nearest[pixel])  # where two are equally near, the later one
+    winner[pixel[seen]] = np.repeat(triangle, count)[seen]
+    return winner.reshape(side, side)
+
+
+def _spans(triangles: NDArray[np.float64], side: int) -> tuple[NDArray[np.int64], ...]:
+    """Triangle, row, first and last column of every run of pixels whose centres lie in a triangle."""
+    low = np.ceil(triangles[..., 1].min(1) - 0.5).clip(0, side).astype(np.int64)
+    high = np.floor(triangles[..., 1].max(1) - 0.5).clip(-1, side - 1).astype(np.int64)
+    rows = (high - low + 1).clip(0)
+    triangle = np.repeat(np.arange(len(triangles)), rows)
+    row = np.arange(len(triangle)) + np.repeat(low - (np.cumsum(rows) - rows), rows)
+    start, end = triangles[triangle], np.roll(triangles, -1, axis=1)[triangle]  # [S, 3 edges, 3]
+    rise = end[..., 1] - start[..., 1]
+    share = (row[:, None] + 0.5 - start[..., 1]) / np.where(rise == 0, np.inf, rise)
+    crossed = (rise != 0) & (share >= 0) & (share <= 1)
+    at = start[..., 0] + share * (end[..., 0] - start[..., 0])
+    left = np.ceil(np.where(crossed, at, np.inf).min(1).clip(0, side) - 0.5 - 1e-9).astype(np.int64)
+    right = np.floor(np.where(crossed, at, -np.inf).max(1).clip(-1, side) - 0.5 + 1e-9).astype(np.int64)
+    kept = right >= left
+    return triangle[kept], row[kept], left[kept], right[kept]

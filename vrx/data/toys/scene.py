@@ -62,7 +62,7 @@ class Scene:
 
     Args:
         vehicle: the vehicle.
-        labels: part label of each of its triangles, uint8 ``[T]`` (see :func:`toy_models.part_names`).
+        labels: part label of each of its triangles, uint8 ``[T]`` (see :func:`~vrx.data.toys.models.part_names`).
         surroundings: ground and things beside the road, lit.
         shadow: of the vehicle on the ground, unlit.
         sky: colours at the lower and the upper edge of the frame, ``[2, 3]``.
@@ -283,7 +283,7 @@ def compose(
     """Draw a frame: five independent streams of chance, so that fixing or editing one thing leaves the others.
 
     Args:
-        class_name: one of :data:`toy_models.BUILDERS`.
+        class_name: one of :data:`~vrx.data.toys.models.BUILDERS`.
         seed: non-negative integers.
         pose: None: drawn.
         edits: changes to the parts.

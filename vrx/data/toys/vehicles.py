@@ -21,13 +21,10 @@ from tqdm import tqdm
 
 from vrx.data.images import SPLITS, Photo, read_image
 from vrx.data.toys.models import BUILDERS, part_names
-from vrx.data.toys.rasteriser import Rasteriser
-from vrx.data.toys.renderer import Renderer, make_renderer
+from vrx.data.toys.renderer import draw
 from vrx.data.toys.scene import AZIMUTHS, ELEVATIONS, Background, Edits, Offset, Pose, compose, draw_pose
 from vrx.errors import VRXError
-from vrx.storage import digest, locked, write_atomically
-
-VERSION = 1  # raise it whenever the same settings give other pixels
+from vrx.storage import content_key, locked, write_atomically, write_text
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class ToyVehicles:
         train: frames a class.
         val: frames a class.
         test: frames a class.
-        classes: some of :data:`toy_models.BUILDERS`; None: all six.
+        classes: some of :data:`~vrx.data.toys.models.BUILDERS`; None: all six.
         poses: split -> class -> the azimuth indices (0 to 7, 45 degrees apart, 0 faces the camera) that may occur;
             what is not named has all. Makes biased training sets.
         seed: of everything.
@@ -81,9 +78,9 @@ class ToyVehicles:
         self._poses = {s: {c: [int(a) for a in v] for c, v in by.items()} for s, by in (poses or {}).items()}
         self._size, self._seed = size, seed
         self._check()
-        decisive = {"version": VERSION, "size": size, "seed": seed, "poses": self._poses}
-        self.root = Path(root) / digest(decisive)[:12]
-        self._renderer: Renderer | Rasteriser | None = None
+        decisive = {"size": size, "seed": seed, "poses": self._poses}
+        self._key = content_key(("vrx.data.toys",), decisive)
+        self.root = Path(root) / self._key[:12]
 
     def _check(self) -> None:
         for name in self._classes:
@@ -109,9 +106,6 @@ class ToyVehicles:
                 if not azimuths or not set(azimuths) <= set(range(AZIMUTHS)):
                     raise VRXError(f"data.poses.{split}.{name}={azimuths}: give azimuths from 0 to {AZIMUTHS - 1}.")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_renderer": None}  # a window stays in its process
-
     @property
     def class_names(self) -> list[str]:
         """The classes of interest, in the order of the labels."""
@@ -121,12 +115,9 @@ class ToyVehicles:
         """All that determines the photos, for cache keys."""
         return {
             "kind": "toy_vehicles",
-            "version": VERSION,
-            "size": self._size,
-            "seed": self._seed,
+            "pixels": self._key,
             "classes": list(self._classes),
             "counts": self._counts,
-            "poses": self._poses,
         }
 
     def _frame(self, split: str, class_name: str, index: int) -> _Frame:
@@ -153,9 +144,8 @@ class ToyVehicles:
     def _render_missing(self, frames: Sequence[_Frame], split: str) -> None:
         if not frames:  # another process was faster
             return
-        with make_renderer(self._size) as renderer:
-            for frame in tqdm(frames, desc=f"rendering {split}", unit="image"):
-                _write(frame, *renderer(compose(frame.class_name, frame.seed, frame.pose)))
+        for frame in tqdm(frames, desc=f"rendering {split}", unit="image"):
+            _write(frame, *draw(compose(frame.class_name, frame.seed, frame.pose), self._size))
 
     def read(self, photo: Photo) -> Image.Image:
         """The pixels of a photo, RGB."""
@@ -176,6 +166,10 @@ class ToyVehicles:
         truth = self.truth(photo)
         return Pose(truth["azimuth"], truth["elevation"])
 
+    def pose_name(self, photo: Photo) -> str:
+        """Rotation of the turntable, "0" to "7", in steps of 45 degrees."""
+        return str(round(self.pose(photo).azimuth / 45) % AZIMUTHS)
+
     def render(
         self,
         class_name: str,
@@ -190,7 +184,7 @@ class ToyVehicles:
         """Render one frame, edited or not; what is not edited keeps its pixels.
 
         Args:
-            class_name: one of :data:`toy_models.BUILDERS`.
+            class_name: one of :data:`~vrx.data.toys.models.BUILDERS`.
             pose: azimuth and elevation in degrees; None: drawn from the seed.
             seed: a number; or ``truth(photo)["seed"]``, which with ``pose(photo)`` gives that photo again.
             omit_parts: parts left out.
@@ -209,14 +203,7 @@ class ToyVehicles:
         entropy = (seed,) if isinstance(seed, int) else tuple(seed)
         edits = Edits(omit_parts, move_part, replace_part, add_parts)
         scene = compose(class_name, entropy, None if pose is None else Pose(*pose), edits, background)
-        self._renderer = self._renderer or make_renderer(self._size)
-        return self._renderer(scene)
-
-    def close(self) -> None:
-        """Give back the window that :meth:`render` keeps open."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        return draw(scene, self._size)
 
 
 def part_masks(labels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
@@ -238,5 +225,5 @@ def _write(frame: _Frame, image: NDArray[np.uint8], labels: NDArray[np.uint8]) -
         return lambda path: Image.fromarray(pixels).save(path, format="PNG", compress_level=3)
 
     write_atomically(_truth(frame.path, "png"), png(labels))
-    write_atomically(_truth(frame.path, "json"), lambda path: path.write_text(text))
+    write_text(_truth(frame.path, "json"), text)
     write_atomically(frame.path, png(image))
