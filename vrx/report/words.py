@@ -107,15 +107,16 @@ def sentence(explanation: Explanation, classes: Sequence[int] | None = None) -> 
         explanation: of one photo.
         classes: the classes to speak of; by default those of :func:`shown_classes`.
     """
-    predicted, true = explanation.predicted, explanation.true_class
-    named = [f"{n} ({p:.2f})" for n, p in zip(explanation.class_names, explanation.probabilities, strict=True)]
-    ties = [n for n in named if n.endswith(named[predicted][-7:]) and n != named[predicted]]
-    tied = f", tied with {join(ties)}" if ties else ""
-    label = "" if true is None else ", as labelled" if true == predicted else f", but the label is {named[true]}"
-    parts = [f"Predicted {named[predicted]}{tied}{label}."]
+    names, predicted, true = explanation.class_names, explanation.predicted, explanation.true_class
+    shares = [f"{p:.2f}" for p in explanation.probabilities]
+    ties = [n for c, n in enumerate(names) if c != predicted and shares[c] == shares[predicted]]
+    text = f"Predicted {names[predicted]} ({shares[predicted]})" + (f", tied with {join(ties)}" if ties else "")
+    if true is not None:
+        text += ", as labelled" if true == predicted else f", but the label is {names[true]} ({shares[true]})"
+    parts = [f"{text}."]
     grn = int(explanation.grn_logits.argmax())
     if grn != predicted:
-        other = f"{explanation.class_names[grn]} ({explanation.grn_probabilities[grn]:.2f})"
+        other = f"{names[grn]} ({explanation.grn_probabilities[grn]:.2f})"
         parts.append(f"The graph network predicts {other} instead: these may not be the classifier's reasons.")
     shown = shown_classes(explanation) if classes is None else classes
     return " ".join([*parts, *(why(explanation, c) for c in [predicted, *(c for c in shown if c != predicted)])])
