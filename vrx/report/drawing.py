@@ -131,7 +131,8 @@ def _points(ax: Axes) -> float:
     return float(72 * ax.bbox.width / ax.get_figure().dpi / abs(np.ptp(ax.get_xlim())))
 
 
-def _is_dark(colour: Sequence[float]) -> bool:
+def is_dark(colour: Sequence[float]) -> bool:
+    """Whether white text reads better on a colour than dark text."""
     return float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.55
 
 
@@ -142,7 +143,7 @@ def draw_disc(ax: Axes, place: tuple[float, float], radius: float, text: str, sc
     style: dict[str, Any] = {"edgecolor": CASING, "zorder": 6}
     ax.add_patch(Circle(place, radius, facecolor=colour, linewidth=1, path_effects=halo, gid=f"disc {text}", **style))
     bold: dict[str, Any] = {"ha": "center", "weight": "bold", "zorder": 7}
-    draw_label(ax, *place, text, points, color="white" if _is_dark(colour) else INK, **bold)
+    draw_label(ax, *place, text, points, color="white" if is_dark(colour) else INK, **bold)
     up = -1 if ax.yaxis_inverted() else 1
     badge = (place[0] + 0.82 * radius, place[1] + up * 0.82 * radius)
     ax.add_patch(Circle(badge, 0.47 * radius, facecolor="white", linewidth=0.7, **style | {"zorder": 8}))
@@ -162,29 +163,28 @@ def draw_arrow(ax: Axes, start: Any, end: Any, gap: float, width: float, score: 
         score: contribution in logits.
         scale: of the picture.
     """
-    colour, free = scale(score), gap * _points(ax)
+    colour, points = scale(score), _points(ax)
+    free, tip = gap * points, 4.5 + 1.7 * width
+    chord = float(np.hypot(*np.subtract(end, start))) * points
+    gaps = "white" if score > 0 or is_dark(colour) else CASING  # dashes must show on pale colours as well
     solid = {"dash_offset": 0, "dash_list": None}
-    gaps = "white" if score > 0 or _is_dark(colour) else CASING  # dashes must show on pale colours as well
-    effects = [Stroke(linewidth=width + extra, foreground=paint, dashes=solid)
-               for extra, paint in ((3.2, CASING), (1.8, "white"), (0.2, gaps))]  # fmt: skip
-    arrow = FancyArrowPatch(
-        tuple(start),
-        tuple(end),
-        arrowstyle="-|>,head_length=3.2,head_width=2",
-        connectionstyle="arc3,rad=0.25",
-        mutation_scale=1.6 + 0.5 * width,
-        shrinkA=free,
-        shrinkB=free,
-        linewidth=width,
-        linestyle=(0, (2.2, 1.1)) if score < 0 else "-",
-        color=colour,
-        capstyle="butt",
-        joinstyle="miter",
-        path_effects=[*effects, Normal()],
-        zorder=4,
-        gid="arrow",
+    casing = [Stroke(linewidth=width + extra, foreground=paint, dashes=solid)
+              for extra, paint in ((2.6, CASING), (1.4, "white"), (0, gaps))]  # fmt: skip
+    dashed = (0, (2.2, 1.1)) if score < 0 else "-"
+    style: dict[str, Any] = {"connectionstyle": "arc3,rad=0.25", "mutation_scale": tip, "capstyle": "butt", "zorder": 4}
+    body: dict[str, Any] = {"arrowstyle": "-", "linewidth": width, "linestyle": dashed, "color": colour, "gid": "arrow"}
+    head = {"arrowstyle": "-|>,head_length=1,head_width=0.55", "facecolor": colour, "edgecolor": CASING, "gid": "head"}
+    ends = tuple(start), tuple(end)
+    if chord - 2 * free > 0.7 * tip:  # room for more than the head
+        ax.add_patch(
+            FancyArrowPatch(
+                *ends, shrinkA=free, shrinkB=free + 0.7 * tip, path_effects=[*casing, Normal()], **style, **body
+            )
+        )
+    before = max(free, chord - free - tip)  # the head alone: its line would be dashed as well
+    ax.add_patch(
+        FancyArrowPatch(*ends, shrinkA=before, shrinkB=free, linewidth=0.9, joinstyle="miter", **style, **head)
     )
-    ax.add_patch(arrow)
 
 
 def draw_outline(ax: Axes, mask: NDArray[np.bool_], colour: Any) -> None:
@@ -217,7 +217,7 @@ def draw_photo(ax: Axes, image: NDArray[np.uint8], at: tuple[float, float, float
     dots = _points(ax) * ax.get_figure().dpi / 72
     size = max(1, round(width * dots)), max(1, round(height * dots))
     pixels = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-    ax.imshow(pixels, extent=(left, left + width, top + height, top), aspect="auto", interpolation="nearest")
+    ax.imshow(pixels, extent=(left, left + width, top + height, top), interpolation="nearest")
 
 
 def stepped_back(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

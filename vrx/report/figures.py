@@ -1,247 +1,318 @@
-"""Pictures of explanations, concepts and runs; drawn with matplotlib's objects, no global state."""
+"""Pictures of an explanation, a figure per class and one of the photo, and of the concepts of a class."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
-from vrx.report import panels
-from vrx.report.drawing import CASING, EMPTY, INK, QUIET, SCALE, ColourScale, Sheet, shorten
-from vrx.report.findings import BASELINE_LABELS
-from vrx.report.panels import COLUMN, PANEL
-from vrx.report.words import sentence, shown_classes, signed, trust_line
+from vrx.report.drawing import (
+    CASING,
+    DPI,
+    EMPTY,
+    INK,
+    MARGIN,
+    QUIET,
+    SCALE,
+    ColourScale,
+    column,
+    draw_arrow,
+    draw_box,
+    draw_disc,
+    draw_label,
+    draw_outline,
+    draw_photo,
+    is_dark,
+    shorten,
+    spread,
+    stepped_back,
+    strongest_edges,
+)
+from vrx.report.html import draw
+from vrx.report.words import sentence, signed, trust_line
 from vrx.structures import ConceptBank, Explanation
+from vrx.thumbnails import thumbnail
 
-MARGIN, GAP = 0.3, 0.4  # inches
+PANEL, PHOTO = 3.9, 3.3  # widths in inches: of a class, of the photo
+TITLE, ROW, SMALL = 0.62, 0.78, 0.66  # heights in inches: of a title, of a concept, of one that was not found
+SIDE, SMALL_SIDE, PER_LINE = 0.7, 0.52, 6  # thumbnails, in inches
+DISC = 0.043  # radius as a share of the photo's longer side
+CLASSIFIER, GRN = "#404040", "#c4c4c4"
+MOST_BARS = 6  # classes with probabilities
 SIGNIFICANT = 0.05
+NOTE = (
+    "contribution: by the graph network, which imitates\nthe classifier. measured: how far the classifier's own\n"
+    "margin for the class falls when the concept is deleted."
+)
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the parts of an explanation's picture lie, in inches from the top left corner.
-
-    Args:
-        shown: the classes of the panels.
-        said: the sentence, in lines.
-        level: of trust.
-        reasons: for it, in lines.
-        top: where the photo's column and the panels begin.
-        size: width and height of the picture.
-    """
-
-    shown: tuple[int, ...]
-    said: tuple[str, ...]
-    level: str
-    reasons: tuple[str, ...]
-    top: float
-    size: tuple[float, float]
-
-    @classmethod
-    def of(cls, explanation: Explanation, classes: Sequence[int] | None = None) -> Layout:
-        shown = shown_classes(explanation) if classes is None else list(classes)
-        width = 2 * MARGIN + COLUMN + len(shown) * (GAP + PANEL)
-        said = textwrap.wrap(sentence(explanation, shown), int(width * 10.2))
-        level, _, why = trust_line(explanation).partition(". ")
-        reasons = textwrap.wrap(why, int((width - 1.6) * 11.6))
-        top = MARGIN + 0.25 * len(said) + 0.22 * len(reasons) + 0.35
-        tallest = max(panels.summary_height(explanation), panels.panel_height(explanation))
-        return cls(tuple(shown), tuple(said), level, tuple(reasons), top, (width, top + tallest + MARGIN))
-
-    def left(self, place: int) -> float:
-        """Left edge of the panel at ``place``; -1 is the photo's column."""
-        return MARGIN if place < 0 else MARGIN + COLUMN + GAP + place * (PANEL + GAP)
-
-    def cells(self) -> list[tuple[float, float, float, float]]:
-        """Left, top, right and bottom of the photo's column and of every panel, with a little air."""
-        edge = 0.1
-        widths = [(self.left(-1), COLUMN), *((self.left(place), PANEL) for place in range(len(self.shown)))]
-        return [(x - edge, self.top - edge, x + width + edge, self.size[1] - MARGIN + edge) for x, width in widths]
-
-
-def explanation_figure(explanation: Explanation, bank: ConceptBank, classes: Sequence[int] | None = None) -> Figure:
-    """The whole explanation of one photo: in words, what F and the GRN say, one panel a class.
+def explanation_parts(explanation: Explanation, bank: ConceptBank, classes: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """The pixels of the photo's figure and of one figure per class, on one colour scale.
 
     Args:
         explanation: of one photo.
-        bank: the concepts that it speaks of.
-        classes: the classes of the panels; by default the predicted one, F's next two and the true one.
+        bank: the concepts that it names.
+        classes: the classes to draw.
     """
-    layout = Layout.of(explanation, classes)
-    scale = ColourScale.of(explanation, layout.shown)
-    figure = _figure(*layout.size)
-    sheet = Sheet(figure, MARGIN, MARGIN)
-    sheet.text(0, 0, "\n".join(layout.said), 13, va="top", linespacing=1.25)
-    below = 0.25 * len(layout.said) + 0.07
-    sheet.text(0, below, layout.level, 11, va="top", weight="bold")
-    sheet.text(1.35, below, "\n".join(layout.reasons), 11, va="top", linespacing=1.3, color=QUIET)
-    panels.draw_summary(Sheet(figure, layout.left(-1), layout.top), explanation, scale)
-    for place, index in enumerate(layout.shown):
-        panels.draw_panel(Sheet(figure, layout.left(place), layout.top), explanation, bank, index, scale)
+    scale = ColourScale.of(explanation, classes)
+    figures = [photo_figure(explanation, scale), *(class_figure(explanation, bank, c, scale) for c in classes)]
+    return [draw(figure) for figure in figures]
+
+
+def sheet(explanation: Explanation, classes: Sequence[int], parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Everything as one picture: the sentence, how far to trust it, and the parts side by side.
+
+    Args:
+        explanation: of one photo.
+        classes: that the parts show.
+        parts: from :func:`explanation_parts`.
+    """
+    gap = round(0.15 * DPI)
+    width = sum(part.shape[1] + gap for part in parts)
+    stacked = [draw(words_figure(explanation, classes, width / DPI)), *parts]
+    page = np.full((len(stacked[0]) + max(len(part) for part in parts), width, 3), 255, np.uint8)
+    lefts = [0, *np.cumsum([0, *(part.shape[1] + gap for part in parts)]).tolist()]
+    for part, left, top in zip(stacked, lefts, [0, *[len(stacked[0])] * len(parts)], strict=False):
+        page[top : top + len(part), left : left + part.shape[1]] = part[:, : width - left]
+    return page
+
+
+def words_figure(explanation: Explanation, classes: Sequence[int], width: float) -> Figure:
+    """The sentence and the line on trust, wrapped to ``width`` inches."""
+    lines = textwrap.wrap(sentence(explanation, classes), int(width * 10.2))
+    level, _, reasons = trust_line(explanation).partition(". ")
+    checks = textwrap.wrap(reasons, int((width - 1.4) * 11.8))
+    figure, (said, trusted) = column(width - 2 * MARGIN, 0.25 * len(lines) + 0.07, 0.22 * len(checks) + 0.1)
+    draw_label(said, 0, 0, "\n".join(lines), 13, va="top", linespacing=1.25)
+    draw_label(trusted, 0, 0, level, 11, va="top", weight="bold")
+    draw_label(trusted, 1.35, 0, "\n".join(checks), 11, va="top", linespacing=1.3, color=QUIET)
     return figure
+
+
+def photo_figure(explanation: Explanation, scale: ColourScale) -> Figure:
+    """The photo, how likely both networks find the classes, and how to read the other figures."""
+    height = PHOTO * explanation.image.shape[0] / explanation.image.shape[1]
+    bars = 0.45 + 0.36 * min(len(explanation.class_names), MOST_BARS)
+    figure, (title, photo, likely, scale_bar, key) = column(PHOTO, TITLE, height, bars, 0.75, 1.55)
+    draw_label(title, 0, 0.14, "The photo", 15, weight="bold")
+    caption, true = PurePath(explanation.name).name, explanation.true_class
+    if true is not None:
+        caption = f"label: {explanation.class_names[true]} {'✓' if true == explanation.predicted else '✗'}"
+    draw_label(title, 0, 0.44, shorten(caption, 38), 9.5, color=QUIET)
+    draw_photo(photo, explanation.image)
+    draw_probabilities(likely, explanation)
+    draw_label(scale_bar, 0, 0.17, "Contribution to the class' score (logits)", 9, weight="bold")
+    colours = ScalarMappable(Normalize(-scale.limit, scale.limit), SCALE)
+    bar = figure.colorbar(colours, cax=scale_bar.inset_axes((0, 0.4, 1, 0.2)), orientation="horizontal")
+    ends = f"{signed(-scale.limit)} opposes", "0", f"supports {signed(scale.limit)}"
+    bar.set_ticks([-scale.limit, 0, scale.limit], labels=ends, fontsize=8.5)
+    bar.ax.tick_params(length=0)
+    for text, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
+        text.set_ha(side)
+    draw_key(key, scale)
+    return figure
+
+
+def draw_probabilities(ax: Axes, explanation: Explanation) -> None:
+    """Paired bars of the classifier and the graph network for the likeliest classes; the label is always there."""
+    ranked = np.argsort(-explanation.probabilities, kind="stable")[:MOST_BARS].tolist()
+    if explanation.true_class is not None and explanation.true_class not in ranked:
+        ranked[-1] = explanation.true_class
+    draw_label(ax, 0, 0.27, "Probability", 9, weight="bold")
+    draw_box(ax, 1.3, 0.22, 0.14, 0.1, CLASSIFIER)
+    draw_label(ax, 1.48, 0.27, "classifier")
+    draw_box(ax, 2.2, 0.22, 0.14, 0.1, GRN)
+    draw_label(ax, 2.38, 0.27, "graph network")
+    left, unit, rows = 1.42, (PHOTO - 1.42) / 1.25, 0.62 + 0.36 * np.arange(len(ranked))
+    for y, index in zip(rows.tolist(), ranked, strict=True):
+        bold = "bold" if index == explanation.predicted else "normal"
+        draw_label(ax, 0, y, shorten(explanation.class_names[index], 19), 9, weight=bold)
+    for shift, values, colour in (
+        (-0.075, explanation.probabilities, CLASSIFIER),
+        (0.075, explanation.grn_probabilities, GRN),
+    ):
+        shown = values[ranked]
+        bars = ax.barh(rows + shift, shown * unit, 0.13, left=left, color=colour, edgecolor=CASING, linewidth=0.6)
+        ax.bar_label(bars, [f"{p:.2f}" for p in shown], padding=3, fontsize=8, color=INK)
+    ax.set(xlim=(0, PHOTO), ylim=(0.45 + 0.36 * len(ranked), 0))
+
+
+def draw_key(ax: Axes, scale: ColourScale) -> None:
+    """How to read discs, arrows and bars."""
+    strong = 0.8 * scale.limit
+    draw_disc(ax, (0.2, 0.17), 0.12, "1", strong, scale)
+    draw_disc(ax, (0.57, 0.17), 0.12, "2", -strong, scale)
+    draw_label(ax, 0.85, 0.17, "a concept of the class, found here:\n+ supports it,  − opposes it", 8, va="center")
+    draw_arrow(ax, (0.0, 0.58), (0.36, 0.58), 0.03, 2.2, strong, scale)
+    draw_arrow(ax, (0.42, 0.58), (0.78, 0.58), 0.03, 2.2, -strong, scale)
+    draw_label(ax, 0.85, 0.58, "a relation between two concepts;\nthicker: stronger; dashed: opposes", 8, va="center")
+    draw_label(ax, 0, 1.12, NOTE, 8, color=QUIET, va="center", linespacing=1.35)
+
+
+def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale: ColourScale) -> Figure:
+    """Why the classifier chose a class, or why not: its concepts and relations on the photo, and their evidence.
+
+    Args:
+        explanation: of one photo.
+        bank: the concepts that it names.
+        index: of the class.
+        scale: of the whole explanation.
+    """
+    height = PANEL * explanation.image.shape[0] / explanation.image.shape[1]
+    found = np.flatnonzero(explanation.detected[index]).tolist()
+    missing = np.flatnonzero(~explanation.detected[index] & bank.present[index]).tolist()
+    heights = 0.4 + ROW * len(found), (0.3 + SMALL * math.ceil(len(missing) / PER_LINE)) * bool(missing) + 1e-3
+    figure, (title, photo, table, rest) = column(PANEL, TITLE, height, *heights)
+    why = "Why" if index == explanation.predicted else "Why not"
+    draw_label(title, 0, 0.14, f"{why} {shorten(explanation.class_names[index], 24)}?", 15, weight="bold")
+    shares = explanation.probabilities[index], explanation.grn_probabilities[index]
+    label = "   (the label)" if index == explanation.true_class else ""
+    text = f"classifier {shares[0]:.2f}   graph network {shares[1]:.2f}{label}"
+    draw_label(title, 0, 0.44, text, 9.5, color=QUIET)
+    draw_evidence(photo, explanation, index, scale)
+    if found:
+        draw_table(table, explanation, bank, index, scale)
+    if missing:
+        draw_missing(rest, bank, index, missing)
+    return figure
+
+
+def draw_evidence(ax: Axes, explanation: Explanation, index: int, scale: ColourScale) -> None:
+    """The photo with the patches, numbered concepts and strongest relations of one class."""
+    height, width = explanation.image.shape[:2]
+    draw_photo(ax, stepped_back(explanation.image))
+    found = np.flatnonzero(explanation.detected[index])
+    if not len(found):
+        box = {"facecolor": "white", "edgecolor": CASING, "boxstyle": "round,pad=0.5", "alpha": 0.9}
+        draw_label(ax, width / 2, height / 2, "none of its concepts was found", 11, bbox=box, ha="center")
+        return
+    scores = np.nan_to_num(explanation.node_scores[index, index])
+    radius = DISC * max(height, width)
+    true = explanation.centroids[index, found].astype(float) * (width, height)
+    places = dict(zip(found.tolist(), spread(true, 4 * radius, (height, width), 1.5 * radius), strict=True))
+    for concept in found[np.argsort(np.abs(scores[found]))]:  # the strongest outline on top
+        draw_outline(ax, explanation.mask(index, concept), scale(scores[concept]))
+    arrows = strongest_edges(explanation, index)
+    for source, target, score in reversed(arrows):
+        thickness = 1.2 + 2.6 * abs(score) / abs(arrows[0][2])
+        draw_arrow(ax, places[source], places[target], 1.2 * radius, thickness, score, scale)
+    for centre, concept in zip(true, found.tolist(), strict=True):
+        if np.hypot(*(places[concept] - centre)) > radius:  # pushed away: a thread leads back to the patch
+            ax.plot(*zip(centre, places[concept], strict=True), color=CASING, linewidth=1.0, zorder=4.5)
+            ax.add_patch(Circle(centre, 0.2 * radius, facecolor="white", edgecolor=CASING, linewidth=0.8, zorder=4.6))
+        draw_disc(ax, tuple(places[concept]), radius, str(concept + 1), float(scores[concept]), scale)
+
+
+def draw_table(ax: Axes, explanation: Explanation, bank: ConceptBank, index: int, scale: ColourScale) -> None:
+    """One row per concept found: its patch here, a typical one, its contribution beside the measured effect."""
+    found = np.flatnonzero(explanation.detected[index])
+    middles, left = 0.4 + ROW * np.arange(len(found)) + SIDE / 2, 0.5 + 2 * SIDE
+    draw_label(ax, 0.36 + SIDE / 2, 0.22, "here", color=QUIET, ha="center")
+    draw_label(ax, 0.42 + SIDE * 1.5, 0.22, "typical", color=QUIET, ha="center")
+    draw_box(ax, left, 0.17, 0.14, 0.1, "#9a9a9a")
+    draw_label(ax, left + 0.18, 0.22, "contribution", color=QUIET)
+    draw_box(ax, left + 1.02, 0.17, 0.14, 0.1, "white", "//////")
+    draw_label(ax, left + 1.2, 0.22, "measured", color=QUIET)
+    here = [thumbnail(explanation.image, explanation.mask(index, k)) for k in found]
+    draw_thumbnails(ax, here, [(0.36, y - SIDE / 2) for y in middles], SIDE)
+    draw_thumbnails(ax, [typical(bank, index, k) for k in found], [(0.42 + SIDE, y - SIDE / 2) for y in middles], SIDE)
+    scores, measured = (
+        np.nan_to_num(v) for v in (explanation.node_scores[index, index, found], explanation.measured[index, found])
+    )
+    colours = [scale(s) for s in scores]
+    ax.scatter(np.full(len(found), 0.17), middles, 300, colours, edgecolors=CASING, linewidths=1)
+    room = 0.42  # for a number beside a bar
+    unit = (PANEL - left - room * (1 + (scale.lowest < 0))) / (scale.effect - scale.lowest or 1.0)
+    zero = left + room * (scale.lowest < 0) - scale.lowest * unit
+    ax.vlines(np.full(len(found), zero), middles - SIDE / 2, middles + SIDE / 2, color=QUIET, linewidth=0.8)
+    known = np.isfinite(explanation.measured[index, found])
+    texts = [signed(float(m)) if k else "not measured" for m, k in zip(measured, known, strict=True)]
+    style: dict[str, Any] = {"edgecolor": CASING, "linewidth": 0.6, "left": zero}
+    ours = ax.barh(middles - 0.15, scores * unit, 0.2, color=colours, **style)
+    ax.bar_label(ours, [signed(float(s)) for s in scores], padding=3, fontsize=9.5, weight="bold", color=INK)
+    theirs = ax.barh(middles + 0.15, measured * unit, 0.2, color="white", hatch="//////", **style)
+    ax.bar_label(theirs, texts, padding=3, fontsize=9.5, color=INK)
+    for k, y, colour in zip(found.tolist(), middles.tolist(), colours, strict=True):
+        ink = "white" if is_dark(colour) else INK
+        draw_label(ax, 0.17, y, str(k + 1), 10, weight="bold", ha="center", color=ink)
+    ax.set(xlim=(0, PANEL), ylim=(0.4 + ROW * len(found), 0))
+
+
+def draw_missing(ax: Axes, bank: ConceptBank, index: int, missing: Sequence[int]) -> None:
+    """The concepts of the class that were not found, as small typical patches."""
+    draw_label(ax, 0, 0.13, "Not found in this photo:", 9, color=QUIET)
+    places = [((k % PER_LINE) * PANEL / PER_LINE, 0.28 + SMALL * (k // PER_LINE)) for k in range(len(missing))]
+    draw_thumbnails(ax, [typical(bank, index, k) for k in missing], places, SMALL_SIDE)
+    for k, (x, y) in zip(missing, places, strict=True):
+        box = {"facecolor": "white", "edgecolor": QUIET, "linewidth": 0.6, "boxstyle": "round,pad=0.15"}
+        draw_label(ax, x + 0.09, y + 0.1, str(k + 1), 8.5, weight="bold", ha="center", color=QUIET, bbox=box)
+
+
+def typical(bank: ConceptBank, index: int, concept: int) -> NDArray[np.uint8] | None:
+    """The first exemplar of a concept, if it has one."""
+    usable = bank.present[index, concept] and bank.exemplars.shape[2]
+    return bank.exemplars[index, concept, 0] if usable else None
+
+
+def draw_thumbnails(
+    ax: Axes, pictures: Sequence[NDArray[np.uint8] | None], places: Sequence[tuple[float, float]], side: float
+) -> None:
+    """Framed square pictures with their upper left corners at ``places``; a grey slot for None."""
+    for picture, (x, y) in zip(pictures, places, strict=True):
+        if picture is not None:
+            draw_photo(ax, picture, (x, y, side, side))
+        draw_box(ax, x, y, side, side, EMPTY if picture is None else "none")
 
 
 def concept_note(bank: ConceptBank, index: int, concept: int) -> tuple[str, str]:
     """What the bank measured of a concept: its importance, and whether it is above random patches."""
     if not bank.present[index, concept]:
         return "no such concept", ""
-    p = float(bank.p_value[index, concept])
+    p, importance = float(bank.p_value[index, concept]), f"importance {signed(float(bank.importance[index, concept]))}"
     if not math.isfinite(p):
-        return f"importance {signed(float(bank.importance[index, concept]))}", "p not measured"
+        return importance, "p not measured"
     value = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-    note = value if p < SIGNIFICANT else f"{value}: not significant"
-    return f"importance {signed(float(bank.importance[index, concept]))}", note
+    return importance, value if p < SIGNIFICANT else f"{value}: not significant"
+
+
+def exemplar_strip(bank: ConceptBank, index: int, concept: int, gap: int = 6) -> NDArray[np.uint8] | None:
+    """The exemplars of a concept side by side, uint8 ``[S, W, 3]``; None where it has none."""
+    paths = bank.exemplar_paths[index][concept] if bank.exemplar_paths else ["?"] * bank.exemplars.shape[2]
+    shown = [e for e, path in zip(bank.exemplars[index, concept], paths, strict=True) if path]
+    if not shown or not bank.present[index, concept]:
+        return None
+    return np.concatenate([np.pad(e, ((0, 0), (0, gap), (0, 0)), constant_values=255) for e in shown], axis=1)[:, :-gap]
 
 
 def gallery_figure(bank: ConceptBank, class_index: int) -> Figure:
-    """The concepts of a class, one a row: typical patches, importance and p-value against random patches."""
-    count, shown = bank.num_concepts, bank.exemplars.shape[2]
-    side, gap, left = 1.05, 0.08, 2.35
-    width = 2 * MARGIN + left + max(shown, 3) * (side + gap)
-    figure = _figure(width, 2 * MARGIN + 0.7 + count * (side + 0.14))
-    sheet = Sheet(figure, MARGIN, MARGIN)
-    name = shorten(bank.class_names[class_index], 40)
-    sheet.text(0, 0.1, f"Concepts of {name}", 14, weight="bold")
-    sheet.text(0, 0.38, "importance: fall of F's log-odds when the patches are edited away", 8.5, color=QUIET)
+    """The concepts of a class, one per row: typical patches, importance and p-value against random patches."""
+    count, side, left, row = bank.num_concepts, 1.05, 2.35, 1.19
+    width = left + max(bank.exemplars.shape[2], 3) * 1.13
+    figure, (head, table) = column(width, 0.7, count * row)
+    draw_label(head, 0, 0.14, f"Concepts of {shorten(bank.class_names[class_index], 40)}", 14, weight="bold")
+    note = "importance: fall of the classifier's log-odds when the patches are deleted"
+    draw_label(head, 0, 0.44, note, 8.5, color=QUIET)
     for concept in range(count):
-        row = sheet.at(0, 0.7 + concept * (side + 0.14))
         importance, note = concept_note(bank, class_index, concept)
-        present = bool(bank.present[class_index, concept])
-        row.text(0, side / 2, str(concept + 1), 20, weight="bold", color=INK if present else QUIET)
-        row.text(0.4, side / 2 - 0.12, importance, 10.5)
-        bold = "bold" if note.endswith("not significant") else "normal"
-        row.text(0.4, side / 2 + 0.12, note, 9, color="#8a1c1c" if bold == "bold" else QUIET, weight=bold)
-        for e in range(shown):
-            ax = row.axes(left + e * (side + gap), 0, side, side, frame=True)
-            if present and _has_exemplar(bank, class_index, concept, e):
-                ax.imshow(bank.exemplars[class_index, concept, e], interpolation="bicubic")
-            else:
-                ax.patch.set(visible=True, facecolor=EMPTY)
-    return figure
-
-
-def _has_exemplar(bank: ConceptBank, index: int, concept: int, exemplar: int) -> bool:
-    return not bank.exemplar_paths or bool(bank.exemplar_paths[index][concept][exemplar])
-
-
-def scatter_figure(contributions: Sequence[float], measured: Sequence[float]) -> Figure:
-    """Contribution of every concept against its measured effect; pairs that are not finite are left out.
-
-    Args:
-        contributions: in logits, ``[M]``.
-        measured: fall of F's margin, ``[M]``.
-    """
-    x, y = np.asarray(contributions, float), np.asarray(measured, float)
-    finite = np.isfinite(x) & np.isfinite(y)
-    x, y = x[finite], y[finite]
-    side, left, top = 3.6, 0.75, 0.75
-    figure = _figure(left + side + 0.3, top + side + 0.75)
-    sheet = Sheet(figure)
-    same = float((np.sign(x) == np.sign(y)).mean()) if len(x) else math.nan
-    ranked = float(spearmanr(x, y).statistic) if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0 else math.nan
-    sheet.text(0.1, 0.2, "Contribution against measured effect", 12, weight="bold")
-    found = [f"{len(x)} concepts"]
-    found += [f"same sign {same:.0%}"] if math.isfinite(same) else []
-    found += [f"Spearman over all {ranked:.2f}".replace("-", "−")] if math.isfinite(ranked) else []
-    sheet.text(0.1, 0.46, ", ".join(found), 9, color=QUIET)
-    ax = sheet.axes(left, top, side, side, frame=True)
-    wide, high = (1.08 * float(np.abs(v).max(initial=0)) or 1.0 for v in (x, y))
-    ax.set(xlim=(-wide, wide), ylim=(-high, high))
-    for corner in ((-wide, -high), (0, 0)):  # the same sign
-        ax.add_patch(Rectangle(corner, wide, high, facecolor="#f1f1f1", edgecolor="none", zorder=0))
-    ax.axhline(0, color=QUIET, linewidth=0.7)
-    ax.axvline(0, color=QUIET, linewidth=0.7)
-    ax.scatter(x, y, s=26, c=x, cmap=SCALE, vmin=-wide, vmax=wide, edgecolors=CASING, linewidths=0.6, zorder=3)
-    for share, align in ((0.0, "left"), (0.5, "center"), (1.0, "right")):
-        sheet.text(left + share * side, top + side + 0.14, signed((2 * share - 1) * wide), 8.5, ha=align)
-        vertical = {0.0: "bottom", 0.5: "center", 1.0: "top"}[share]
-        sheet.text(left - 0.08, top + (1 - share) * side, signed((2 * share - 1) * high), 8.5, ha="right", va=vertical)
-    sheet.text(left + side / 2, top + side + 0.42, "contribution by the graph network (logits)", 9.5, ha="center")
-    sheet.text(0.18, top + side / 2, "measured fall of F's margin", 9.5, ha="center", rotation=90)
-    return figure
-
-
-def confusion_figure(counts: NDArray[Any], class_names: Sequence[str], rows: str = "F", columns: str = "GRN") -> Figure:
-    """How often the columns' answer goes with the rows'.
-
-    Args:
-        counts: ``[n, n]``.
-        class_names: the n classes.
-        rows: what the rows are.
-        columns: what the columns are.
-    """
-    n = len(class_names)
-    cell, left, top = 0.62, 1.7, 0.85
-    figure = _figure(2 * MARGIN + left + n * cell, MARGIN + top + n * cell + 0.95)
-    sheet = Sheet(figure, MARGIN, MARGIN)
-    sheet.text(0, 0.1, f"{rows} (rows) against {columns} (columns)", 12, weight="bold")
-    table = np.nan_to_num(np.asarray(counts, float))
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1e-9)
-    agree = np.trace(table) / max(table.sum(), 1e-9)
-    sheet.text(0, 0.4, f"the same answer for {agree:.1%} of {table.sum():.0f}", 9, color=QUIET)
-    ax = sheet.axes(left, top, n * cell, n * cell, frame=True)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, extent=(0, n, n, 0))
-    for i, name in enumerate(class_names):
-        sheet.text(left - 0.1, top + (i + 0.5) * cell, shorten(name, 20), 9, ha="right")
-        place = left + (i + 0.5) * cell, top + n * cell + 0.08
-        sheet.text(*place, shorten(name, 14), 9, rotation=35, ha="right", va="top", rotation_mode="anchor")
-        for j in range(n):
-            colour = "white" if shares[i, j] > 0.55 else INK
-            ax.text(j + 0.5, i + 0.5, f"{table[i, j]:.0f}", ha="center", va="center", fontsize=10, color=colour)
-    return figure
-
-
-def faithfulness_figure(metrics: Mapping[str, float]) -> Figure | None:
-    """Mean Spearman of the contributions beside the baselines on the same patches, with the ceiling as a line.
-
-    Args:
-        metrics: of a run; entries that are missing or not finite are left out.
-
-    Returns:
-        None when the run measured no faithfulness.
-    """
-    values = {label: metrics.get(f"faithfulness/{name}", math.nan) for name, label in BASELINE_LABELS.items()}
-    bars = [(label, value) for label, value in values.items() if math.isfinite(value)]
-    if not bars or bars[0][0] != BASELINE_LABELS["spearman"]:
-        return None
-    bars = [bars[0], *sorted(bars[1:], key=lambda bar: -bar[1])]
-    ceiling = metrics.get("faithfulness/ceiling", math.nan)
-    left, width, row = 1.75, 4.4, 0.34
-    height = len(bars) * row
-    figure = _figure(left + width + 0.5, height + 0.95)
-    sheet = Sheet(figure, 0.1, 0.45)
-    low = min(0.0, *(v for _, v in bars)) * 1.25
-    high = max([v for _, v in bars] + [ceiling if math.isfinite(ceiling) else 0, 0.05]) * 1.15
-    ax = sheet.axes(left, 0, width, height)
-    ax.set(xlim=(low - (0.08 if low < 0 else 0), high), ylim=(len(bars), 0))
-    for place, (label, value) in enumerate(bars):
-        ours = place == 0
-        sheet.text(left - 0.1, (place + 0.5) * row, label, 10, ha="right", weight="bold" if ours else "normal")
-        ax.add_patch(Rectangle((0, place + 0.18), value, 0.64, facecolor="#2166ac" if ours else "#b5b5b5"))
-        style: dict[str, Any] = {"ha": "left" if value >= 0 else "right", "va": "center_baseline", "fontsize": 10}
-        style |= {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.6}}
-        gap = math.copysign(0.012 * (high - low), value)
-        style["weight"] = "bold" if ours else "normal"
-        ax.text(value + gap, place + 0.5, f"{value:.2f}".replace("-", "−"), **style)
-    ax.axvline(0, color=CASING, linewidth=0.8)
-    if math.isfinite(ceiling):
-        ax.axvline(ceiling, color=CASING, linewidth=1.4, linestyle=(0, (4, 2)))
-        share = (ceiling - ax.get_xlim()[0]) / np.ptp(ax.get_xlim())
-        sheet.text(left + share * width, -0.18, f"ceiling {ceiling:.2f}", 9.5, ha="center", color=INK)
-    sheet.text(left, height + 0.22, "mean rank agreement (Spearman) with the measured effects", 9, color=QUIET)
+        strip, top = exemplar_strip(bank, class_index, concept), concept * row
+        weak = note.endswith("not significant")
+        present = INK if bank.present[class_index, concept] else QUIET
+        draw_label(table, 0, top + side / 2, str(concept + 1), 20, weight="bold", color=present)
+        draw_label(table, 0.4, top + side / 2 - 0.12, importance, 10.5)
+        style = {"color": "#8a1c1c", "weight": "bold"} if weak else {"color": QUIET}
+        draw_label(table, 0.4, top + side / 2 + 0.12, note, 9, **style)
+        if strip is None:
+            draw_box(table, left, top, side, side, EMPTY)
+        else:
+            draw_photo(table, strip, (left, top, side * strip.shape[1] / strip.shape[0], side))
     return figure
