@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
@@ -25,14 +23,16 @@ from vrx.report.drawing import (
     QUIET,
     SCALE,
     ColourScale,
-    column,
+    Pixels,
+    axes_at,
     draw_arrow,
     draw_box,
     draw_disc,
     draw_label,
     draw_outline,
     draw_photo,
-    is_dark,
+    ink_on,
+    page,
     shorten,
     spread,
     stepped_back,
@@ -48,6 +48,7 @@ TITLE, ROW, SMALL = 0.62, 0.78, 0.66  # heights in inches: of a title, of a conc
 SIDE, SMALL_SIDE, PER_LINE = 0.7, 0.52, 6  # thumbnails, in inches
 DISC = 0.043  # radius as a share of the photo's longer side
 CLASSIFIER, GRN = "#404040", "#c4c4c4"
+HATCH = "//////"  # of measured effects
 MOST_BARS = 6  # classes with probabilities
 SIGNIFICANT = 0.05
 NOTE = (
@@ -92,48 +93,44 @@ def words_figure(explanation: Explanation, classes: Sequence[int], width: float)
     lines = textwrap.wrap(sentence(explanation, classes), int(width * 10.2))
     level, _, reasons = trust_line(explanation).partition(". ")
     checks = textwrap.wrap(reasons, int((width - 1.4) * 11.8))
-    figure, (said, trusted) = column(width - 2 * MARGIN, 0.25 * len(lines) + 0.07, 0.22 * len(checks) + 0.1)
-    draw_label(said, 0, 0, "\n".join(lines), 13, va="top", linespacing=1.25)
-    draw_label(trusted, 0, 0, level, 11, va="top", weight="bold")
-    draw_label(trusted, 1.35, 0, "\n".join(checks), 11, va="top", linespacing=1.3, color=QUIET)
+    below = 0.25 * len(lines) + 0.07
+    figure, ax = page(width - 2 * MARGIN, below + 0.22 * len(checks) + 0.1)
+    draw_label(ax, 0, 0, "\n".join(lines), 13, va="top", linespacing=1.25)
+    draw_label(ax, 0, below, level, 11, va="top", weight="bold")
+    draw_label(ax, 1.35, below, "\n".join(checks), 11, va="top", linespacing=1.3, color=QUIET)
     return figure
 
 
 def photo_figure(explanation: Explanation, scale: ColourScale) -> Figure:
     """The photo, how likely both networks find the classes, and how to read the other figures."""
     height = PHOTO * explanation.image.shape[0] / explanation.image.shape[1]
-    bars = 0.45 + 0.36 * min(len(explanation.class_names), MOST_BARS)
-    figure, (title, photo, likely, scale_bar, key) = column(PHOTO, TITLE, height, bars, 0.75, 1.55)
-    draw_label(title, 0, 0.14, "The photo", 15, weight="bold")
+    bars = TITLE + height
+    key = bars + 0.45 + 0.36 * min(len(explanation.class_names), MOST_BARS)
+    figure, ax = page(PHOTO, key + 2.35)
     caption, true = PurePath(explanation.name).name, explanation.true_class
     if true is not None:
         caption = f"label: {explanation.class_names[true]} {'✓' if true == explanation.predicted else '✗'}"
-    draw_label(title, 0, 0.44, shorten(caption, 38), 9.5, color=QUIET)
-    draw_photo(photo, explanation.image)
-    draw_probabilities(likely, explanation)
-    draw_label(scale_bar, 0, 0.17, "Contribution to the class' score (logits)", 9, weight="bold")
-    colours = ScalarMappable(Normalize(-scale.limit, scale.limit), SCALE)
-    bar = figure.colorbar(colours, cax=scale_bar.inset_axes((0, 0.4, 1, 0.2)), orientation="horizontal")
-    ends = f"{signed(-scale.limit)} opposes", "0", f"supports {signed(scale.limit)}"
-    bar.set_ticks([-scale.limit, 0, scale.limit], labels=ends, fontsize=8.5)
-    bar.ax.tick_params(length=0)
-    for text, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
-        text.set_ha(side)
-    draw_key(key, scale)
+    draw_title(ax, "The photo", shorten(caption, 38))
+    ax.add_artist(Pixels(explanation.image, (0, TITLE, PHOTO, height)))
+    draw_probabilities(ax, bars, explanation)
+    draw_key(ax, key, scale)
     return figure
 
 
-def draw_probabilities(ax: Axes, explanation: Explanation) -> None:
+def draw_title(ax: Axes, title: str, below: str) -> None:
+    """Two lines on top of a figure."""
+    draw_label(ax, 0, 0.14, title, 15, weight="bold")
+    draw_label(ax, 0, 0.44, below, 9.5, color=QUIET)
+
+
+def draw_probabilities(ax: Axes, top: float, explanation: Explanation) -> None:
     """Paired bars of the classifier and the graph network for the likeliest classes; the label is always there."""
     ranked = np.argsort(-explanation.probabilities, kind="stable")[:MOST_BARS].tolist()
     if explanation.true_class is not None and explanation.true_class not in ranked:
         ranked[-1] = explanation.true_class
-    draw_label(ax, 0, 0.27, "Probability", 9, weight="bold")
-    draw_box(ax, 1.3, 0.22, 0.14, 0.1, CLASSIFIER)
-    draw_label(ax, 1.48, 0.27, "classifier")
-    draw_box(ax, 2.2, 0.22, 0.14, 0.1, GRN)
-    draw_label(ax, 2.38, 0.27, "graph network")
-    left, unit, rows = 1.42, (PHOTO - 1.42) / 1.25, 0.62 + 0.36 * np.arange(len(ranked))
+    draw_label(ax, 0, top + 0.27, "Probability", 9, weight="bold")
+    draw_legend(ax, 1.3, top + 0.27, ("classifier", CLASSIFIER, ""), ("graph network", GRN, ""))
+    left, unit, rows = 1.42, (PHOTO - 1.42) / 1.25, top + 0.62 + 0.36 * np.arange(len(ranked))
     for y, index in zip(rows.tolist(), ranked, strict=True):
         bold = "bold" if index == explanation.predicted else "normal"
         draw_label(ax, 0, y, shorten(explanation.class_names[index], 19), 9, weight=bold)
@@ -141,22 +138,55 @@ def draw_probabilities(ax: Axes, explanation: Explanation) -> None:
         (-0.075, explanation.probabilities, CLASSIFIER),
         (0.075, explanation.grn_probabilities, GRN),
     ):
-        shown = values[ranked]
-        bars = ax.barh(rows + shift, shown * unit, 0.13, left=left, color=colour, edgecolor=CASING, linewidth=0.6)
-        ax.bar_label(bars, [f"{p:.2f}" for p in shown], padding=3, fontsize=8, color=INK)
-    ax.set(xlim=(0, PHOTO), ylim=(0.45 + 0.36 * len(ranked), 0))
+        texts = [f"{p:.2f}" for p in values[ranked]]
+        draw_bars(ax, rows + shift, values[ranked] * unit, texts, left, height=0.13, color=colour, size=8)
 
 
-def draw_key(ax: Axes, scale: ColourScale) -> None:
-    """How to read discs, arrows and bars."""
-    strong = 0.8 * scale.limit
-    draw_disc(ax, (0.2, 0.17), 0.12, "1", strong, scale)
-    draw_disc(ax, (0.57, 0.17), 0.12, "2", -strong, scale)
-    draw_label(ax, 0.85, 0.17, "a concept of the class, found here:\n+ supports it,  − opposes it", 8, va="center")
-    draw_arrow(ax, (0.0, 0.58), (0.36, 0.58), 0.03, 2.2, strong, scale)
-    draw_arrow(ax, (0.42, 0.58), (0.78, 0.58), 0.03, 2.2, -strong, scale)
-    draw_label(ax, 0.85, 0.58, "a relation between two concepts;\nthicker: stronger; dashed: opposes", 8, va="center")
-    draw_label(ax, 0, 1.12, NOTE, 8, color=QUIET, va="center", linespacing=1.35)
+def draw_legend(ax: Axes, left: float, y: float, *entries: tuple[str, str, str]) -> None:
+    """What the bars are: (text, colour, hatch), side by side."""
+    for place, (text, colour, hatch) in enumerate(entries):
+        draw_box(ax, left + 0.95 * place, y - 0.05, 0.14, 0.1, colour, hatch)
+        draw_label(ax, left + 0.95 * place + 0.18, y, text, color=QUIET)
+
+
+def draw_bars(
+    ax: Axes,
+    rows: NDArray[np.float64],
+    lengths: NDArray[np.float64],
+    texts: Sequence[str],
+    zero: float,
+    size: float,
+    weight: str = "normal",
+    **style: Any,
+) -> None:
+    """Horizontal bars from ``zero`` on, in inches, with their texts at the ends."""
+    bars = ax.barh(rows, lengths, left=zero, edgecolor=CASING, linewidth=0.6, **style)
+    ax.bar_label(bars, texts, padding=3, fontsize=size, color=INK, weight=weight)
+
+
+def draw_key(ax: Axes, top: float, scale: ColourScale) -> None:
+    """The colour bar, and how to read discs, arrows and bars."""
+    draw_label(ax, 0, top + 0.17, "Contribution to the class' score (logits)", 9, weight="bold")
+    colours = np.asarray(SCALE(np.linspace(0, 1, 256))[None, :, :3] * 255, np.uint8)
+    ax.add_artist(Pixels(colours, (0, top + 0.3, PHOTO, 0.15)))
+    for place, text, side in (
+        (0, f"{signed(-scale.limit)} opposes", "left"),
+        (0.5, "0", "center"),
+        (1, f"supports {signed(scale.limit)}", "right"),
+    ):
+        draw_label(ax, place * PHOTO, top + 0.56, text, 8.5, ha=side)
+    top, strong = top + 0.75, 0.8 * scale.limit
+    draw_disc(ax, (0.2, top + 0.17), 0.12, "1", strong, scale)
+    draw_disc(ax, (0.57, top + 0.17), 0.12, "2", -strong, scale)
+    draw_label(
+        ax, 0.85, top + 0.17, "a concept of the class, found here:\n+ supports it,  − opposes it", 8, va="center"
+    )
+    draw_arrow(ax, (0.0, top + 0.58), (0.36, top + 0.58), 0.03, 2.2, strong, scale)
+    draw_arrow(ax, (0.42, top + 0.58), (0.78, top + 0.58), 0.03, 2.2, -strong, scale)
+    draw_label(
+        ax, 0.85, top + 0.58, "a relation between two concepts;\nthicker: stronger; dashed: opposes", 8, va="center"
+    )
+    draw_label(ax, 0, top + 1.12, NOTE, 8, color=QUIET, va="center", linespacing=1.35)
 
 
 def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale: ColourScale) -> Figure:
@@ -169,21 +199,20 @@ def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale:
         scale: of the whole explanation.
     """
     height = PANEL * explanation.image.shape[0] / explanation.image.shape[1]
-    found = np.flatnonzero(explanation.detected[index]).tolist()
-    missing = np.flatnonzero(~explanation.detected[index] & bank.present[index]).tolist()
-    heights = 0.4 + ROW * len(found), (0.3 + SMALL * math.ceil(len(missing) / PER_LINE)) * bool(missing) + 1e-3
-    figure, (title, photo, table, rest) = column(PANEL, TITLE, height, *heights)
+    found, missing = explanation.detected[index], bank.present[index] & ~explanation.detected[index]
+    table = TITLE + height
+    rest = table + (0.4 + ROW * found.sum()) * found.any()
+    figure, ax = page(PANEL, rest + (0.3 + SMALL * math.ceil(missing.sum() / PER_LINE)) * missing.any())
     why = "Why" if index == explanation.predicted else "Why not"
-    draw_label(title, 0, 0.14, f"{why} {shorten(explanation.class_names[index], 24)}?", 15, weight="bold")
     shares = explanation.probabilities[index], explanation.grn_probabilities[index]
     label = "   (the label)" if index == explanation.true_class else ""
     text = f"classifier {shares[0]:.2f}   graph network {shares[1]:.2f}{label}"
-    draw_label(title, 0, 0.44, text, 9.5, color=QUIET)
-    draw_evidence(photo, explanation, index, scale)
-    if found:
-        draw_table(table, explanation, bank, index, scale)
-    if missing:
-        draw_missing(rest, bank, index, missing)
+    draw_title(ax, f"{why} {shorten(explanation.class_names[index], 24)}?", text)
+    draw_evidence(axes_at(ax, 0, TITLE, PANEL, height), explanation, index, scale)
+    if found.any():
+        draw_table(ax, table, explanation, bank, index, scale)
+    if missing.any():
+        draw_missing(ax, rest, bank, index, np.flatnonzero(missing).tolist())
     return figure
 
 
@@ -213,65 +242,52 @@ def draw_evidence(ax: Axes, explanation: Explanation, index: int, scale: ColourS
         draw_disc(ax, tuple(places[concept]), radius, str(concept + 1), float(scores[concept]), scale)
 
 
-def draw_table(ax: Axes, explanation: Explanation, bank: ConceptBank, index: int, scale: ColourScale) -> None:
+def draw_table(
+    ax: Axes, top: float, explanation: Explanation, bank: ConceptBank, index: int, scale: ColourScale
+) -> None:
     """One row per concept found: its patch here, a typical one, its contribution beside the measured effect."""
-    found = np.flatnonzero(explanation.detected[index])
-    middles, left = 0.4 + ROW * np.arange(len(found)) + SIDE / 2, 0.5 + 2 * SIDE
-    draw_label(ax, 0.36 + SIDE / 2, 0.22, "here", color=QUIET, ha="center")
-    draw_label(ax, 0.42 + SIDE * 1.5, 0.22, "typical", color=QUIET, ha="center")
-    draw_box(ax, left, 0.17, 0.14, 0.1, "#9a9a9a")
-    draw_label(ax, left + 0.18, 0.22, "contribution", color=QUIET)
-    draw_box(ax, left + 1.02, 0.17, 0.14, 0.1, "white", "//////")
-    draw_label(ax, left + 1.2, 0.22, "measured", color=QUIET)
-    here = [thumbnail(explanation.image, explanation.mask(index, k)) for k in found]
-    draw_thumbnails(ax, here, [(0.36, y - SIDE / 2) for y in middles], SIDE)
-    draw_thumbnails(ax, [typical(bank, index, k) for k in found], [(0.42 + SIDE, y - SIDE / 2) for y in middles], SIDE)
-    scores, measured = (
-        np.nan_to_num(v) for v in (explanation.node_scores[index, index, found], explanation.measured[index, found])
-    )
-    colours = [scale(s) for s in scores]
-    ax.scatter(np.full(len(found), 0.17), middles, 300, colours, edgecolors=CASING, linewidths=1)
-    room = 0.42  # for a number beside a bar
+    found = np.flatnonzero(explanation.detected[index]).tolist()
+    scores = np.nan_to_num(explanation.node_scores[index, index, found])
+    measured = explanation.measured[index, found]
+    tops, left, colours = top + 0.4 + ROW * np.arange(len(found)), 0.5 + 2 * SIDE, [scale(s) for s in scores]
+    rows = tops + SIDE / 2
+    draw_label(ax, 0.36 + SIDE / 2, top + 0.22, "here", color=QUIET, ha="center")
+    draw_label(ax, 0.42 + SIDE * 1.5, top + 0.22, "typical", color=QUIET, ha="center")
+    draw_legend(ax, left, top + 0.22, ("contribution", "#9a9a9a", ""), ("measured", "white", HATCH))
+    ax.scatter(np.full(len(found), 0.17), rows, 300, colours, edgecolors=CASING, linewidths=1)
+    for k, y, colour in zip(found, tops.tolist(), colours, strict=True):
+        draw_label(ax, 0.17, y + SIDE / 2, str(k + 1), 10, weight="bold", ha="center", color=ink_on(colour))
+        draw_thumbnail(ax, 0.36, y, SIDE, thumbnail(explanation.image, explanation.mask(index, k)))
+        draw_thumbnail(ax, 0.42 + SIDE, y, SIDE, typical(bank, index, k))
+    room = 0.42  # inches for a number beside a bar
     unit = (PANEL - left - room * (1 + (scale.lowest < 0))) / (scale.effect - scale.lowest or 1.0)
     zero = left + room * (scale.lowest < 0) - scale.lowest * unit
-    ax.vlines(np.full(len(found), zero), middles - SIDE / 2, middles + SIDE / 2, color=QUIET, linewidth=0.8)
-    known = np.isfinite(explanation.measured[index, found])
-    texts = [signed(float(m)) if k else "not measured" for m, k in zip(measured, known, strict=True)]
-    style: dict[str, Any] = {"edgecolor": CASING, "linewidth": 0.6, "left": zero}
-    ours = ax.barh(middles - 0.15, scores * unit, 0.2, color=colours, **style)
-    ax.bar_label(ours, [signed(float(s)) for s in scores], padding=3, fontsize=9.5, weight="bold", color=INK)
-    theirs = ax.barh(middles + 0.15, measured * unit, 0.2, color="white", hatch="//////", **style)
-    ax.bar_label(theirs, texts, padding=3, fontsize=9.5, color=INK)
-    for k, y, colour in zip(found.tolist(), middles.tolist(), colours, strict=True):
-        ink = "white" if is_dark(colour) else INK
-        draw_label(ax, 0.17, y, str(k + 1), 10, weight="bold", ha="center", color=ink)
-    ax.set(xlim=(0, PANEL), ylim=(0.4 + ROW * len(found), 0))
+    ax.vlines(np.full(len(found), zero), tops, tops + SIDE, color=QUIET, linewidth=0.8)
+    texts = [signed(m) if math.isfinite(m) else "not measured" for m in measured.tolist()]
+    draw_bars(ax, rows - 0.15, scores * unit, [signed(s) for s in scores], zero, 9.5, "bold", height=0.2, color=colours)
+    draw_bars(ax, rows + 0.15, np.nan_to_num(measured) * unit, texts, zero, 9.5, height=0.2, color="white", hatch=HATCH)
 
 
-def draw_missing(ax: Axes, bank: ConceptBank, index: int, missing: Sequence[int]) -> None:
+def draw_missing(ax: Axes, top: float, bank: ConceptBank, index: int, missing: Sequence[int]) -> None:
     """The concepts of the class that were not found, as small typical patches."""
-    draw_label(ax, 0, 0.13, "Not found in this photo:", 9, color=QUIET)
-    places = [((k % PER_LINE) * PANEL / PER_LINE, 0.28 + SMALL * (k // PER_LINE)) for k in range(len(missing))]
-    draw_thumbnails(ax, [typical(bank, index, k) for k in missing], places, SMALL_SIDE)
-    for k, (x, y) in zip(missing, places, strict=True):
-        box = {"facecolor": "white", "edgecolor": QUIET, "linewidth": 0.6, "boxstyle": "round,pad=0.15"}
+    draw_label(ax, 0, top + 0.13, "Not found in this photo:", 9, color=QUIET)
+    box = {"facecolor": "white", "edgecolor": QUIET, "linewidth": 0.6, "boxstyle": "round,pad=0.15"}
+    for place, k in enumerate(missing):
+        x, y = (place % PER_LINE) * PANEL / PER_LINE, top + 0.28 + SMALL * (place // PER_LINE)
+        draw_thumbnail(ax, x, y, SMALL_SIDE, typical(bank, index, k))
         draw_label(ax, x + 0.09, y + 0.1, str(k + 1), 8.5, weight="bold", ha="center", color=QUIET, bbox=box)
 
 
 def typical(bank: ConceptBank, index: int, concept: int) -> NDArray[np.uint8] | None:
     """The first exemplar of a concept, if it has one."""
-    usable = bank.present[index, concept] and bank.exemplars.shape[2]
-    return bank.exemplars[index, concept, 0] if usable else None
+    return bank.exemplars[index, concept, 0] if bank.present[index, concept] and bank.exemplars.shape[2] else None
 
 
-def draw_thumbnails(
-    ax: Axes, pictures: Sequence[NDArray[np.uint8] | None], places: Sequence[tuple[float, float]], side: float
-) -> None:
-    """Framed square pictures with their upper left corners at ``places``; a grey slot for None."""
-    for picture, (x, y) in zip(pictures, places, strict=True):
-        if picture is not None:
-            draw_photo(ax, picture, (x, y, side, side))
-        draw_box(ax, x, y, side, side, EMPTY if picture is None else "none")
+def draw_thumbnail(ax: Axes, x: float, y: float, side: float, pixels: NDArray[np.uint8] | None) -> None:
+    """A framed square picture with its upper left corner at (x, y); a grey slot for None."""
+    if pixels is not None:
+        ax.add_artist(Pixels(pixels, (x, y, side, side)))
+    draw_box(ax, x, y, side, side, EMPTY if pixels is None else "none")
 
 
 def concept_note(bank: ConceptBank, index: int, concept: int) -> tuple[str, str]:
@@ -297,22 +313,19 @@ def exemplar_strip(bank: ConceptBank, index: int, concept: int, gap: int = 6) ->
 def gallery_figure(bank: ConceptBank, class_index: int) -> Figure:
     """The concepts of a class, one per row: typical patches, importance and p-value against random patches."""
     count, side, left, row = bank.num_concepts, 1.05, 2.35, 1.19
-    width = left + max(bank.exemplars.shape[2], 3) * 1.13
-    figure, (head, table) = column(width, 0.7, count * row)
-    draw_label(head, 0, 0.14, f"Concepts of {shorten(bank.class_names[class_index], 40)}", 14, weight="bold")
+    figure, ax = page(left + max(bank.exemplars.shape[2], 3) * 1.13, TITLE + count * row)
     note = "importance: fall of the classifier's log-odds when the patches are deleted"
-    draw_label(head, 0, 0.44, note, 8.5, color=QUIET)
+    draw_title(ax, f"Concepts of {shorten(bank.class_names[class_index], 40)}", note)
     for concept in range(count):
         importance, note = concept_note(bank, class_index, concept)
-        strip, top = exemplar_strip(bank, class_index, concept), concept * row
-        weak = note.endswith("not significant")
+        strip, top = exemplar_strip(bank, class_index, concept), TITLE + concept * row
         present = INK if bank.present[class_index, concept] else QUIET
-        draw_label(table, 0, top + side / 2, str(concept + 1), 20, weight="bold", color=present)
-        draw_label(table, 0.4, top + side / 2 - 0.12, importance, 10.5)
-        style = {"color": "#8a1c1c", "weight": "bold"} if weak else {"color": QUIET}
-        draw_label(table, 0.4, top + side / 2 + 0.12, note, 9, **style)
+        draw_label(ax, 0, top + side / 2, str(concept + 1), 20, weight="bold", color=present)
+        draw_label(ax, 0.4, top + side / 2 - 0.12, importance, 10.5)
+        style = {"color": "#8a1c1c", "weight": "bold"} if note.endswith("not significant") else {"color": QUIET}
+        draw_label(ax, 0.4, top + side / 2 + 0.12, note, 9, **style)
         if strip is None:
-            draw_box(table, left, top, side, side, EMPTY)
+            draw_box(ax, left, top, side, side, EMPTY)
         else:
-            draw_photo(table, strip, (left, top, side * strip.shape[1] / strip.shape[0], side))
+            ax.add_artist(Pixels(strip, (left, top, side * strip.shape[1] / strip.shape[0], side)))
     return figure

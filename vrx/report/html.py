@@ -34,7 +34,7 @@ def draw(figure: Figure) -> NDArray[np.uint8]:
 def save_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write pixels uint8 ``[H, W, 3]``, drawn at ``DPI``: the whole file or nothing."""
     picture = Image.fromarray(pixels)
-    write_atomically(path, lambda part: picture.save(part, "PNG", dpi=(DPI, DPI), compress_level=2))
+    write_atomically(path, lambda part: picture.save(part, "PNG", dpi=(DPI, DPI), compress_level=1))
 
 
 def embed(content: Figure | NDArray[np.uint8], alt: str) -> dict[str, Any]:
