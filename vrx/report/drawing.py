@@ -65,12 +65,11 @@ def page(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def axes_at(ax: Axes, left: float, top: float, width: float, height: float) -> Axes:
+def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Another frameless axis over a part of a :func:`page`, in its inches."""
-    across, down = ax.get_figure().get_size_inches()
+    across, down = figure.get_size_inches()
     bottom = down - MARGIN - top - height
-    box = (left + MARGIN) / across, bottom / down, width / across, height / down
-    inner = ax.get_figure().add_axes(box)
+    inner = figure.add_axes(((left + MARGIN) / across, bottom / down, width / across, height / down))
     inner.set_axis_off()
     return inner
 
@@ -78,7 +77,7 @@ def axes_at(ax: Axes, left: float, top: float, width: float, height: float) -> A
 def draw_box(ax: Axes, x: float, y: float, width: float, height: float, colour: Any, hatch: str = "") -> None:
     """A filled, outlined rectangle; hatched where colour alone would not tell it apart."""
     style: dict[str, Any] = {"edgecolor": CASING, "linewidth": 0.6, "hatch": hatch}
-    ax.add_patch(Rectangle((x, y), width, height, facecolor=colour, **style))
+    ax.add_artist(Rectangle((x, y), width, height, facecolor=colour, **style))
 
 
 def draw_label(ax: Axes, x: float, y: float, text: str, size: float = 8.5, **style: Any) -> None:
@@ -127,7 +126,7 @@ def spread(points: NDArray[np.float64], gap: float, shape: tuple[int, int], marg
 
 def _points(ax: Axes) -> float:
     """Typographic points per unit of an axis."""
-    return float(72 * ax.bbox.width / ax.get_figure().dpi / abs(np.ptp(ax.get_xlim())))
+    return float(72 * ax.bbox.width / ax.figure.dpi / abs(np.ptp(ax.get_xlim())))
 
 
 def ink_on(colour: Sequence[float]) -> str:
@@ -140,12 +139,12 @@ def draw_disc(ax: Axes, place: tuple[float, float], radius: float, text: str, sc
     colour, points = scale(score), radius * _points(ax)
     halo = [withStroke(linewidth=1 + 0.24 * points, foreground="white")]
     style: dict[str, Any] = {"edgecolor": CASING, "zorder": 6}
-    ax.add_patch(Circle(place, radius, facecolor=colour, linewidth=1, path_effects=halo, gid=f"disc {text}", **style))
+    ax.add_artist(Circle(place, radius, facecolor=colour, linewidth=1, path_effects=halo, gid=f"disc {text}", **style))
     bold: dict[str, Any] = {"ha": "center", "weight": "bold", "zorder": 7}
     draw_label(ax, *place, text, points, color=ink_on(colour), **bold)
     up = -1 if ax.yaxis_inverted() else 1
     badge = (place[0] + 0.82 * radius, place[1] + up * 0.82 * radius)
-    ax.add_patch(Circle(badge, 0.47 * radius, facecolor="white", linewidth=0.7, **style | {"zorder": 8}))
+    ax.add_artist(Circle(badge, 0.47 * radius, facecolor="white", linewidth=0.7, **style | {"zorder": 8}))
     sign = "+" if score > 0 else "−" if score < 0 else "0"
     draw_label(ax, *badge, sign, 0.72 * points, gid=f"sign {text}", **bold | {"zorder": 9})
 
@@ -167,23 +166,17 @@ def draw_arrow(ax: Axes, start: Any, end: Any, gap: float, width: float, score: 
     chord = float(np.hypot(*np.subtract(end, start))) * points
     gaps = "white" if score > 0 or ink_on(colour) == "white" else CASING  # dashes must show on pale colours as well
     solid = {"dash_offset": 0, "dash_list": None}
-    casing = [Stroke(linewidth=width + extra, foreground=paint, dashes=solid)
-              for extra, paint in ((2.6, CASING), (1.4, "white"), (0, gaps))]  # fmt: skip
-    dashed = (0, (2.2, 1.1)) if score < 0 else "-"
-    style: dict[str, Any] = {"connectionstyle": "arc3,rad=0.25", "mutation_scale": tip, "capstyle": "butt", "zorder": 4}
-    body: dict[str, Any] = {"arrowstyle": "-", "linewidth": width, "linestyle": dashed, "color": colour, "gid": "arrow"}
-    head = {"arrowstyle": "-|>,head_length=1,head_width=0.55", "facecolor": colour, "edgecolor": CASING, "gid": "head"}
-    ends = tuple(start), tuple(end)
+    paints = ((2.6, CASING), (1.4, "white"), (0, gaps))
+    casing = [*(Stroke(linewidth=width + more, foreground=paint, dashes=solid) for more, paint in paints), Normal()]
+    both: dict[str, Any] = {"posA": tuple(start), "posB": tuple(end), "connectionstyle": "arc3,rad=0.25"}
+    both |= {"facecolor": colour, "mutation_scale": tip, "capstyle": "butt", "joinstyle": "miter", "zorder": 4}
     if chord - 2 * free > 0.7 * tip:  # room for more than the head
-        ax.add_patch(
-            FancyArrowPatch(
-                *ends, shrinkA=free, shrinkB=free + 0.7 * tip, path_effects=[*casing, Normal()], **style, **body
-            )
-        )
-    before = max(free, chord - free - tip)  # the head alone: its line would be dashed as well
-    ax.add_patch(
-        FancyArrowPatch(*ends, shrinkA=before, shrinkB=free, linewidth=0.9, joinstyle="miter", **style, **head)
-    )
+        line = {"linewidth": width, "linestyle": (0, (2.2, 1.1)) if score < 0 else "-", "edgecolor": colour}
+        body = {"arrowstyle": "-", "shrinkA": free, "shrinkB": free + 0.7 * tip, "path_effects": casing, "gid": "arrow"}
+        ax.add_artist(FancyArrowPatch(**both, **line, **body))
+    before = max(free, chord - free - tip)  # the head alone: in one piece with the line it would be dashed as well
+    head = {"arrowstyle": "-|>,head_length=1,head_width=0.55", "shrinkA": before, "shrinkB": free, "gid": "head"}
+    ax.add_artist(FancyArrowPatch(**both, **head, linewidth=0.9, edgecolor=CASING))
 
 
 def draw_outline(ax: Axes, mask: NDArray[np.bool_], colour: Any) -> None:
@@ -199,7 +192,7 @@ def draw_outline(ax: Axes, mask: NDArray[np.bool_], colour: Any) -> None:
     lines = [line[:, ::-1] + origin for line in find_contours(smooth if smooth.max() > 0.5 else sharp, 0.5)]
     casing = [withStroke(linewidth=3.6, foreground=CASING)]
     style: dict[str, Any] = {"linewidths": 2.2, "path_effects": casing, "zorder": 2, "gid": "outline"}
-    ax.add_collection(LineCollection(lines, colors=[colour], **style), autolim=False)
+    ax.add_artist(LineCollection(lines, colors=[colour], **style))
 
 
 class Pixels(Artist):
@@ -219,7 +212,7 @@ class Pixels(Artist):
     def draw(self, renderer: Any) -> None:
         """Paste the pixels."""
         left, top, width, height = self.box
-        corners = self.axes.transData.transform([(left, top + height), (left + width, top)])
+        corners = self.get_transform().transform([(left, top + height), (left + width, top)])
         (x, y), (right, upper) = np.round(corners).astype(int).tolist()
         picture = Image.fromarray(self.image).resize((right - x, upper - y), Image.Resampling.BICUBIC).convert("RGBA")
         renderer.draw_image(renderer.new_gc(), x, y, np.asarray(picture)[::-1])

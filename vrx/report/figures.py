@@ -129,7 +129,7 @@ def draw_probabilities(ax: Axes, top: float, explanation: Explanation) -> None:
     if explanation.true_class is not None and explanation.true_class not in ranked:
         ranked[-1] = explanation.true_class
     draw_label(ax, 0, top + 0.27, "Probability", 9, weight="bold")
-    draw_legend(ax, 1.3, top + 0.27, ("classifier", CLASSIFIER, ""), ("graph network", GRN, ""))
+    draw_legend(ax, 1.15, top + 0.27, ("classifier", CLASSIFIER, ""), ("graph network", GRN, ""))
     left, unit, rows = 1.42, (PHOTO - 1.42) / 1.25, top + 0.62 + 0.36 * np.arange(len(ranked))
     for y, index in zip(rows.tolist(), ranked, strict=True):
         bold = "bold" if index == explanation.predicted else "normal"
@@ -145,14 +145,14 @@ def draw_probabilities(ax: Axes, top: float, explanation: Explanation) -> None:
 def draw_legend(ax: Axes, left: float, y: float, *entries: tuple[str, str, str]) -> None:
     """What the bars are: (text, colour, hatch), side by side."""
     for place, (text, colour, hatch) in enumerate(entries):
-        draw_box(ax, left + 0.95 * place, y - 0.05, 0.14, 0.1, colour, hatch)
-        draw_label(ax, left + 0.95 * place + 0.18, y, text, color=QUIET)
+        draw_box(ax, left + 1.02 * place, y - 0.05, 0.14, 0.1, colour, hatch)
+        draw_label(ax, left + 1.02 * place + 0.18, y, text, color=QUIET)
 
 
 def draw_bars(
     ax: Axes,
-    rows: NDArray[np.float64],
-    lengths: NDArray[np.float64],
+    rows: NDArray[Any],
+    lengths: NDArray[Any],
     texts: Sequence[str],
     zero: float,
     size: float,
@@ -208,7 +208,7 @@ def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale:
     label = "   (the label)" if index == explanation.true_class else ""
     text = f"classifier {shares[0]:.2f}   graph network {shares[1]:.2f}{label}"
     draw_title(ax, f"{why} {shorten(explanation.class_names[index], 24)}?", text)
-    draw_evidence(axes_at(ax, 0, TITLE, PANEL, height), explanation, index, scale)
+    draw_evidence(axes_at(figure, 0, TITLE, PANEL, height), explanation, index, scale)
     if found.any():
         draw_table(ax, table, explanation, bank, index, scale)
     if missing.any():
@@ -238,7 +238,7 @@ def draw_evidence(ax: Axes, explanation: Explanation, index: int, scale: ColourS
     for centre, concept in zip(true, found.tolist(), strict=True):
         if np.hypot(*(places[concept] - centre)) > radius:  # pushed away: a thread leads back to the patch
             ax.plot(*zip(centre, places[concept], strict=True), color=CASING, linewidth=1.0, zorder=4.5)
-            ax.add_patch(Circle(centre, 0.2 * radius, facecolor="white", edgecolor=CASING, linewidth=0.8, zorder=4.6))
+            ax.add_artist(Circle(centre, 0.2 * radius, facecolor="white", edgecolor=CASING, linewidth=0.8, zorder=4.6))
         draw_disc(ax, tuple(places[concept]), radius, str(concept + 1), float(scores[concept]), scale)
 
 
