@@ -171,11 +171,26 @@ def draw_arrow(ax: Axes, start: Any, end: Any, gap: float, width: float, score: 
     both: dict[str, Any] = {"posA": tuple(start), "posB": tuple(end), "connectionstyle": "arc3,rad=0.25"}
     both |= {"facecolor": colour, "mutation_scale": tip, "capstyle": "butt", "joinstyle": "miter", "zorder": 4}
     if chord - 2 * free > 0.7 * tip:  # room for more than the head
-        line = {"linewidth": width, "linestyle": (0, (2.2, 1.1)) if score < 0 else "-", "edgecolor": colour}
-        body = {"arrowstyle": "-", "shrinkA": free, "shrinkB": free + 0.7 * tip, "path_effects": casing, "gid": "arrow"}
+        line: dict[str, Any] = {
+            "linewidth": width,
+            "linestyle": (0, (2.2, 1.1)) if score < 0 else "-",
+            "edgecolor": colour,
+        }
+        body: dict[str, Any] = {
+            "arrowstyle": "-",
+            "shrinkA": free,
+            "shrinkB": free + 0.7 * tip,
+            "path_effects": casing,
+            "gid": "arrow",
+        }
         ax.add_artist(FancyArrowPatch(**both, **line, **body))
     before = max(free, chord - free - tip)  # the head alone: in one piece with the line it would be dashed as well
-    head = {"arrowstyle": "-|>,head_length=1,head_width=0.55", "shrinkA": before, "shrinkB": free, "gid": "head"}
+    head: dict[str, Any] = {
+        "arrowstyle": "-|>,head_length=1,head_width=0.55",
+        "shrinkA": before,
+        "shrinkB": free,
+        "gid": "head",
+    }
     ax.add_artist(FancyArrowPatch(**both, **head, linewidth=0.9, edgecolor=CASING))
 
 
