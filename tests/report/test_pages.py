@@ -56,10 +56,12 @@ def check_self_contained(page: Page, source: str) -> None:
 
 def trusted(high: bool, **change: Any) -> Explanation:
     """All concepts found; the contributions are the measured effects, or their opposite."""
-    explanation = make_explanation(detected=np.ones((3, 4), bool), **change)
-    sign = 1 if high else -1
-    scores = sign * explanation.measured[None].repeat(3, 0)
-    return replace(explanation, node_scores=scores, grn_logits=explanation.logits)
+    measured = (np.arange(12, dtype=np.float32).reshape(3, 4) + 1) / 4
+    scores = np.zeros((3, 3, 4))
+    scores[:] = measured if high else -measured
+    found: dict[str, Any] = {"detected": np.ones((3, 4), bool), "masks": np.ones((3, 4, 128, 128), bool)}
+    explanation = make_explanation(measured=measured, node_scores=scores, **found, **change)
+    return replace(explanation, grn_logits=explanation.logits)
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,7 @@ MEASURED = [2.0, 1.0, -0.5, 0.5]
     ("scores", "measured", "grn", "level", "text"),
     [
         (SCORES, MEASURED, 0.95, "high", "like the measured effects (Spearman 0.80; same sign for 4 of 4)"),
-        ([1.8, 0.4, 0.6, 0.9], [2.0, 1.0, 0.5, 0.6], 0.95, "limited", "only partly like the measured effects (Spearman 0.40"),
+        ([1.8, 0.4, 0.6, 0.9], [2.0, 1.0, 0.5, 0.6], 0.95, "limited", "only partly like the measured effects"),
         ([0.4, 0.6, 1.8, 0.9], [2.0, 1.0, 0.5, 0.6], 0.95, "low", "unlike the measured effects (Spearman −1.00"),
         (SCORES, MEASURED, 0.8, "limited", "(0.80, the classifier 0.97)"),
         (SCORES, MEASURED, 0.5, "low", "(0.50, the classifier 0.97)"),

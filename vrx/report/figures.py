@@ -90,7 +90,7 @@ def sheet(explanation: Explanation, classes: Sequence[int], parts: Sequence[NDAr
 
 def words_figure(explanation: Explanation, classes: Sequence[int], width: float) -> Figure:
     """The sentence and the line on trust, wrapped to ``width`` inches."""
-    lines = textwrap.wrap(sentence(explanation, classes), int(width * 10.2))
+    lines = textwrap.wrap(sentence(explanation, classes), int(width * 10))
     level, _, reasons = trust_line(explanation).partition(". ")
     checks = textwrap.wrap(reasons, int((width - 1.4) * 11.8))
     below = 0.25 * len(lines) + 0.07
