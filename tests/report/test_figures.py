@@ -181,7 +181,11 @@ def test_probabilities_of_both_networks_and_always_the_label() -> None:
 @pytest.mark.parametrize("size", [(128, 128), (90, 160)])
 @pytest.mark.parametrize("scores", [[3.0, 2.0, 1.0, 0.5], [-123.4, 99.2, 0.01, -0.3]])
 def test_no_text_leaves_the_page(size: tuple[int, int], scores: list[float]) -> None:
-    names = ("a remarkably long class name, longer than a panel", "b" * 60, "$c_{^")
+    names = (
+        "a remarkably long class name, longer than a panel",
+        "trailer truck, tractor trailer, trucking rig, articulated lorry, semi",
+        "$c_{^",
+    )
     masks = np.zeros((3, 4, *size), bool)
     masks[:, :, 20:50, 30:60] = True
     image = np.full((*size, 3), 99, np.uint8)
@@ -221,7 +225,7 @@ def test_the_photo_is_drawn_upright_in_its_place() -> None:
     image[:50, :50] = (255, 0, 0)  # upper left
     explanation = only([1, 1, 1, 1], image=image, masks=np.ones((3, 4, 100, 100), bool))
     pixels = draw(photo_figure(explanation, ColourScale(1, 1)))
-    top, left, side = (round(140 * inches) for inches in (0.12 + figures.TITLE, 0.12, figures.PHOTO))
+    top, left, side = (round(140 * inches) for inches in (0.12 + figures.TITLE, 0.12, figures.WIDTH))
     photo = pixels[top : top + side, left : left + side]
     quarter = side // 4
     assert photo[quarter, quarter].tolist() == [255, 0, 0]
@@ -294,4 +298,4 @@ def test_bars_with_intervals_and_a_line() -> None:
     assert [round(p.get_width(), 2) for p in ax.patches] == [0.5, -0.32]
     whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
     np.testing.assert_allclose(whiskers, [[0.5, 0.5], [-0.4, -0.3]])
-    assert " ceiling 0.65" in texts(figure) and "−0.32" in texts(figure)
+    assert "ceiling 0.65" in texts(figure) and "−0.32" in texts(figure)

@@ -74,18 +74,24 @@ def bar_figure(
         bounds = [intervals.get(label, (value, value)) for label, value in values.items()]
         errors = np.abs(np.array(bounds).T - lengths)
     bars = ax.barh(labels, lengths, 0.64, xerr=errors, color=colours, capsize=3, ecolor=CASING)
-    texts = ax.bar_label(bars, [f"{v:.2f}".replace("-", "−") for v in lengths], padding=4, fontsize=10)
+    texts = ax.bar_label(
+        bars,
+        [f"{v:.2f}".replace("-", "−") for v in lengths],
+        padding=4,
+        fontsize=10,
+        bbox={"fc": "white", "ec": "none", "pad": 0.5},
+    )
     for text in [texts[0], ax.get_yticklabels()[0]]:
         text.set_fontweight("bold")
     ax.axvline(0, color=CASING, linewidth=0.8)
-    ax.margins(x=0.12)
+    ax.margins(x=0.2)
     ax.invert_yaxis()
     ax.spines[["left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     if line is not None and math.isfinite(line[1]):
         ax.axvline(line[1], color=CASING, linewidth=1.4, linestyle=(0, (4, 2)))
         at = ax.get_xaxis_transform()
-        ax.text(line[1], 0, f" {line[0]} {line[1]:.2f}", transform=at, va="bottom", fontsize=9, parse_math=False)
+        ax.text(line[1], 1, f"{line[0]} {line[1]:.2f}", transform=at, ha="center", va="bottom", fontsize=9)
     return figure
 
 

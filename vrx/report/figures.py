@@ -43,7 +43,7 @@ from vrx.report.words import sentence, signed, trust_line
 from vrx.structures import ConceptBank, Explanation
 from vrx.thumbnails import thumbnail
 
-PANEL, PHOTO = 3.9, 3.3  # widths in inches: of a class, of the photo
+WIDTH = 3.7  # of a figure, in inches
 TITLE, ROW, SMALL = 0.62, 0.78, 0.66  # heights in inches: of a title, of a concept, of one that was not found
 SIDE, SMALL_SIDE, PER_LINE = 0.7, 0.52, 6  # thumbnails, in inches
 DISC = 0.043  # radius as a share of the photo's longer side
@@ -90,7 +90,7 @@ def sheet(explanation: Explanation, classes: Sequence[int], parts: Sequence[NDAr
 
 def words_figure(explanation: Explanation, classes: Sequence[int], width: float) -> Figure:
     """The sentence and the line on trust, wrapped to ``width`` inches."""
-    lines = textwrap.wrap(sentence(explanation, classes), int(width * 10))
+    lines = textwrap.wrap(sentence(explanation, classes), int(width * 9.8))
     level, _, reasons = trust_line(explanation).partition(". ")
     checks = textwrap.wrap(reasons, int((width - 1.4) * 11.8))
     below = 0.25 * len(lines) + 0.07
@@ -103,15 +103,15 @@ def words_figure(explanation: Explanation, classes: Sequence[int], width: float)
 
 def photo_figure(explanation: Explanation, scale: ColourScale) -> Figure:
     """The photo, how likely both networks find the classes, and how to read the other figures."""
-    height = PHOTO * explanation.image.shape[0] / explanation.image.shape[1]
+    height = WIDTH * explanation.image.shape[0] / explanation.image.shape[1]
     bars = TITLE + height
     key = bars + 0.45 + 0.36 * min(len(explanation.class_names), MOST_BARS)
-    figure, ax = page(PHOTO, key + 2.35)
+    figure, ax = page(WIDTH, key + 2.35)
     caption, true = PurePath(explanation.name).name, explanation.true_class
     if true is not None:
         caption = f"label: {explanation.class_names[true]} {'✓' if true == explanation.predicted else '✗'}"
     draw_title(ax, "The photo", shorten(caption, 38))
-    ax.add_artist(Pixels(explanation.image, (0, TITLE, PHOTO, height)))
+    ax.add_artist(Pixels(explanation.image, (0, TITLE, WIDTH, height)))
     draw_probabilities(ax, bars, explanation)
     draw_key(ax, key, scale)
     return figure
@@ -129,8 +129,8 @@ def draw_probabilities(ax: Axes, top: float, explanation: Explanation) -> None:
     if explanation.true_class is not None and explanation.true_class not in ranked:
         ranked[-1] = explanation.true_class
     draw_label(ax, 0, top + 0.27, "Probability", 9, weight="bold")
-    draw_legend(ax, 1.15, top + 0.27, ("classifier", CLASSIFIER, ""), ("graph network", GRN, ""))
-    left, unit, rows = 1.42, (PHOTO - 1.42) / 1.25, top + 0.62 + 0.36 * np.arange(len(ranked))
+    draw_legend(ax, 1.42, top + 0.27, ("classifier", CLASSIFIER, ""), ("graph network", GRN, ""))
+    left, unit, rows = 1.42, (WIDTH - 1.42) / 1.25, top + 0.62 + 0.36 * np.arange(len(ranked))
     for y, index in zip(rows.tolist(), ranked, strict=True):
         bold = "bold" if index == explanation.predicted else "normal"
         draw_label(ax, 0, y, shorten(explanation.class_names[index], 19), 9, weight=bold)
@@ -168,13 +168,13 @@ def draw_key(ax: Axes, top: float, scale: ColourScale) -> None:
     """The colour bar, and how to read discs, arrows and bars."""
     draw_label(ax, 0, top + 0.17, "Contribution to the class' score (logits)", 9, weight="bold")
     colours = np.asarray(SCALE(np.linspace(0, 1, 256))[None, :, :3] * 255, np.uint8)
-    ax.add_artist(Pixels(colours, (0, top + 0.3, PHOTO, 0.15)))
+    ax.add_artist(Pixels(colours, (0, top + 0.3, WIDTH, 0.15)))
     for place, text, side in (
         (0, f"{signed(-scale.limit)} opposes", "left"),
         (0.5, "0", "center"),
         (1, f"supports {signed(scale.limit)}", "right"),
     ):
-        draw_label(ax, place * PHOTO, top + 0.56, text, 8.5, ha=side)
+        draw_label(ax, place * WIDTH, top + 0.56, text, 8.5, ha=side)
     top, strong = top + 0.75, 0.8 * scale.limit
     draw_disc(ax, (0.2, top + 0.17), 0.12, "1", strong, scale)
     draw_disc(ax, (0.57, top + 0.17), 0.12, "2", -strong, scale)
@@ -198,17 +198,17 @@ def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale:
         index: of the class.
         scale: of the whole explanation.
     """
-    height = PANEL * explanation.image.shape[0] / explanation.image.shape[1]
+    height = WIDTH * explanation.image.shape[0] / explanation.image.shape[1]
     found, missing = explanation.detected[index], bank.present[index] & ~explanation.detected[index]
     table = TITLE + height
     rest = table + (0.4 + ROW * found.sum()) * found.any()
-    figure, ax = page(PANEL, rest + (0.3 + SMALL * math.ceil(missing.sum() / PER_LINE)) * missing.any())
+    figure, ax = page(WIDTH, rest + (0.3 + SMALL * math.ceil(missing.sum() / PER_LINE)) * missing.any())
     why = "Why" if index == explanation.predicted else "Why not"
     shares = explanation.probabilities[index], explanation.grn_probabilities[index]
     label = "   (the label)" if index == explanation.true_class else ""
     text = f"classifier {shares[0]:.2f}   graph network {shares[1]:.2f}{label}"
     draw_title(ax, f"{why} {shorten(explanation.class_names[index], 24)}?", text)
-    draw_evidence(axes_at(figure, 0, TITLE, PANEL, height), explanation, index, scale)
+    draw_evidence(axes_at(figure, 0, TITLE, WIDTH, height), explanation, index, scale)
     if found.any():
         draw_table(ax, table, explanation, bank, index, scale)
     if missing.any():
@@ -260,7 +260,7 @@ def draw_table(
         draw_thumbnail(ax, 0.36, y, SIDE, thumbnail(explanation.image, explanation.mask(index, k)))
         draw_thumbnail(ax, 0.42 + SIDE, y, SIDE, typical(bank, index, k))
     room = 0.42  # inches for a number beside a bar
-    unit = (PANEL - left - room * (1 + (scale.lowest < 0))) / (scale.effect - scale.lowest or 1.0)
+    unit = (WIDTH - left - room * (1 + (scale.lowest < 0))) / (scale.effect - scale.lowest or 1.0)
     zero = left + room * (scale.lowest < 0) - scale.lowest * unit
     ax.vlines(np.full(len(found), zero), tops, tops + SIDE, color=QUIET, linewidth=0.8)
     texts = [signed(m) if math.isfinite(m) else "not measured" for m in measured.tolist()]
@@ -273,7 +273,7 @@ def draw_missing(ax: Axes, top: float, bank: ConceptBank, index: int, missing: S
     draw_label(ax, 0, top + 0.13, "Not found in this photo:", 9, color=QUIET)
     box = {"facecolor": "white", "edgecolor": QUIET, "linewidth": 0.6, "boxstyle": "round,pad=0.15"}
     for place, k in enumerate(missing):
-        x, y = (place % PER_LINE) * PANEL / PER_LINE, top + 0.28 + SMALL * (place // PER_LINE)
+        x, y = (place % PER_LINE) * WIDTH / PER_LINE, top + 0.28 + SMALL * (place // PER_LINE)
         draw_thumbnail(ax, x, y, SMALL_SIDE, typical(bank, index, k))
         draw_label(ax, x + 0.09, y + 0.1, str(k + 1), 8.5, weight="bold", ha="center", color=QUIET, bbox=box)
 
