@@ -74,9 +74,11 @@ def axes_at(figure: Figure, left: float, top: float, width: float, height: float
     return inner
 
 
-def draw_box(ax: Axes, x: float, y: float, width: float, height: float, colour: Any, hatch: str = "") -> None:
+def draw_box(
+    ax: Axes, x: float, y: float, width: float, height: float, colour: Any, hatch: str = "", **style: Any
+) -> None:
     """A filled, outlined rectangle; hatched where colour alone would not tell it apart."""
-    style: dict[str, Any] = {"edgecolor": CASING, "linewidth": 0.6, "hatch": hatch}
+    style = {"edgecolor": CASING, "linewidth": 0.6, "hatch": hatch, **style}
     ax.add_artist(Rectangle((x, y), width, height, facecolor=colour, **style))
 
 

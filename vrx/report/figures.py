@@ -130,16 +130,13 @@ def draw_probabilities(ax: Axes, top: float, explanation: Explanation) -> None:
         ranked[-1] = explanation.true_class
     draw_label(ax, 0, top + 0.27, "Probability", 9, weight="bold")
     draw_legend(ax, 1.42, top + 0.27, ("classifier", CLASSIFIER, ""), ("graph network", GRN, ""))
-    left, unit, rows = 1.42, (WIDTH - 1.42) / 1.25, top + 0.62 + 0.36 * np.arange(len(ranked))
-    for y, index in zip(rows.tolist(), ranked, strict=True):
-        bold = "bold" if index == explanation.predicted else "normal"
+    left, unit = 1.42, (WIDTH - 1.42) / 1.25
+    for row, index in enumerate(ranked):
+        y, bold = top + 0.62 + 0.36 * row, "bold" if index == explanation.predicted else "normal"
         draw_label(ax, 0, y, shorten(explanation.class_names[index], 19), 9, weight=bold)
-    for shift, values, colour in (
-        (-0.075, explanation.probabilities, CLASSIFIER),
-        (0.075, explanation.grn_probabilities, GRN),
-    ):
-        texts = [f"{p:.2f}" for p in values[ranked]]
-        draw_bars(ax, rows + shift, values[ranked] * unit, texts, left, height=0.13, color=colour, size=8)
+        f, grn = float(explanation.probabilities[index]), float(explanation.grn_probabilities[index])
+        draw_bar(ax, left, y - 0.075, f * unit, 0.13, CLASSIFIER, f"{f:.2f}", size=8)
+        draw_bar(ax, left, y + 0.075, grn * unit, 0.13, GRN, f"{grn:.2f}", size=8)
 
 
 def draw_legend(ax: Axes, left: float, y: float, *entries: tuple[str, str, str]) -> None:
@@ -149,19 +146,13 @@ def draw_legend(ax: Axes, left: float, y: float, *entries: tuple[str, str, str])
         draw_label(ax, left + 1.02 * place + 0.18, y, text, color=QUIET)
 
 
-def draw_bars(
-    ax: Axes,
-    rows: NDArray[Any],
-    lengths: NDArray[Any],
-    texts: Sequence[str],
-    zero: float,
-    size: float,
-    weight: str = "normal",
-    **style: Any,
+def draw_bar(
+    ax: Axes, zero: float, y: float, length: float, thick: float, colour: Any, text: str, hatch: str = "", **style: Any
 ) -> None:
-    """Horizontal bars from ``zero`` on, in inches, with their texts at the ends."""
-    bars = ax.barh(rows, lengths, left=zero, edgecolor=CASING, linewidth=0.6, **style)
-    ax.bar_label(bars, texts, padding=3, fontsize=size, color=INK, weight=weight)
+    """A horizontal bar in inches from ``zero`` on, with its number at the end."""
+    draw_box(ax, zero, y - thick / 2, length, thick, colour, hatch, gid="bar")
+    left = length < 0
+    draw_label(ax, zero + length + (-0.04 if left else 0.04), y, text, ha="right" if left else "left", **style)
 
 
 def draw_key(ax: Axes, top: float, scale: ColourScale) -> None:
@@ -207,7 +198,7 @@ def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale:
     shares = explanation.probabilities[index], explanation.grn_probabilities[index]
     label = "   (the label)" if index == explanation.true_class else ""
     text = f"classifier {shares[0]:.2f}   graph network {shares[1]:.2f}{label}"
-    draw_title(ax, f"{why} {shorten(explanation.class_names[index], 24)}?", text)
+    draw_title(ax, f"{why} {shorten(explanation.class_names[index], 22)}?", text)
     draw_evidence(axes_at(figure, 0, TITLE, WIDTH, height), explanation, index, scale)
     if found.any():
         draw_table(ax, table, explanation, bank, index, scale)
@@ -246,26 +237,25 @@ def draw_table(
     ax: Axes, top: float, explanation: Explanation, bank: ConceptBank, index: int, scale: ColourScale
 ) -> None:
     """One row per concept found: its patch here, a typical one, its contribution beside the measured effect."""
-    found = np.flatnonzero(explanation.detected[index]).tolist()
-    scores = np.nan_to_num(explanation.node_scores[index, index, found])
-    measured = explanation.measured[index, found]
-    tops, left, colours = top + 0.4 + ROW * np.arange(len(found)), 0.5 + 2 * SIDE, [scale(s) for s in scores]
-    rows = tops + SIDE / 2
+    left, room = 0.5 + 2 * SIDE, 0.42  # inches: where the bars begin, for a number beside a bar
+    unit = (WIDTH - left - room * (1 + (scale.lowest < 0))) / (scale.effect - scale.lowest or 1.0)
+    zero = left + room * (scale.lowest < 0) - scale.lowest * unit
     draw_label(ax, 0.36 + SIDE / 2, top + 0.22, "here", color=QUIET, ha="center")
     draw_label(ax, 0.42 + SIDE * 1.5, top + 0.22, "typical", color=QUIET, ha="center")
     draw_legend(ax, left, top + 0.22, ("contribution", "#9a9a9a", ""), ("measured", "white", HATCH))
-    ax.scatter(np.full(len(found), 0.17), rows, 300, colours, edgecolors=CASING, linewidths=1)
-    for k, y, colour in zip(found, tops.tolist(), colours, strict=True):
-        draw_label(ax, 0.17, y + SIDE / 2, str(k + 1), 10, weight="bold", ha="center", color=ink_on(colour))
+    for row, k in enumerate(np.flatnonzero(explanation.detected[index]).tolist()):
+        y, score = top + 0.4 + ROW * row, float(np.nan_to_num(explanation.node_scores[index, index, k]))
+        middle, measured, colour = y + SIDE / 2, float(explanation.measured[index, k]), scale(score)
+        ax.add_artist(Circle((0.17, middle), 0.14, facecolor=colour, edgecolor=CASING, gid=f"row {k + 1}"))
+        draw_label(ax, 0.17, middle, str(k + 1), 10, weight="bold", ha="center", color=ink_on(colour))
         draw_thumbnail(ax, 0.36, y, SIDE, thumbnail(explanation.image, explanation.mask(index, k)))
         draw_thumbnail(ax, 0.42 + SIDE, y, SIDE, typical(bank, index, k))
-    room = 0.42  # inches for a number beside a bar
-    unit = (WIDTH - left - room * (1 + (scale.lowest < 0))) / (scale.effect - scale.lowest or 1.0)
-    zero = left + room * (scale.lowest < 0) - scale.lowest * unit
-    ax.vlines(np.full(len(found), zero), tops, tops + SIDE, color=QUIET, linewidth=0.8)
-    texts = [signed(m) if math.isfinite(m) else "not measured" for m in measured.tolist()]
-    draw_bars(ax, rows - 0.15, scores * unit, [signed(s) for s in scores], zero, 9.5, "bold", height=0.2, color=colours)
-    draw_bars(ax, rows + 0.15, np.nan_to_num(measured) * unit, texts, zero, 9.5, height=0.2, color="white", hatch=HATCH)
+        draw_bar(ax, zero, middle - 0.15, score * unit, 0.2, colour, signed(score), size=9.5, weight="bold")
+        if math.isfinite(measured):
+            draw_bar(ax, zero, middle + 0.15, measured * unit, 0.2, "white", signed(measured), HATCH, size=9.5)
+        else:
+            draw_label(ax, min(zero + 0.04, WIDTH - 0.9), middle + 0.15, "not measured", 9.5)
+        draw_box(ax, zero, y, 0, SIDE, QUIET)
 
 
 def draw_missing(ax: Axes, top: float, bank: ConceptBank, index: int, missing: Sequence[int]) -> None:
