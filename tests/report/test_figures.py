@@ -1,4 +1,4 @@
-"""What is on the pictures: colours by sign, labels, no overlaps."""
+"""What is on the pictures: every concept with its sign, colours, arrows, names, and nothing cut off."""
 
 from __future__ import annotations
 
@@ -8,142 +8,207 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Patch
+from matplotlib.text import Text
 
-from tests.explain.synthetic import NAMES, make_bank, make_explanation
-from vrx.report.drawing import ColourScale, spread, strongest_edges
-from vrx.report.figures import (
-    confusion_figure,
-    explanation_figure,
-    faithfulness_figure,
-    gallery_figure,
-    scatter_figure,
-)
+from tests.report.synthetic import NAMES, make_bank, make_explanation
+from vrx.report import figures
+from vrx.report.charts import bar_figure, confusion_figure, scatter_figure
+from vrx.report.drawing import ColourScale, draw_arrow, page, spread, strongest_edges
+from vrx.report.figures import class_figure, explanation_parts, gallery_figure, photo_figure, sheet, words_figure
+from vrx.report.html import draw
 from vrx.structures import Explanation, edges
 
 
+def written(figure: Figure) -> list[Text]:
+    return [t for ax in figure.axes for t in ax.texts if t.get_text()]
+
+
 def texts(figure: Figure) -> list[str]:
-    return [t.get_text() for t in figure.texts] + [t.get_text() for ax in figure.axes for t in ax.texts]
+    return [t.get_text() for t in written(figure)]
 
 
-def discs(figure: Figure) -> list[Circle]:
-    """Numbered discs, without those of the key."""
-    found = [p for ax in figure.axes for p in ax.patches if str(p.get_gid()).startswith("disc")]
-    return [p for p in found if p.get_radius() != 0.12]
+def marks(figure: Figure, gid: str) -> list[Patch]:
+    return [p for ax in figure.axes for p in ax.patches if str(p.get_gid()).startswith(gid)]
 
 
-def pixels(figure: Figure) -> np.ndarray:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())
+def panel(explanation: Explanation, index: int = 0, **bank: Any) -> Figure:
+    n, num = explanation.detected.shape
+    scale = ColourScale.of(explanation, range(n))
+    return class_figure(explanation, make_bank(n, num, **bank), index, scale)
 
 
-def only(classes: int, concepts: int, scores: list[float], **change: Any) -> Explanation:
-    """All concepts found, class 0 with the given contributions."""
-    explanation = make_explanation(classes, concepts, seed=3)
-    nodes = np.zeros_like(explanation.node_scores)
+def only(scores: list[float], **change: Any) -> Explanation:
+    """Three classes, all four concepts found, class 0 with the given contributions and no relations."""
+    nodes = np.zeros((3, 3, 4), np.float32)
     nodes[0, 0] = scores
-    rng = np.random.default_rng(0)
-    values = {
+    places = np.random.default_rng(0).uniform(0, 1, (3, 4, 2)).astype(np.float32)
+    values: dict[str, Any] = {
         "node_scores": nodes,
-        "detected": np.ones((classes, concepts), bool),
-        "centroids": rng.uniform(0, 1, (classes, concepts, 2)).astype(np.float32),
-        "measured": np.ones((classes, concepts), np.float32),
+        "edge_scores": np.zeros((3, 3, 12), np.float32),
+        "detected": np.ones((3, 4), bool),
+        "centroids": places,
+        "measured": np.ones((3, 4), np.float32),
     }
-    return make_explanation(classes, concepts, seed=3, **{**values, **change})
+    return make_explanation(3, 4, seed=3, **{**values, **change})
+
+
+def link(source: int, target: int, score: float) -> np.ndarray:
+    scores = np.zeros((3, 3, 12), np.float32)
+    scores[0, 0, edges(4).T.tolist().index([source, target])] = score
+    return scores
 
 
 def test_disc_colours_follow_the_sign_on_one_scale_around_zero() -> None:
-    links = np.zeros((3, 3, 12), np.float32)
-    figure = explanation_figure(only(3, 4, [3.0, -3.0, 0.0, 1.5], edge_scores=links), make_bank(), [0])
-    colours = {d.get_gid(): np.array(d.get_facecolor()[:3]) for d in discs(figure)}
-    assert len(discs(figure)) == 8  # on the photo and in the table
+    figure = panel(only([3.0, -3.0, 0.0, 1.5]))
+    colours = {p.get_gid(): np.array(to_rgb(p.get_facecolor())) for p in marks(figure, "disc")}
     blue, red, none, weak = (colours[f"disc {k}"] for k in (1, 2, 3, 4))
     assert blue[2] > blue[0] + 0.2 and red[0] > red[2] + 0.2
     assert np.ptp(none) < 0.02  # grey: neither
     assert weak[2] > weak[0] and weak.mean() > blue.mean()
+    in_table = [to_rgb(p.get_facecolor()) for p in marks(figure, "row")]
+    np.testing.assert_allclose(in_table, [blue, red, none, weak])
 
 
-def test_sign_is_also_written_for_grey_prints() -> None:
-    explanation = only(3, 4, [3.0, -3.0, 0.0, 1.5])
-    ax = explanation_figure(explanation, make_bank(), [0]).axes
-    photo = next(a for a in ax if sum(str(p.get_gid()).startswith("disc") for p in a.patches) == 4 and a.images)
-    written = [t.get_text() for t in photo.texts]
-    assert written.count("+") == 2 and written.count("−") == 1 and written.count("0") == 1
+def test_every_concept_carries_its_number_and_sign() -> None:
+    signs = {t.get_gid(): t.get_text() for t in written(panel(only([3.0, -3.0, 0.0, 1.5]))) if t.get_gid()}
+    assert signs == {"sign 1": "+", "sign 2": "−", "sign 3": "0", "sign 4": "+"}
 
 
-def test_negative_relations_are_dashed_and_at_most_five_arrows() -> None:
-    links = np.random.default_rng(1).normal(0, 1, (3, 3, 12)).astype(np.float32)
-    explanation = only(3, 4, [1, 1, 1, 1], edge_scores=links)
-    drawn = strongest_edges(explanation, 0)
-    by_hand = sorted(zip(links[0, 0].tolist(), edges(4).T.tolist(), strict=True), key=lambda e: -abs(e[0]))[:5]
-    assert [[j, i] for j, i, _ in drawn] == [pair for _, pair in by_hand]
-    lines = [
-        line
-        for ax in explanation_figure(explanation, make_bank(), [0]).axes
-        if ax.get_xlim() == (0, 128)
-        for line in ax.lines
-        if line.get_gid() == "arrow"
-    ]
-    assert len(lines) == 5
-    assert sum(line.get_linestyle() == "--" for line in lines) == sum(s < 0 for _, _, s in drawn)
-
-
-def test_arrows_need_two_detected_ends() -> None:
+def test_a_concept_that_was_not_found_is_listed_apart() -> None:
     found = np.ones((3, 4), bool)
     found[0, 1] = False
-    links = np.ones((3, 3, 12), np.float32)
-    assert all(
-        1 not in (j, i) for j, i, _ in strongest_edges(only(3, 4, [1, 0, 1, 1], detected=found, edge_scores=links), 0)
-    )
+    figure = panel(only([1, 0, 2, 3], detected=found))
+    assert {p.get_gid() for p in marks(figure, "disc")} == {"disc 1", "disc 3", "disc 4"}
+    below = next(t for t in written(figure) if t.get_text() == "Not found in this photo:")
+    after = [
+        t.get_text() for t in written(figure) if t.axes is below.axes and t.get_position()[1] > below.get_position()[1]
+    ]
+    assert after == ["2"]
+    assert "Not found in this photo:" not in texts(panel(only([1, 0, 2, 3])))
+
+
+def test_a_place_without_a_concept_is_not_listed_as_missing() -> None:
+    found = np.ones((3, 4), bool)
+    found[0, 3] = False  # make_bank(missing=True) has no fourth concept of the first class
+    assert "Not found in this photo:" not in texts(panel(only([1, 2, 3, 0], detected=found), missing=True))
+
+
+@pytest.mark.parametrize(("source", "target", "score"), [(0, 1, 2.0), (1, 0, 2.0), (2, 3, -1.0)])
+def test_an_arrow_points_from_source_to_target(source: int, target: int, score: float) -> None:
+    places = np.tile(np.array([[0.2, 0.2], [0.8, 0.25], [0.2, 0.8], [0.75, 0.75]], np.float32), (3, 1, 1))
+    figure = panel(only([1, 1, 1, 1], centroids=places, edge_scores=link(source, target, score)))
+    (head,), (line,) = marks(figure, "head"), marks(figure, "arrow")
+    start, tip = line.get_path().vertices[0], head.get_path().vertices
+    at = places[0] * 128
+    reach = 0.1 * 128
+    assert np.hypot(*(start - at[source])) < reach
+    assert np.hypot(*(tip - at[target]).T).min() < reach < np.hypot(*(tip - at[source]).T).min()
+    assert (line.get_linestyle() == "-") == (score > 0)  # dashed: opposes
+    colour = to_rgb(head.get_facecolor())
+    assert (colour[2] > colour[0]) == (score > 0)
+
+
+def test_short_arrows_keep_their_head() -> None:
+    figure, ax = page(2, 2)
+    draw_arrow(ax, (0.5, 0.5), (0.7, 0.5), 0.05, 4, -1, ColourScale(1, 1))
+    assert marks(figure, "head") and not marks(figure, "arrow")
+
+
+def test_at_most_five_arrows_the_strongest_first_between_detected_concepts() -> None:
+    links = np.random.default_rng(1).normal(0, 1, (3, 3, 12)).astype(np.float32)
+    by_hand = sorted(zip(links[0, 0].tolist(), edges(4).T.tolist(), strict=True), key=lambda e: -abs(e[0]))[:5]
+    explanation = only([1, 1, 1, 1], edge_scores=links)
+    assert [[j, i] for j, i, _ in strongest_edges(explanation, 0)] == [pair for _, pair in by_hand]
+    assert len(marks(panel(explanation), "head")) == 5
+    found = np.ones((3, 4), bool)
+    found[0, 1] = False
+    ends = [e[:2] for e in strongest_edges(only([1, 0, 1, 1], detected=found, edge_scores=links), 0)]
+    assert ends and not any(1 in pair for pair in ends)
 
 
 def test_one_scale_for_all_panels() -> None:
     explanation = make_explanation(3, 4, edge_scores=np.zeros((3, 3, 12), np.float32))
     scale = ColourScale.of(explanation, [0, 1, 2])
-    own = np.abs(explanation.node_scores[np.arange(3), np.arange(3)])
-    assert scale.limit == pytest.approx(own.max())
-    assert scale(0.7)[2] == pytest.approx(ColourScale(scale.limit, 9)(0.7)[2])
-    zero = make_explanation(
-        3, 4, node_scores=np.zeros((3, 3, 4), np.float32), edge_scores=np.zeros((3, 3, 12), np.float32)
-    )
-    assert ColourScale.of(zero, [0]).limit == 1.0
-
-
-@pytest.mark.parametrize(("classes", "concepts", "size"), [(3, 4, 128), (6, 6, 299)])
-def test_labels(classes: int, concepts: int, size: int) -> None:
-    explanation = make_explanation(classes, concepts, size, true_class=classes - 1)
-    figure = explanation_figure(explanation, make_bank(classes, concepts))
-    written = texts(figure)
-    assert "Why fire engine?" in written
-    assert f"Why not {NAMES[classes - 1]}?" in written  # the label gets a panel
-    assert sum(t.startswith("Why") for t in written) == (3 if classes == 3 else 4)
-    shown = [0, 1, 2] if classes == 3 else [0, 1, 2, 5]
-    assert written.count("not found") == int((~explanation.detected[shown]).sum())
-    assert pixels(figure).std() > 10
+    own = explanation.node_scores[np.arange(3), np.arange(3)]
+    assert scale.limit == pytest.approx(np.abs(own).max())
+    assert scale.effect == pytest.approx(max(own.max(), np.nanmax(explanation.measured)))
+    assert scale.lowest == pytest.approx(min(own.min(), np.nanmin(explanation.measured)))
+    zero = np.zeros((3, 3, 4), np.float32)
+    assert ColourScale.of(only([0, 0, 0, 0], node_scores=zero), [0]).limit == 1.0
 
 
 def test_contribution_and_measured_effect_stand_side_by_side() -> None:
     measured = np.full((3, 4), np.nan, np.float32)
     measured[0] = [2.1, np.nan, -0.7, 0.0]
-    figure = explanation_figure(only(3, 4, [1.8, -0.9, 0.33, 5.0], measured=measured), make_bank(), [0])
-    table = next(ax for ax in figure.axes if "typical" in [t.get_text() for t in ax.texts])
-    values = [t.get_text() for t in table.texts if t.get_ha() != "center"][2:]  # without the two headings
-    assert values == ["+1.8", "+2.1", "−0.9", "not measured", "+0.3", "−0.7", "+5.0", "0.0"]
+    shown = texts(panel(only([1.8, -0.9, 0.33, 5.0], measured=measured)))
+    assert [t for t in shown if t in ("+1.8", "−0.9", "+0.3", "+5.0")] == ["+1.8", "−0.9", "+0.3", "+5.0"]
+    assert [t for t in shown if t in ("+2.1", "not measured", "−0.7", "0.0")] == ["+2.1", "not measured", "−0.7", "0.0"]
 
 
-def test_no_text_leaves_the_page_and_no_titles_overlap() -> None:
-    names = ("a remarkably long class name, longer than a panel", *NAMES[1:4])
-    explanation = make_explanation(4, 6, 128, class_names=names, true_class=3)
-    figure = explanation_figure(explanation, make_bank(4, 6))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    boxes = [t.get_window_extent(canvas.get_renderer()) for t in figure.texts]
-    width, height = canvas.get_width_height()
-    assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= width and b.y1 <= height for b in boxes)
-    overlapping = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.shrunk(0.98, 0.8).overlaps(b)]
-    assert not overlapping
+def test_bars_are_as_long_as_their_numbers_on_both_sides_of_zero() -> None:
+    measured = np.full((3, 4), 0.5, np.float32)
+    measured[0] = [2.0, -1.0, 4.0, 1.0]
+    figure = panel(only([4.0, -2.0, 1.0, 3.0], measured=measured))
+    bars = marks(figure, "bar")
+    lengths = np.array([bar.get_width() for bar in bars])
+    np.testing.assert_allclose(lengths / lengths[0], np.array([4, 2, -2, -1, 1, 4, 3, 1]) / 4, rtol=1e-5)
+    assert len({round(bar.get_x(), 6) for bar in bars}) == 1
+
+
+def test_titles_and_the_label() -> None:
+    explanation = make_explanation(6, 6, 299, true_class=5)
+    assert "Why fire engine?" in texts(panel(explanation))
+    assert f"Why not {NAMES[5]}?" in texts(panel(explanation, 5))
+    assert any("(the label)" in t for t in texts(panel(explanation, 5)))
+    assert f"label: {NAMES[5]} ✗" in texts(photo_figure(explanation, ColourScale(1, 1)))
+
+
+def test_probabilities_of_both_networks_and_always_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = np.array([5.0, 4, 3, 2, 1, 0])
+    explanation = make_explanation(6, 4, logits=logits, grn_logits=logits[::-1].copy(), true_class=5)
+    figure = photo_figure(explanation, ColourScale(1, 1))
+    bars = np.array([bar.get_width() for bar in marks(figure, "bar")]).reshape(6, 2).T
+    shares = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(bars / bars[0, 0], [shares / shares[0], shares[::-1] / shares[0]])
+    monkeypatch.setattr(figures, "MOST_BARS", 3)
+    names = [t for t in texts(photo_figure(explanation, ColourScale(1, 1))) if t in NAMES]
+    assert names == [NAMES[0], NAMES[1], NAMES[5]]
+
+
+@pytest.mark.parametrize("size", [(128, 128), (90, 160)])
+@pytest.mark.parametrize("scores", [[3.0, 2.0, 1.0, 0.5], [-123.4, 99.2, 0.01, -0.3]])
+def test_no_text_leaves_the_page(size: tuple[int, int], scores: list[float]) -> None:
+    names = (
+        "a remarkably long class name, longer than a panel",
+        "trailer truck, tractor trailer, trucking rig, articulated lorry, semi",
+        "$c_{^",
+    )
+    masks = np.zeros((3, 4, *size), bool)
+    masks[:, :, 20:50, 30:60] = True
+    image = np.full((*size, 3), 99, np.uint8)
+    photo: dict[str, Any] = {"image": image, "masks": masks, "name": "x" * 200}
+    explanation = only(scores, class_names=names, **photo)
+    scale = ColourScale.of(explanation, [0, 1, 2])
+    drawn = [photo_figure(explanation, scale), panel(explanation), words_figure(explanation, [0, 1, 2], 15)]
+    for figure in [*drawn, gallery_figure(make_bank(), 0)]:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        width, height = canvas.get_width_height()
+        for text in written(figure):
+            box = text.get_window_extent(canvas.get_renderer())
+            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text.get_text()
+
+
+def test_names_stay_text() -> None:
+    """Neither mathematics nor an error of its parser."""
+    explanation = only([1, 2, 3, 4], class_names=("a$b", "$c$", "d_^{"))
+    assert "Why not $c$?" in texts(panel(explanation, 1))
+    for part in explanation_parts(explanation, make_bank(), [0, 1, 2]):
+        assert part.dtype == np.uint8
+    assert not any(t.get_parse_math() for t in written(panel(explanation, 1)) if "$" in t.get_text())
 
 
 def test_discs_are_pushed_apart_inside_the_photo() -> None:
@@ -155,48 +220,82 @@ def test_discs_are_pushed_apart_inside_the_photo() -> None:
     np.testing.assert_allclose(spread(apart, 20, (128, 128), 8), apart, atol=0.01)
 
 
-def test_odd_input_draws() -> None:
-    """Nothing found, all NaN, masks that fill the photo or one pixel, dollar signs: no warning (they are errors)."""
+def test_the_photo_is_drawn_upright_in_its_place() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[:50, :50] = (255, 0, 0)  # upper left
+    explanation = only([1, 1, 1, 1], image=image, masks=np.ones((3, 4, 100, 100), bool))
+    pixels = draw(photo_figure(explanation, ColourScale(1, 1)))
+    top, left, side = (round(140 * inches) for inches in (0.12 + figures.TITLE, 0.12, figures.WIDTH))
+    photo = pixels[top : top + side, left : left + side]
+    quarter = side // 4
+    assert photo[quarter, quarter].tolist() == [255, 0, 0]
+    assert photo[quarter, 3 * quarter].tolist() == photo[3 * quarter, quarter].tolist() == [0, 0, 0]
+
+
+def test_outlines_follow_the_mask_to_the_edge_of_the_photo() -> None:
     masks = np.zeros((3, 4, 128, 128), bool)
-    masks[0, 0], masks[0, 1, 5, 5] = True, True
-    explanation = only(3, 4, [np.nan, 1, 2, 3], masks=masks, measured=np.full((3, 4), np.nan, np.float32))
-    pixels(explanation_figure(explanation, make_bank(missing=True)))
-    nothing = make_explanation(3, 4, detected=np.zeros((3, 4), bool), class_names=("a$b", "$c$", "d_^{"))
-    figure = explanation_figure(nothing, make_bank(exemplars=0))
-    assert texts(figure).count("none of its concepts was found") == 3
-    pixels(figure)
+    masks[0, 0, 30:60, 40:90], masks[0, 1], masks[0, 2, 5, 5] = True, True, True
+    masks[0, 3, 9, 9] = True
+    figure = panel(only([1, 2, 3, 4], masks=masks))
+    outlines = [c for ax in figure.axes for c in ax.collections if c.get_gid() == "outline"]
+    corners = [np.concatenate([p.vertices for p in c.get_paths()]) for c in outlines]  # the weakest first
+    assert len(corners) == 4
+    np.testing.assert_allclose(corners[0].min(0), [40, 30], atol=0.6)
+    np.testing.assert_allclose(corners[0].max(0), [90, 60], atol=0.6)
+    np.testing.assert_allclose([corners[1].min(), corners[1].max()], [0, 128], atol=0.6)
+
+
+def test_odd_input_draws() -> None:
+    """Nothing found, NaN scores, no exemplars: no warning (they are errors)."""
+    unknown = only([np.nan, 1, 2, 3], measured=np.full((3, 4), np.nan, np.float32))
+    nothing = make_explanation(3, 4, detected=np.zeros((3, 4), bool))
+    for explanation, bank in ((unknown, make_bank(missing=True)), (nothing, make_bank(exemplars=0))):
+        explanation_parts(explanation, bank, [0, 1, 2])
+    assert "none of its concepts was found" in texts(panel(nothing))
+
+
+def test_the_sheet_holds_every_part_unchanged_side_by_side() -> None:
+    explanation = make_explanation(3, 4)
+    parts = explanation_parts(explanation, make_bank(), [0, 1])
+    page_pixels = sheet(explanation, [0, 1], parts)
+    head = len(page_pixels) - max(len(part) for part in parts)
+    left = 0
+    for part in parts:
+        np.testing.assert_array_equal(page_pixels[head : head + len(part), left : left + part.shape[1]], part)
+        left += part.shape[1] + round(0.15 * 140)
+    assert page_pixels.shape[1] == left and (page_pixels[:head] < 128).any()
 
 
 def test_gallery_marks_what_is_not_significant_or_missing() -> None:
     bank = make_bank(missing=True)
     bank.p_value[0] = [0.0004, 0.049, 0.05, 1.0]
-    written = texts(gallery_figure(bank, 0))
-    assert "p < 0.001" in written and "p = 0.049" in written
-    assert "p = 0.050: not significant" in written
-    assert written.count("no such concept") == 1
+    shown = texts(gallery_figure(bank, 0))
+    assert "p < 0.001" in shown and "p = 0.049" in shown
+    assert "p = 0.050: not significant" in shown
+    assert shown.count("no such concept") == 1
     bank.p_value[1, 0] = np.nan
     assert "p not measured" in texts(gallery_figure(bank, 1))
-    pixels(gallery_figure(bank, 0))
 
 
 def test_scatter_leaves_out_what_was_not_measured() -> None:
     figure = scatter_figure([1.0, 2.0, -1.0, 5.0], [2.0, 3.0, 1.0, math.nan])
-    assert any(t.startswith("3 concepts, same sign 67%, Spearman over all 1.00") for t in texts(figure))
-    pixels(scatter_figure([], []))
+    note = figure.axes[0].get_title(loc="left")
+    assert note == "3 concepts, same sign 67%, Spearman over all 1.00"
+    points = next(c for c in figure.axes[0].collections if len(c.get_offsets()) == 3)
+    np.testing.assert_allclose(points.get_offsets(), [[1, 2], [2, 3], [-1, 1]])
+    assert scatter_figure([], []).axes[0].get_title(loc="left") == "0 concepts"
 
 
 def test_confusion_counts_by_hand() -> None:
     figure = confusion_figure(np.array([[3, 1], [0, 4]]), ("tank", "jeep"))
-    assert "the same answer for 87.5% of 8" in texts(figure)
-    assert [t.get_text() for t in figure.axes[0].texts] == ["3", "1", "0", "4"]
+    assert figure.axes[0].get_title(loc="left") == "the same for 87.5% of 8"
+    assert texts(figure) == ["3", "1", "0", "4"]
 
 
-def test_faithfulness_bars_show_what_was_measured() -> None:
-    metrics = {"faithfulness/spearman": 0.5, "faithfulness/spearman_area": 0.32, "faithfulness/ceiling": 0.65}
-    figure = faithfulness_figure({**metrics, "faithfulness/spearman_random": math.nan})
-    assert figure is not None
-    written = texts(figure)
-    assert "VRX contributions" in written and "patch area" in written and "ceiling 0.65" in written
-    assert "random" not in written
-    assert [round(p.get_width(), 2) for p in figure.axes[0].patches] == [0.5, 0.32]
-    assert faithfulness_figure({"fidelity/l1": 0.1}) is None
+def test_bars_with_intervals_and_a_line() -> None:
+    figure = bar_figure({"ours": 0.5, "area": -0.32}, "t", "n", ("ceiling", 0.65), {"area": (-0.4, -0.3)})
+    ax = figure.axes[0]
+    assert [round(p.get_width(), 2) for p in ax.patches] == [0.5, -0.32]
+    whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    np.testing.assert_allclose(whiskers, [[0.5, 0.5], [-0.4, -0.3]])
+    assert "ceiling 0.65" in texts(figure) and "−0.32" in texts(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.explain.synthetic import make_bank, make_explanation
-from vrx.report import pages as report
-from vrx.report.findings import findings
-from vrx.report.pages import best_explanation, flatten, write_explanation, write_report
+from tests.report.synthetic import make_bank, make_explanation
+from vrx.errors import VRXError
+from vrx.report.findings import bars_text, findings
+from vrx.report.html import flatten
+from vrx.report.pages import best_explanation, write_explanation, write_report
 from vrx.report.words import sentence, trust_line
+from vrx.structures import Explanation
 
 NASTY = "photos/<script>alert(1)</script>&\"'.jpg"
 
@@ -51,13 +54,23 @@ def check_self_contained(page: Page, source: str) -> None:
     assert page.images() and all(a.get("alt") for a in page.images())
 
 
+def trusted(high: bool, **change: Any) -> Explanation:
+    """All concepts found; the contributions are the measured effects, or their opposite."""
+    measured = (np.arange(12, dtype=np.float32).reshape(3, 4) + 1) / 4
+    scores = np.zeros((3, 3, 4))
+    scores[:] = measured if high else -measured
+    found: dict[str, Any] = {"detected": np.ones((3, 4), bool), "masks": np.ones((3, 4, 128, 128), bool)}
+    explanation = make_explanation(measured=measured, node_scores=scores, **found, **change)
+    return replace(explanation, grn_logits=explanation.logits)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports")
     explanations = [
-        make_explanation(seed=0, name=NASTY, trust=0.1),
-        make_explanation(seed=1, trust=0.9, detected=np.ones((3, 4), bool)),
-        make_explanation(seed=2, true_class=1, trust=math.nan),
+        trusted(False, seed=0, name=NASTY),
+        trusted(True, seed=1),
+        make_explanation(seed=2, true_class=1),
     ]
     metrics = {
         "fidelity/agreement": 0.981,
@@ -87,10 +100,14 @@ def test_run_report_is_self_contained_and_escaped(written: Path) -> None:
 
 def test_run_report_says_what_was_measured_and_nothing_else(written: Path) -> None:
     text = " ".join(Page((written / "index.html").read_text()).text.split())
-    assert "98.1% of held-out photos get the same class" in text and "95.3% when a concept is edited out" in text
+    assert (
+        "98.1% of held-out photos get the same class" in text
+        and "F's" not in text
+        and "95.3% when a concept is deleted" in text
+    )
     assert "the best simple score, patch area, reaches 0.32" in text
     assert "L1" not in text and "time/graphs_s" not in text and "nan" not in text.lower()
-    assert "Photos that F gets wrong" in text and "Photos that F gets right" in text
+    assert "Photos that the classifier gets wrong" in text and "Photos that the classifier gets right" in text
     assert "1 more could not be found." in text
     assert "not significant" in text and "data.root" in text
 
@@ -108,13 +125,12 @@ def test_best_comes_first(written: Path) -> None:
     source = (written / "index.html").read_text()
     assert source.index('id="photo-2"') < source.index('id="metrics"') < source.index('id="photo-1"')
     assert best_explanation([]) is None
-    wrong = make_explanation(seed=1, trust=1.0, true_class=2)
-    right = make_explanation(seed=2, trust=-1.0, true_class=0)
+    wrong, right = trusted(True, seed=1, true_class=2), trusted(False, seed=2, true_class=0)
     assert best_explanation([wrong, right]) == 1
 
 
 def test_one_explanation(tmp_path: Path) -> None:
-    explanation = make_explanation(name=NASTY, trust=math.nan)
+    explanation = make_explanation(name=NASTY)
     write_explanation(tmp_path / "new" / "folder", explanation, make_bank())
     folder = tmp_path / "new" / "folder"
     assert {p.name for p in folder.iterdir()} == {f"explanation.{kind}" for kind in ("json", "png", "html")}
@@ -123,12 +139,12 @@ def test_one_explanation(tmp_path: Path) -> None:
     check_self_contained(page, source)
     assert sentence(explanation) in page.text
     assert len(page.images()) == 4  # the photo and three panels
-    assert any("concept 1 contributes" in str(a["alt"]) for a in page.images())
+    assert any("oncept 1 contributes" in str(a["alt"]) for a in page.images())
 
 
 def test_json_is_strict(tmp_path: Path) -> None:
     measured = np.full((3, 4), np.nan, np.float32)
-    explanation = make_explanation(trust=math.nan, measured=measured)
+    explanation = make_explanation(measured=measured)
     write_explanation(tmp_path, explanation, make_bank())
 
     def refuse(constant: str) -> Any:
@@ -141,15 +157,32 @@ def test_json_is_strict(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, target: Path) -> None:
+    def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     (tmp_path / "explanation.json").write_text("old")
-    monkeypatch.setattr(report.Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(VRXError, match="No space"):
         write_explanation(tmp_path, make_explanation(), make_bank())
     assert [p.name for p in tmp_path.iterdir()] == ["explanation.json"]
     assert (tmp_path / "explanation.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("formats", [("json",), ("png",), ("html", "json"), ()])
+def test_only_what_was_asked_for_is_written(tmp_path: Path, formats: tuple[str, ...]) -> None:
+    write_explanation(tmp_path, make_explanation(), make_bank(), formats)
+    assert {p.name for p in tmp_path.iterdir()} == {f"explanation.{kind}" for kind in formats}
+
+
+def test_json_alone_draws_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: pytest.fail("drawn"))
+    write_explanation(tmp_path, make_explanation(), make_bank(), ["json"])
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VRXError, match=r"formats=\['pdf'\]: choose among html, png and json"):
+        write_explanation(tmp_path, make_explanation(), make_bank(), ["json", "pdf"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_report_without_explanations_or_metrics(tmp_path: Path) -> None:
@@ -163,6 +196,14 @@ def test_findings_of_a_run_that_loses_say_so() -> None:
     rows = findings({"faithfulness/spearman": -0.04, "faithfulness/spearman_area": 0.32, "fidelity/l1": 0.0432})
     assert [number for number, _ in rows] == ["0.043", "−0.04"]
     assert rows[1][1].endswith("the best simple score, patch area, reaches 0.32.")
+
+
+def test_the_bars_in_words() -> None:
+    metrics = {"faithfulness/spearman": 0.5, "faithfulness/spearman_area": 0.32, "faithfulness/spearman_gradact": 0.4}
+    assert bars_text(metrics | {"faithfulness/spearman_random": math.nan, "fidelity/l1": 0.1}) == (
+        "Mean Spearman with the measured effects: VRX contributions 0.50, gradient × activation 0.40, patch area 0.32; "
+        "ceiling not measured."
+    )
 
 
 def test_flatten() -> None:

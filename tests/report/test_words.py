@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.explain.synthetic import make_explanation
-from vrx.report.words import direction, relations, sentence, shown_classes, sign_agreement, signed, trust, trust_line
+from tests.report.synthetic import make_explanation
+from vrx.report.trust import sign_agreement, trust
+from vrx.report.words import direction, join, panel_text, relations, sentence, shown_classes, signed, trust_line
 from vrx.structures import Explanation, edges
 
 PLACES = [(0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.2, 0.5)]  # 1 top left, 2 top right, 3 bottom left, 4 between 1 and 3
@@ -39,7 +40,6 @@ def make(
         "masks": np.zeros((3, 4, 32, 32), bool),
         "measured": np.full((3, 4), np.nan, np.float32),
         "true_class": None,
-        "trust": float("nan"),
     }
     return make_explanation(3, 4, size=32, **{**values, **change})
 
@@ -50,43 +50,51 @@ def test_sentence_names_concepts_and_relation_by_strength() -> None:
         {(0, 4, 3): 0.8, (0, 3, 4): 0.1, (1, 1, 2): -0.9},
     )
     assert sentence(explanation) == (
-        "Predicted fire engine (0.97). For it: concepts 1 and 4, the relation 4 above 3. "
-        "Against ambulance: its concepts 2 and 3, the relation 1 left of 2. Against school bus: its concept 1."
+        "Predicted fire engine (0.97). "
+        "Why fire engine? Supported by its concepts 1 and 4 and by the relation “4 above 3”. "
+        "Why not ambulance? Opposed by its concepts 2 and 3 and by the relation “1 left of 2”. "
+        "Why not school bus? Opposed by its concept 1."
+    )
+
+
+def test_both_sides_of_a_class() -> None:
+    explanation = make({0: [2.0, -1.0, 0.0, 0.0], 1: [1.0, -2.0, 0.0, 0.0]})
+    assert sentence(explanation, [0, 1]) == (
+        "Predicted fire engine (0.97). Why fire engine? Supported by its concept 1; opposed by its concept 2. "
+        "Why not ambulance? Opposed by its concept 2; supported by its concept 1."
     )
 
 
 def test_concepts_that_print_alike_come_in_the_order_of_their_numbers() -> None:
     explanation = make({0: [1.02, 3.0, 1.04, 0.0]})
-    assert "For it: concepts 2, 1 and 3." in sentence(explanation, [0])
+    assert "Supported by its concepts 2, 1 and 3." in sentence(explanation, [0])
 
 
-def test_all_negative_contributions_are_said() -> None:
+def test_a_prediction_that_only_other_concepts_support() -> None:
     explanation = make({0: [-1.0, -2.0, 0.0, 0.0]})
-    assert sentence(explanation, [0]).endswith(
-        "For it: nothing among its concepts; its concepts 2 and 1 speak against it."
-    )
+    assert sentence(explanation, [0]).endswith("Supported by none of its concepts; opposed by its concepts 2 and 1.")
     scores = explanation.node_scores.copy()
     scores[0, 1] = [1.5, 1.0, 0.0, 0.0]  # the ambulance's concepts are what carries the fire engine
-    elsewhere = make({}, node_scores=scores)
-    assert sentence(elsewhere, [0]).endswith("speak against it (concepts of ambulance count for it: +2.5).")
+    carried = make({}, node_scores=scores)
+    assert sentence(carried, [0]).endswith(
+        "Supported by none of its concepts (the concepts of ambulance add +2.5); opposed by its concepts 2 and 1."
+    )
 
 
 def test_a_rival_whose_concepts_all_support_it() -> None:
-    explanation = make({0: [1.0, 0, 0, 0], 1: [0.0, 0.5, 0.0, 0.0]})
-    scores = explanation.node_scores.copy()
+    scores = make({0: [1.0, 0, 0, 0], 1: [0.0, 0.5, 0.0, 0.0]}).node_scores.copy()
     scores[1, 0] = [-2.0, -0.5, 0.0, 0.0]
-    said = sentence(make({}, node_scores=scores), [0, 1])
-    assert said.endswith(
-        "Against ambulance: nothing among its concepts; its concept 2 counts for it "
-        "(concepts of fire engine count against it: −2.5)."
+    assert sentence(make({}, node_scores=scores), [0, 1]).endswith(
+        "Why not ambulance? Opposed by none of its concepts (the concepts of fire engine add −2.5); "
+        "supported by its concept 2."
     )
 
 
 def test_nothing_detected() -> None:
     explanation = make({}, detected=np.zeros((3, 4), bool))
     assert sentence(explanation, [0, 1]) == (
-        "Predicted fire engine (0.97). For it: none of its concepts was found. "
-        "Against ambulance: none of its concepts was found."
+        "Predicted fire engine (0.97). Why fire engine? None of its concepts was found. "
+        "Why not ambulance? None of its concepts was found."
     )
     assert trust(explanation).level == "low"
 
@@ -95,25 +103,40 @@ def test_undetected_concepts_are_never_named() -> None:
     found = np.ones((3, 4), bool)
     found[0, 2] = False
     explanation = make({0: [1.0, 0.0, 5.0, 0.9]}, {(0, 4, 3): 9.0}, detected=found)
-    assert "For it: concepts 1 and 4." in sentence(explanation, [0])
-    assert not [r for r in relations(explanation, 0) if 2 in (r.source, r.target)]
+    assert "Supported by its concepts 1 and 4." in sentence(explanation, [0])
+    assert not [r for r in relations(explanation, 0) if 2 in r[:2]]
 
 
 def test_wrong_prediction_tie_and_label_outside_the_first_classes() -> None:
     explanation = make({}, probabilities=np.array([0.48, 0.481, 0.039], np.float32), true_class=2)
-    said = sentence(explanation)
-    assert said.startswith("Predicted ambulance (0.48), level with fire engine, but the label is school bus (0.04).")
-    assert "Against school bus (the label):" in said
+    words = sentence(explanation)
+    assert words.startswith("Predicted ambulance (0.48), tied with fire engine, but the label is school bus (0.04).")
+    assert "Why not school bus (the label)?" in words
     assert shown_classes(explanation, others=1) == [1, 0, 2]
     assert sentence(make({}, true_class=0)).startswith("Predicted fire engine (0.97), as labelled.")
 
 
-def test_disagreement_of_the_graph_network_is_said_in_both_lines() -> None:
+def test_disagreement_of_the_graph_network_is_in_both_lines() -> None:
     explanation = make({0: [1, 1, 1, 1]}, grn_probabilities=np.array([0.2, 0.7, 0.1], np.float32))
-    assert "The graph network disagrees: it says ambulance (0.70)" in sentence(explanation)
+    assert "The graph network predicts ambulance (0.70) instead" in sentence(explanation)
     assert trust_line(explanation).startswith(
-        "Trust: low. The graph network says ambulance (0.70) where F says fire engine (0.97)"
+        "Trust: low. The graph network predicts ambulance (0.70), the classifier fire engine (0.97)"
     )
+
+
+def test_a_panel_in_words_names_every_found_concept_with_both_numbers() -> None:
+    measured = np.array([[2.0, np.nan, -0.5, 1.0]] * 3, np.float32)
+    found = np.ones((3, 4), bool)
+    found[0, 3] = False
+    text = panel_text(make({0: [1.84, -0.3, 0.04, 9]}, measured=measured, detected=found), 0)
+    assert text.endswith(
+        "Concept 1 contributes +1.8 (measured +2.0); concept 2 contributes −0.3; "
+        "concept 3 contributes +0.04 (measured −0.5)."
+    )
+
+
+def test_join() -> None:
+    assert [join(list("abc")[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
 
 
 @pytest.mark.parametrize(
@@ -133,9 +156,8 @@ def test_direction(source: Any, target: Any, shape: tuple[int, int], expected: s
 
 def test_relations_add_both_directions() -> None:
     explanation = make({}, {(0, 1, 2): 0.5, (0, 2, 1): -0.8, (0, 3, 4): 0.2, (0, 4, 3): 0.4})
-    first, second = relations(explanation, 0)[:2]
-    assert (first.source, first.target, round(first.score, 5)) == (3, 2, 0.6)
-    assert (second.source, second.target, round(second.score, 5)) == (1, 0, -0.3)
+    first, second = [(j, i, round(score, 5)) for j, i, score in relations(explanation, 0)[:2]]
+    assert (first, second) == ((3, 2, 0.6), (1, 0, -0.3))
 
 
 @pytest.mark.parametrize(
@@ -146,37 +168,40 @@ def test_signed(value: float, text: str) -> None:
     assert signed(value) == text
 
 
-MEASURED = np.array([[2.0, 0.5, -0.5, 1.0]] * 3, np.float32)
+SCORES = [1.8, 0.6, -0.4, 0.9]  # Spearman with MEASURED 0.8, signs alike
+MEASURED = [2.0, 1.0, -0.5, 0.5]
 
 
 @pytest.mark.parametrize(
-    ("change", "level", "said"),
+    ("scores", "measured", "grn", "level", "text"),
     [
-        ({"trust": 0.8}, "high", "Spearman 0.80; same sign for 4 of 4"),
-        ({"trust": 0.4}, "limited", "only partly like the measured effects (Spearman 0.40"),
-        ({"trust": -0.4}, "low", "unlike the measured effects (Spearman −0.40"),
-        ({"trust": 0.8, "grn_probabilities": np.array([0.8, 0.1, 0.1], np.float32)}, "limited", "(0.80, F 0.97)"),
-        ({"trust": 0.8, "grn_probabilities": np.array([0.5, 0.3, 0.2], np.float32)}, "low", "(0.50, F 0.97)"),
-        ({"trust": 0.8, "measured": MEASURED * [1, -1, 1, 1]}, "high", "same sign for 3 of 4"),
-        ({"trust": 0.8, "measured": MEASURED * [1, -1, -1, 1]}, "limited", "same sign for 2 of 4"),
-        ({"trust": 0.8, "measured": MEASURED * [-1, -1, -1, 1]}, "low", "same sign for 1 of 4"),
-        ({"measured": MEASURED * np.nan}, "limited", "No effect could be measured"),
+        (SCORES, MEASURED, 0.95, "high", "like the measured effects (Spearman 0.80; same sign for 4 of 4)"),
+        ([1.8, 0.4, 0.6, 0.9], [2.0, 1.0, 0.5, 0.6], 0.95, "limited", "only partly like the measured effects"),
+        ([0.4, 0.6, 1.8, 0.9], [2.0, 1.0, 0.5, 0.6], 0.95, "low", "unlike the measured effects (Spearman −1.00"),
+        (SCORES, MEASURED, 0.8, "limited", "(0.80, the classifier 0.97)"),
+        (SCORES, MEASURED, 0.5, "low", "(0.50, the classifier 0.97)"),
+        ([1.8, 0.6, 0.1, 0.9], MEASURED, 0.95, "high", "same sign for 3 of 4"),
+        ([1.8, 0.6, 0.1, -0.4], [2.0, 1.0, -0.1, 0.5], 0.95, "limited", "same sign for 2 of 4"),
+        ([1.8, 0.6, 0.1, -0.4], [2.0, -0.2, -0.1, 0.5], 0.95, "low", "same sign for 1 of 4"),
+        (SCORES, [np.nan] * 4, 0.95, "limited", "No effect could be measured"),
     ],
-)
-def test_trust_levels(change: dict[str, Any], level: str, said: str) -> None:
-    explanation = make({0: [1.8, 0.6, -0.4, 0.9]}, **{"measured": MEASURED, **change})
+)  # fmt: skip
+def test_trust_levels(scores: list[float], measured: list[float], grn: float, level: str, text: str) -> None:
+    explanation = make(
+        {0: scores},
+        measured=np.array([measured] * 3, np.float32),
+        grn_probabilities=np.array([grn, (1 - grn) / 2, (1 - grn) / 2]),
+    )
     line = trust_line(explanation)
-    assert line.startswith(f"Trust: {level}. ") and said in line
+    assert line.startswith(f"Trust: {level}. ") and text in line
     assert "4 of 4 concepts of fire engine found" in line
 
 
 @pytest.mark.parametrize(("count", "level"), [(1, "low"), (2, "limited"), (3, "limited"), (4, "high")])
 def test_few_concepts_limit_trust(count: int, level: str) -> None:
     found = np.arange(4)[None].repeat(3, 0) < count
-    measured = np.where(found, MEASURED, np.nan).astype(np.float32)
-    explanation = make(
-        {0: [1.8, 0.6, -0.4, 0.9]}, detected=found, measured=measured, trust=1.0 if count >= 3 else float("nan")
-    )
+    measured = np.where(found, np.array(MEASURED), np.nan).astype(np.float32)
+    explanation = make({0: SCORES}, detected=found, measured=measured)
     assert trust(explanation).level == level
     assert f"{count} of 4 concepts of fire engine found" in trust_line(explanation).lower()
 

@@ -1,247 +1,321 @@
-"""Pictures of explanations, concepts and runs; drawn with matplotlib's objects, no global state."""
+"""Pictures of an explanation, a figure per class and one of the photo, and of the concepts of a class."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
-from vrx.report import panels
-from vrx.report.drawing import CASING, EMPTY, INK, QUIET, SCALE, ColourScale, Sheet, shorten
-from vrx.report.findings import BASELINE_LABELS
-from vrx.report.panels import COLUMN, PANEL
-from vrx.report.words import sentence, shown_classes, signed, trust_line
+from vrx.report.drawing import (
+    CASING,
+    DPI,
+    EMPTY,
+    INK,
+    MARGIN,
+    QUIET,
+    SCALE,
+    ColourScale,
+    Pixels,
+    axes_at,
+    draw_arrow,
+    draw_box,
+    draw_disc,
+    draw_label,
+    draw_outline,
+    draw_photo,
+    ink_on,
+    page,
+    shorten,
+    spread,
+    stepped_back,
+    strongest_edges,
+)
+from vrx.report.html import draw
+from vrx.report.words import sentence, signed, trust_line
 from vrx.structures import ConceptBank, Explanation
+from vrx.thumbnails import thumbnail
 
-MARGIN, GAP = 0.3, 0.4  # inches
+WIDTH = 3.7  # of a figure, in inches
+TITLE, ROW, SMALL = 0.62, 0.78, 0.66  # heights in inches: of a title, of a concept, of one that was not found
+SIDE, SMALL_SIDE, PER_LINE = 0.7, 0.52, 6  # thumbnails, in inches
+DISC = 0.043  # radius as a share of the photo's longer side
+CLASSIFIER, GRN = "#404040", "#c4c4c4"
+HATCH = "//////"  # of measured effects
+MOST_BARS = 6  # classes with probabilities
 SIGNIFICANT = 0.05
+NOTE = (
+    "contribution: by the graph network, which imitates\nthe classifier. measured: how far the classifier's own\n"
+    "margin for the class falls when the concept is deleted."
+)
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the parts of an explanation's picture lie, in inches from the top left corner.
-
-    Args:
-        shown: the classes of the panels.
-        said: the sentence, in lines.
-        level: of trust.
-        reasons: for it, in lines.
-        top: where the photo's column and the panels begin.
-        size: width and height of the picture.
-    """
-
-    shown: tuple[int, ...]
-    said: tuple[str, ...]
-    level: str
-    reasons: tuple[str, ...]
-    top: float
-    size: tuple[float, float]
-
-    @classmethod
-    def of(cls, explanation: Explanation, classes: Sequence[int] | None = None) -> Layout:
-        shown = shown_classes(explanation) if classes is None else list(classes)
-        width = 2 * MARGIN + COLUMN + len(shown) * (GAP + PANEL)
-        said = textwrap.wrap(sentence(explanation, shown), int(width * 10.2))
-        level, _, why = trust_line(explanation).partition(". ")
-        reasons = textwrap.wrap(why, int((width - 1.6) * 11.6))
-        top = MARGIN + 0.25 * len(said) + 0.22 * len(reasons) + 0.35
-        tallest = max(panels.summary_height(explanation), panels.panel_height(explanation))
-        return cls(tuple(shown), tuple(said), level, tuple(reasons), top, (width, top + tallest + MARGIN))
-
-    def left(self, place: int) -> float:
-        """Left edge of the panel at ``place``; -1 is the photo's column."""
-        return MARGIN if place < 0 else MARGIN + COLUMN + GAP + place * (PANEL + GAP)
-
-    def cells(self) -> list[tuple[float, float, float, float]]:
-        """Left, top, right and bottom of the photo's column and of every panel, with a little air."""
-        edge = 0.1
-        widths = [(self.left(-1), COLUMN), *((self.left(place), PANEL) for place in range(len(self.shown)))]
-        return [(x - edge, self.top - edge, x + width + edge, self.size[1] - MARGIN + edge) for x, width in widths]
-
-
-def explanation_figure(explanation: Explanation, bank: ConceptBank, classes: Sequence[int] | None = None) -> Figure:
-    """The whole explanation of one photo: in words, what F and the GRN say, one panel a class.
+def explanation_parts(explanation: Explanation, bank: ConceptBank, classes: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """The pixels of the photo's figure and of one figure per class, on one colour scale.
 
     Args:
         explanation: of one photo.
-        bank: the concepts that it speaks of.
-        classes: the classes of the panels; by default the predicted one, F's next two and the true one.
+        bank: the concepts that it names.
+        classes: the classes to draw.
     """
-    layout = Layout.of(explanation, classes)
-    scale = ColourScale.of(explanation, layout.shown)
-    figure = _figure(*layout.size)
-    sheet = Sheet(figure, MARGIN, MARGIN)
-    sheet.text(0, 0, "\n".join(layout.said), 13, va="top", linespacing=1.25)
-    below = 0.25 * len(layout.said) + 0.07
-    sheet.text(0, below, layout.level, 11, va="top", weight="bold")
-    sheet.text(1.35, below, "\n".join(layout.reasons), 11, va="top", linespacing=1.3, color=QUIET)
-    panels.draw_summary(Sheet(figure, layout.left(-1), layout.top), explanation, scale)
-    for place, index in enumerate(layout.shown):
-        panels.draw_panel(Sheet(figure, layout.left(place), layout.top), explanation, bank, index, scale)
+    scale = ColourScale.of(explanation, classes)
+    figures = [photo_figure(explanation, scale), *(class_figure(explanation, bank, c, scale) for c in classes)]
+    return [draw(figure) for figure in figures]
+
+
+def sheet(explanation: Explanation, classes: Sequence[int], parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Everything as one picture: the sentence, how far to trust it, and the parts side by side.
+
+    Args:
+        explanation: of one photo.
+        classes: that the parts show.
+        parts: from :func:`explanation_parts`.
+    """
+    gap = round(0.15 * DPI)
+    width = sum(part.shape[1] + gap for part in parts)
+    stacked = [draw(words_figure(explanation, classes, width / DPI)), *parts]
+    page = np.full((len(stacked[0]) + max(len(part) for part in parts), width, 3), 255, np.uint8)
+    lefts = [0, *np.cumsum([0, *(part.shape[1] + gap for part in parts)]).tolist()]
+    for part, left, top in zip(stacked, lefts, [0, *[len(stacked[0])] * len(parts)], strict=False):
+        page[top : top + len(part), left : left + part.shape[1]] = part[:, : width - left]
+    return page
+
+
+def words_figure(explanation: Explanation, classes: Sequence[int], width: float) -> Figure:
+    """The sentence and the line on trust, wrapped to ``width`` inches."""
+    lines = textwrap.wrap(sentence(explanation, classes), int(width * 9.8))
+    level, _, reasons = trust_line(explanation).partition(". ")
+    checks = textwrap.wrap(reasons, int((width - 1.4) * 11.8))
+    below = 0.25 * len(lines) + 0.07
+    figure, ax = page(width - 2 * MARGIN, below + 0.22 * len(checks) + 0.1)
+    draw_label(ax, 0, 0, "\n".join(lines), 13, va="top", linespacing=1.25)
+    draw_label(ax, 0, below, level, 11, va="top", weight="bold")
+    draw_label(ax, 1.35, below, "\n".join(checks), 11, va="top", linespacing=1.3, color=QUIET)
     return figure
+
+
+def photo_figure(explanation: Explanation, scale: ColourScale) -> Figure:
+    """The photo, how likely both networks find the classes, and how to read the other figures."""
+    height = WIDTH * explanation.image.shape[0] / explanation.image.shape[1]
+    bars = TITLE + height
+    key = bars + 0.45 + 0.36 * min(len(explanation.class_names), MOST_BARS)
+    figure, ax = page(WIDTH, key + 2.35)
+    caption, true = PurePath(explanation.name).name, explanation.true_class
+    if true is not None:
+        caption = f"label: {explanation.class_names[true]} {'✓' if true == explanation.predicted else '✗'}"
+    draw_title(ax, "The photo", shorten(caption, 38))
+    ax.add_artist(Pixels(explanation.image, (0, TITLE, WIDTH, height)))
+    draw_probabilities(ax, bars, explanation)
+    draw_key(ax, key, scale)
+    return figure
+
+
+def draw_title(ax: Axes, title: str, below: str) -> None:
+    """Two lines on top of a figure."""
+    draw_label(ax, 0, 0.14, title, 15, weight="bold")
+    draw_label(ax, 0, 0.44, below, 9.5, color=QUIET)
+
+
+def draw_probabilities(ax: Axes, top: float, explanation: Explanation) -> None:
+    """Paired bars of the classifier and the graph network for the likeliest classes; the label is always there."""
+    ranked = np.argsort(-explanation.probabilities, kind="stable")[:MOST_BARS].tolist()
+    if explanation.true_class is not None and explanation.true_class not in ranked:
+        ranked[-1] = explanation.true_class
+    draw_label(ax, 0, top + 0.27, "Probability", 9, weight="bold")
+    draw_legend(ax, 1.42, top + 0.27, ("classifier", CLASSIFIER, ""), ("graph network", GRN, ""))
+    left, unit = 1.42, (WIDTH - 1.42) / 1.25
+    for row, index in enumerate(ranked):
+        y, bold = top + 0.62 + 0.36 * row, "bold" if index == explanation.predicted else "normal"
+        draw_label(ax, 0, y, shorten(explanation.class_names[index], 19), 9, weight=bold)
+        f, grn = float(explanation.probabilities[index]), float(explanation.grn_probabilities[index])
+        draw_bar(ax, left, y - 0.075, f * unit, 0.13, CLASSIFIER, f"{f:.2f}", size=8)
+        draw_bar(ax, left, y + 0.075, grn * unit, 0.13, GRN, f"{grn:.2f}", size=8)
+
+
+def draw_legend(ax: Axes, left: float, y: float, *entries: tuple[str, str, str]) -> None:
+    """What the bars are: (text, colour, hatch), side by side."""
+    for place, (text, colour, hatch) in enumerate(entries):
+        draw_box(ax, left + 1.02 * place, y - 0.05, 0.14, 0.1, colour, hatch)
+        draw_label(ax, left + 1.02 * place + 0.18, y, text, color=QUIET)
+
+
+def draw_bar(
+    ax: Axes, zero: float, y: float, length: float, thick: float, colour: Any, text: str, hatch: str = "", **style: Any
+) -> None:
+    """A horizontal bar in inches from ``zero`` on, with its number at the end."""
+    draw_box(ax, zero, y - thick / 2, length, thick, colour, hatch, gid="bar")
+    left = length < 0
+    draw_label(ax, zero + length + (-0.04 if left else 0.04), y, text, ha="right" if left else "left", **style)
+
+
+def draw_key(ax: Axes, top: float, scale: ColourScale) -> None:
+    """The colour bar, and how to read discs, arrows and bars."""
+    draw_label(ax, 0, top + 0.17, "Contribution to the class' score (logits)", 9, weight="bold")
+    colours = np.asarray(SCALE(np.linspace(0, 1, 256))[None, :, :3] * 255, np.uint8)
+    ax.add_artist(Pixels(colours, (0, top + 0.3, WIDTH, 0.15)))
+    for place, text, side in (
+        (0, f"{signed(-scale.limit)} opposes", "left"),
+        (0.5, "0", "center"),
+        (1, f"supports {signed(scale.limit)}", "right"),
+    ):
+        draw_label(ax, place * WIDTH, top + 0.56, text, 8.5, ha=side)
+    top, strong = top + 0.75, 0.8 * scale.limit
+    draw_disc(ax, (0.2, top + 0.17), 0.12, "1", strong, scale)
+    draw_disc(ax, (0.57, top + 0.17), 0.12, "2", -strong, scale)
+    draw_label(
+        ax, 0.85, top + 0.17, "a concept of the class, found here:\n+ supports it,  − opposes it", 8, va="center"
+    )
+    draw_arrow(ax, (0.0, top + 0.58), (0.36, top + 0.58), 0.03, 2.2, strong, scale)
+    draw_arrow(ax, (0.42, top + 0.58), (0.78, top + 0.58), 0.03, 2.2, -strong, scale)
+    draw_label(
+        ax, 0.85, top + 0.58, "a relation between two concepts;\nthicker: stronger; dashed: opposes", 8, va="center"
+    )
+    draw_label(ax, 0, top + 1.12, NOTE, 8, color=QUIET, va="center", linespacing=1.35)
+
+
+def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale: ColourScale) -> Figure:
+    """Why the classifier chose a class, or why not: its concepts and relations on the photo, and their evidence.
+
+    Args:
+        explanation: of one photo.
+        bank: the concepts that it names.
+        index: of the class.
+        scale: of the whole explanation.
+    """
+    height = WIDTH * explanation.image.shape[0] / explanation.image.shape[1]
+    found, missing = explanation.detected[index], bank.present[index] & ~explanation.detected[index]
+    table = TITLE + height
+    rest = table + (0.4 + ROW * found.sum()) * found.any()
+    figure, ax = page(WIDTH, rest + (0.3 + SMALL * math.ceil(missing.sum() / PER_LINE)) * missing.any())
+    why = "Why" if index == explanation.predicted else "Why not"
+    shares = explanation.probabilities[index], explanation.grn_probabilities[index]
+    label = "   (the label)" if index == explanation.true_class else ""
+    text = f"classifier {shares[0]:.2f}   graph network {shares[1]:.2f}{label}"
+    draw_title(ax, f"{why} {shorten(explanation.class_names[index], 22)}?", text)
+    draw_evidence(axes_at(figure, 0, TITLE, WIDTH, height), explanation, index, scale)
+    if found.any():
+        draw_table(ax, table, explanation, bank, index, scale)
+    if missing.any():
+        draw_missing(ax, rest, bank, index, np.flatnonzero(missing).tolist())
+    return figure
+
+
+def draw_evidence(ax: Axes, explanation: Explanation, index: int, scale: ColourScale) -> None:
+    """The photo with the patches, numbered concepts and strongest relations of one class."""
+    height, width = explanation.image.shape[:2]
+    draw_photo(ax, stepped_back(explanation.image))
+    found = np.flatnonzero(explanation.detected[index])
+    if not len(found):
+        box = {"facecolor": "white", "edgecolor": CASING, "boxstyle": "round,pad=0.5", "alpha": 0.9}
+        draw_label(ax, width / 2, height / 2, "none of its concepts was found", 11, bbox=box, ha="center")
+        return
+    scores = np.nan_to_num(explanation.node_scores[index, index])
+    radius = DISC * max(height, width)
+    true = explanation.centroids[index, found].astype(float) * (width, height)
+    places = dict(zip(found.tolist(), spread(true, 4 * radius, (height, width), 1.5 * radius), strict=True))
+    for concept in found[np.argsort(np.abs(scores[found]))]:  # the strongest outline on top
+        draw_outline(ax, explanation.mask(index, concept), scale(scores[concept]))
+    arrows = strongest_edges(explanation, index)
+    for source, target, score in reversed(arrows):
+        thickness = 1.2 + 2.6 * abs(score) / abs(arrows[0][2])
+        draw_arrow(ax, places[source], places[target], 1.2 * radius, thickness, score, scale)
+    for centre, concept in zip(true, found.tolist(), strict=True):
+        if np.hypot(*(places[concept] - centre)) > radius:  # pushed away: a thread leads back to the patch
+            ax.plot(*zip(centre, places[concept], strict=True), color=CASING, linewidth=1.0, zorder=4.5)
+            ax.add_artist(Circle(centre, 0.2 * radius, facecolor="white", edgecolor=CASING, linewidth=0.8, zorder=4.6))
+        draw_disc(ax, tuple(places[concept]), radius, str(concept + 1), float(scores[concept]), scale)
+
+
+def draw_table(
+    ax: Axes, top: float, explanation: Explanation, bank: ConceptBank, index: int, scale: ColourScale
+) -> None:
+    """One row per concept found: its patch here, a typical one, its contribution beside the measured effect."""
+    left, room = 0.5 + 2 * SIDE, 0.42  # inches: where the bars begin, for a number beside a bar
+    unit = (WIDTH - left - room * (1 + (scale.lowest < 0))) / (scale.effect - scale.lowest or 1.0)
+    zero = left + room * (scale.lowest < 0) - scale.lowest * unit
+    draw_label(ax, 0.36 + SIDE / 2, top + 0.22, "here", color=QUIET, ha="center")
+    draw_label(ax, 0.42 + SIDE * 1.5, top + 0.22, "typical", color=QUIET, ha="center")
+    draw_legend(ax, left, top + 0.22, ("contribution", "#9a9a9a", ""), ("measured", "white", HATCH))
+    for row, k in enumerate(np.flatnonzero(explanation.detected[index]).tolist()):
+        y, score = top + 0.4 + ROW * row, float(np.nan_to_num(explanation.node_scores[index, index, k]))
+        middle, measured, colour = y + SIDE / 2, float(explanation.measured[index, k]), scale(score)
+        ax.add_artist(Circle((0.17, middle), 0.14, facecolor=colour, edgecolor=CASING, gid=f"row {k + 1}"))
+        draw_label(ax, 0.17, middle, str(k + 1), 10, weight="bold", ha="center", color=ink_on(colour))
+        draw_thumbnail(ax, 0.36, y, SIDE, thumbnail(explanation.image, explanation.mask(index, k)))
+        draw_thumbnail(ax, 0.42 + SIDE, y, SIDE, typical(bank, index, k))
+        draw_bar(ax, zero, middle - 0.15, score * unit, 0.2, colour, signed(score), size=9.5, weight="bold")
+        if math.isfinite(measured):
+            draw_bar(ax, zero, middle + 0.15, measured * unit, 0.2, "white", signed(measured), HATCH, size=9.5)
+        else:
+            draw_label(ax, min(zero + 0.04, WIDTH - 0.9), middle + 0.15, "not measured", 9.5)
+        draw_box(ax, zero, y, 0, SIDE, QUIET)
+
+
+def draw_missing(ax: Axes, top: float, bank: ConceptBank, index: int, missing: Sequence[int]) -> None:
+    """The concepts of the class that were not found, as small typical patches."""
+    draw_label(ax, 0, top + 0.13, "Not found in this photo:", 9, color=QUIET)
+    box = {"facecolor": "white", "edgecolor": QUIET, "linewidth": 0.6, "boxstyle": "round,pad=0.15"}
+    for place, k in enumerate(missing):
+        x, y = (place % PER_LINE) * WIDTH / PER_LINE, top + 0.28 + SMALL * (place // PER_LINE)
+        draw_thumbnail(ax, x, y, SMALL_SIDE, typical(bank, index, k))
+        draw_label(ax, x + 0.09, y + 0.1, str(k + 1), 8.5, weight="bold", ha="center", color=QUIET, bbox=box)
+
+
+def typical(bank: ConceptBank, index: int, concept: int) -> NDArray[np.uint8] | None:
+    """The first exemplar of a concept, if it has one."""
+    return bank.exemplars[index, concept, 0] if bank.present[index, concept] and bank.exemplars.shape[2] else None
+
+
+def draw_thumbnail(ax: Axes, x: float, y: float, side: float, pixels: NDArray[np.uint8] | None) -> None:
+    """A framed square picture with its upper left corner at (x, y); a grey slot for None."""
+    if pixels is not None:
+        ax.add_artist(Pixels(pixels, (x, y, side, side)))
+    draw_box(ax, x, y, side, side, EMPTY if pixels is None else "none")
 
 
 def concept_note(bank: ConceptBank, index: int, concept: int) -> tuple[str, str]:
     """What the bank measured of a concept: its importance, and whether it is above random patches."""
     if not bank.present[index, concept]:
         return "no such concept", ""
-    p = float(bank.p_value[index, concept])
+    p, importance = float(bank.p_value[index, concept]), f"importance {signed(float(bank.importance[index, concept]))}"
     if not math.isfinite(p):
-        return f"importance {signed(float(bank.importance[index, concept]))}", "p not measured"
+        return importance, "p not measured"
     value = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-    note = value if p < SIGNIFICANT else f"{value}: not significant"
-    return f"importance {signed(float(bank.importance[index, concept]))}", note
+    return importance, value if p < SIGNIFICANT else f"{value}: not significant"
+
+
+def exemplar_strip(bank: ConceptBank, index: int, concept: int, gap: int = 6) -> NDArray[np.uint8] | None:
+    """The exemplars of a concept side by side, uint8 ``[S, W, 3]``; None where it has none."""
+    paths = bank.exemplar_paths[index][concept] if bank.exemplar_paths else ["?"] * bank.exemplars.shape[2]
+    shown = [e for e, path in zip(bank.exemplars[index, concept], paths, strict=True) if path]
+    if not shown or not bank.present[index, concept]:
+        return None
+    return np.concatenate([np.pad(e, ((0, 0), (0, gap), (0, 0)), constant_values=255) for e in shown], axis=1)[:, :-gap]
 
 
 def gallery_figure(bank: ConceptBank, class_index: int) -> Figure:
-    """The concepts of a class, one a row: typical patches, importance and p-value against random patches."""
-    count, shown = bank.num_concepts, bank.exemplars.shape[2]
-    side, gap, left = 1.05, 0.08, 2.35
-    width = 2 * MARGIN + left + max(shown, 3) * (side + gap)
-    figure = _figure(width, 2 * MARGIN + 0.7 + count * (side + 0.14))
-    sheet = Sheet(figure, MARGIN, MARGIN)
-    name = shorten(bank.class_names[class_index], 40)
-    sheet.text(0, 0.1, f"Concepts of {name}", 14, weight="bold")
-    sheet.text(0, 0.38, "importance: fall of F's log-odds when the patches are edited away", 8.5, color=QUIET)
+    """The concepts of a class, one per row: typical patches, importance and p-value against random patches."""
+    count, side, left, row = bank.num_concepts, 1.05, 2.35, 1.19
+    figure, ax = page(left + max(bank.exemplars.shape[2], 3) * 1.13, TITLE + count * row)
+    note = "importance: fall of the classifier's log-odds when the patches are deleted"
+    draw_title(ax, f"Concepts of {shorten(bank.class_names[class_index], 40)}", note)
     for concept in range(count):
-        row = sheet.at(0, 0.7 + concept * (side + 0.14))
         importance, note = concept_note(bank, class_index, concept)
-        present = bool(bank.present[class_index, concept])
-        row.text(0, side / 2, str(concept + 1), 20, weight="bold", color=INK if present else QUIET)
-        row.text(0.4, side / 2 - 0.12, importance, 10.5)
-        bold = "bold" if note.endswith("not significant") else "normal"
-        row.text(0.4, side / 2 + 0.12, note, 9, color="#8a1c1c" if bold == "bold" else QUIET, weight=bold)
-        for e in range(shown):
-            ax = row.axes(left + e * (side + gap), 0, side, side, frame=True)
-            if present and _has_exemplar(bank, class_index, concept, e):
-                ax.imshow(bank.exemplars[class_index, concept, e], interpolation="bicubic")
-            else:
-                ax.patch.set(visible=True, facecolor=EMPTY)
-    return figure
-
-
-def _has_exemplar(bank: ConceptBank, index: int, concept: int, exemplar: int) -> bool:
-    return not bank.exemplar_paths or bool(bank.exemplar_paths[index][concept][exemplar])
-
-
-def scatter_figure(contributions: Sequence[float], measured: Sequence[float]) -> Figure:
-    """Contribution of every concept against its measured effect; pairs that are not finite are left out.
-
-    Args:
-        contributions: in logits, ``[M]``.
-        measured: fall of F's margin, ``[M]``.
-    """
-    x, y = np.asarray(contributions, float), np.asarray(measured, float)
-    finite = np.isfinite(x) & np.isfinite(y)
-    x, y = x[finite], y[finite]
-    side, left, top = 3.6, 0.75, 0.75
-    figure = _figure(left + side + 0.3, top + side + 0.75)
-    sheet = Sheet(figure)
-    same = float((np.sign(x) == np.sign(y)).mean()) if len(x) else math.nan
-    ranked = float(spearmanr(x, y).statistic) if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0 else math.nan
-    sheet.text(0.1, 0.2, "Contribution against measured effect", 12, weight="bold")
-    found = [f"{len(x)} concepts"]
-    found += [f"same sign {same:.0%}"] if math.isfinite(same) else []
-    found += [f"Spearman over all {ranked:.2f}".replace("-", "−")] if math.isfinite(ranked) else []
-    sheet.text(0.1, 0.46, ", ".join(found), 9, color=QUIET)
-    ax = sheet.axes(left, top, side, side, frame=True)
-    wide, high = (1.08 * float(np.abs(v).max(initial=0)) or 1.0 for v in (x, y))
-    ax.set(xlim=(-wide, wide), ylim=(-high, high))
-    for corner in ((-wide, -high), (0, 0)):  # the same sign
-        ax.add_patch(Rectangle(corner, wide, high, facecolor="#f1f1f1", edgecolor="none", zorder=0))
-    ax.axhline(0, color=QUIET, linewidth=0.7)
-    ax.axvline(0, color=QUIET, linewidth=0.7)
-    ax.scatter(x, y, s=26, c=x, cmap=SCALE, vmin=-wide, vmax=wide, edgecolors=CASING, linewidths=0.6, zorder=3)
-    for share, align in ((0.0, "left"), (0.5, "center"), (1.0, "right")):
-        sheet.text(left + share * side, top + side + 0.14, signed((2 * share - 1) * wide), 8.5, ha=align)
-        vertical = {0.0: "bottom", 0.5: "center", 1.0: "top"}[share]
-        sheet.text(left - 0.08, top + (1 - share) * side, signed((2 * share - 1) * high), 8.5, ha="right", va=vertical)
-    sheet.text(left + side / 2, top + side + 0.42, "contribution by the graph network (logits)", 9.5, ha="center")
-    sheet.text(0.18, top + side / 2, "measured fall of F's margin", 9.5, ha="center", rotation=90)
-    return figure
-
-
-def confusion_figure(counts: NDArray[Any], class_names: Sequence[str], rows: str = "F", columns: str = "GRN") -> Figure:
-    """How often the columns' answer goes with the rows'.
-
-    Args:
-        counts: ``[n, n]``.
-        class_names: the n classes.
-        rows: what the rows are.
-        columns: what the columns are.
-    """
-    n = len(class_names)
-    cell, left, top = 0.62, 1.7, 0.85
-    figure = _figure(2 * MARGIN + left + n * cell, MARGIN + top + n * cell + 0.95)
-    sheet = Sheet(figure, MARGIN, MARGIN)
-    sheet.text(0, 0.1, f"{rows} (rows) against {columns} (columns)", 12, weight="bold")
-    table = np.nan_to_num(np.asarray(counts, float))
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1e-9)
-    agree = np.trace(table) / max(table.sum(), 1e-9)
-    sheet.text(0, 0.4, f"the same answer for {agree:.1%} of {table.sum():.0f}", 9, color=QUIET)
-    ax = sheet.axes(left, top, n * cell, n * cell, frame=True)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, extent=(0, n, n, 0))
-    for i, name in enumerate(class_names):
-        sheet.text(left - 0.1, top + (i + 0.5) * cell, shorten(name, 20), 9, ha="right")
-        place = left + (i + 0.5) * cell, top + n * cell + 0.08
-        sheet.text(*place, shorten(name, 14), 9, rotation=35, ha="right", va="top", rotation_mode="anchor")
-        for j in range(n):
-            colour = "white" if shares[i, j] > 0.55 else INK
-            ax.text(j + 0.5, i + 0.5, f"{table[i, j]:.0f}", ha="center", va="center", fontsize=10, color=colour)
-    return figure
-
-
-def faithfulness_figure(metrics: Mapping[str, float]) -> Figure | None:
-    """Mean Spearman of the contributions beside the baselines on the same patches, with the ceiling as a line.
-
-    Args:
-        metrics: of a run; entries that are missing or not finite are left out.
-
-    Returns:
-        None when the run measured no faithfulness.
-    """
-    values = {label: metrics.get(f"faithfulness/{name}", math.nan) for name, label in BASELINE_LABELS.items()}
-    bars = [(label, value) for label, value in values.items() if math.isfinite(value)]
-    if not bars or bars[0][0] != BASELINE_LABELS["spearman"]:
-        return None
-    bars = [bars[0], *sorted(bars[1:], key=lambda bar: -bar[1])]
-    ceiling = metrics.get("faithfulness/ceiling", math.nan)
-    left, width, row = 1.75, 4.4, 0.34
-    height = len(bars) * row
-    figure = _figure(left + width + 0.5, height + 0.95)
-    sheet = Sheet(figure, 0.1, 0.45)
-    low = min(0.0, *(v for _, v in bars)) * 1.25
-    high = max([v for _, v in bars] + [ceiling if math.isfinite(ceiling) else 0, 0.05]) * 1.15
-    ax = sheet.axes(left, 0, width, height)
-    ax.set(xlim=(low - (0.08 if low < 0 else 0), high), ylim=(len(bars), 0))
-    for place, (label, value) in enumerate(bars):
-        ours = place == 0
-        sheet.text(left - 0.1, (place + 0.5) * row, label, 10, ha="right", weight="bold" if ours else "normal")
-        ax.add_patch(Rectangle((0, place + 0.18), value, 0.64, facecolor="#2166ac" if ours else "#b5b5b5"))
-        style: dict[str, Any] = {"ha": "left" if value >= 0 else "right", "va": "center_baseline", "fontsize": 10}
-        style |= {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.6}}
-        gap = math.copysign(0.012 * (high - low), value)
-        style["weight"] = "bold" if ours else "normal"
-        ax.text(value + gap, place + 0.5, f"{value:.2f}".replace("-", "−"), **style)
-    ax.axvline(0, color=CASING, linewidth=0.8)
-    if math.isfinite(ceiling):
-        ax.axvline(ceiling, color=CASING, linewidth=1.4, linestyle=(0, (4, 2)))
-        share = (ceiling - ax.get_xlim()[0]) / np.ptp(ax.get_xlim())
-        sheet.text(left + share * width, -0.18, f"ceiling {ceiling:.2f}", 9.5, ha="center", color=INK)
-    sheet.text(left, height + 0.22, "mean rank agreement (Spearman) with the measured effects", 9, color=QUIET)
+        strip, top = exemplar_strip(bank, class_index, concept), TITLE + concept * row
+        present = INK if bank.present[class_index, concept] else QUIET
+        draw_label(ax, 0, top + side / 2, str(concept + 1), 20, weight="bold", color=present)
+        draw_label(ax, 0.4, top + side / 2 - 0.12, importance, 10.5)
+        style = {"color": "#8a1c1c", "weight": "bold"} if note.endswith("not significant") else {"color": QUIET}
+        draw_label(ax, 0.4, top + side / 2 + 0.12, note, 9, **style)
+        if strip is None:
+            draw_box(ax, left, top, side, side, EMPTY)
+        else:
+            ax.add_artist(Pixels(strip, (left, top, side * strip.shape[1] / strip.shape[0], side)))
     return figure

@@ -1,14 +1,18 @@
-"""What a run measured, in plain words."""
+"""What a run measured, in plain words and as a chart."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-BASELINE_LABELS = {
-    "spearman": "VRX contributions",
+from matplotlib.figure import Figure
+
+from vrx.report.charts import bar_figure
+
+OURS = "VRX contributions"
+BASELINES = {
     "spearman_gradact": "gradient × activation",
-    "spearman_head_area": "F's head × area",
+    "spearman_head_area": "classifier's last layer × area",
     "spearman_gradcam_sum": "Grad-CAM, sum",
     "spearman_gradcam_mean": "Grad-CAM, mean",
     "spearman_area": "patch area",
@@ -22,35 +26,47 @@ def findings(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
     get = metrics.get
     if (clean := get("fidelity/agreement")) is not None:
         masked = get("fidelity/agreement_masked")
-        also = "" if masked is None else f"; {masked:.1%} when a concept is edited out of the photo"
-        rows.append((f"{clean:.1%}", f"of held-out photos get the same class from the graph network as from F{also}."))
+        also = "" if masked is None else f"; {masked:.1%} when a concept is deleted from the photo"
+        rows.append((f"{clean:.1%}", f"of held-out photos get the same class from the graph network{also}."))
     if (l1 := get("fidelity/l1")) is not None:
         masked = get("fidelity/l1_masked")
-        also = "" if masked is None else f"; {masked:.3f} on edited photos"
-        rows.append((f"{l1:.3f}", f"is how far its class probabilities are from F's (L1: 0 equal, 2 opposite){also}."))
+        also = "" if masked is None else f"; {masked:.3f} with a concept deleted"
+        text = "is how far its class probabilities are from the classifier's (L1: 0 equal, 2 opposite)"
+        rows.append((f"{l1:.3f}", f"{text}{also}."))
     if (ours := get("faithfulness/spearman")) is not None:
-        photos = get("faithfulness/photos")
-        over = "" if photos is None else f" over {photos:.0f} photos"
+        over = f" over {get('faithfulness/photos', 0):.0f} photos" if "faithfulness/photos" in metrics else ""
+        baselines = {label: value for label, value in faithfulness(metrics).items() if label != OURS}
+        best = max(baselines, key=lambda label: baselines[label], default=None)
+        beside = "" if best is None else f"; the best simple score, {best}, reaches {plain(baselines[best])}"
         text = (
-            f"is the mean rank agreement (Spearman){over} between what the explanation says a concept contributes and "
-            f"how far F's margin falls when that concept is edited away{_best_baseline(metrics)}."
+            f"is the mean rank agreement (Spearman){over} between the contributions of the concepts and how far the "
+            f"classifier's margin falls when each is deleted{beside}."
         )
         rows.append((plain(ours), text))
     return rows
 
 
-def _best_baseline(metrics: Mapping[str, float]) -> str:
-    names = {f"faithfulness/{name}": label for name, label in BASELINE_LABELS.items() if name != "spearman"}
-    measured = [(metrics[name], label) for name, label in names.items() if name in metrics]
-    return f"; the best simple score, {max(measured)[1]}, reaches {plain(max(measured)[0])}" if measured else ""
+def faithfulness(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Mean Spearman with the measured effects by score: ours, then the baselines, best first; what was measured."""
+    baselines = {label: metrics.get(f"faithfulness/{name}", math.nan) for name, label in BASELINES.items()}
+    ranked = sorted(((label, v) for label, v in baselines.items() if math.isfinite(v)), key=lambda bar: -bar[1])
+    ours = metrics.get("faithfulness/spearman", math.nan)
+    return {OURS: ours, **dict(ranked)} if math.isfinite(ours) else {}
+
+
+def faithfulness_figure(metrics: Mapping[str, float]) -> Figure | None:
+    """The same as bars, with the ceiling as a line; None when the run measured no faithfulness."""
+    values = faithfulness(metrics)
+    ceiling = ("ceiling", metrics.get("faithfulness/ceiling", math.nan))
+    note = "mean rank agreement (Spearman) with the measured effects"
+    return bar_figure(values, "Do the contributions predict the effects?", note, ceiling) if values else None
 
 
 def bars_text(metrics: Mapping[str, float]) -> str:
-    """The chart of the baselines in words, for those who cannot see it."""
-    values = {k.removeprefix("faithfulness/"): v for k, v in metrics.items() if k.startswith("faithfulness/")}
-    named = [(name.removeprefix("spearman_"), v) for name, v in values.items() if name.startswith("spearman")]
-    text = ", ".join(f"{name} {plain(v)}" for name, v in named)
-    return f"Mean Spearman with the measured effects: {text}; ceiling {plain(values.get('ceiling', math.nan))}."
+    """The chart in words, for those who cannot see it."""
+    text = ", ".join(f"{label} {plain(value)}" for label, value in faithfulness(metrics).items())
+    ceiling = metrics.get("faithfulness/ceiling", math.nan)
+    return f"Mean Spearman with the measured effects: {text}; ceiling {plain(ceiling)}."
 
 
 def plain(value: float) -> str:

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
-from vrx.report.pages import draw, embedded, flatten
-from vrx.storage import write_text
+from vrx.report.html import draw, embed, save_png, write_html
 
-TEMPLATE = "page.html.j2"
+TEMPLATE = Path(__file__).parent / "page.html.j2"
 
 
 @dataclass(frozen=True)
@@ -59,40 +56,19 @@ def write_page(
     Returns:
         The page.
     """
-    number = 0
-    shown = []
+    shown, number = [], 0
     for section in sections:
         pictures = []
         for picture in section.pictures:
             number += 1
             pixels = draw(picture.content) if isinstance(picture.content, Figure) else picture.content
-            path = folder / "pictures" / f"{number:02d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-            pictures.append({**embedded(pixels, picture.caption), "caption": picture.caption})
+            save_png(folder / "pictures" / f"{number:02d}.png", pixels)
+            pictures.append(embed(pixels, picture.caption))
         columns = list(dict.fromkeys(name for row in section.table for name in row))
-        shown.append(
-            {
-                "heading": section.heading,
-                "paragraphs": list(section.paragraphs),
-                "columns": columns,
-                "rows": [[cell(row.get(name)) for name in columns] for row in section.table],
-                "pictures": pictures,
-            }
-        )
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    numbers = sorted((name, f"{value:.4g}") for name, value in metrics.items() if math.isfinite(value))
-    page = environment.get_template(TEMPLATE).render(
-        title=title, lead=lead, sections=shown, metrics=numbers, settings=flatten(settings)
-    )
-    write_text(folder / "index.html", page)
-    return folder / "index.html"
+        rows = [[cell(row.get(name)) for name in columns] for row in section.table]
+        shown.append({"heading": section.heading, "paragraphs": section.paragraphs, "columns": columns, "rows": rows,
+                      "pictures": pictures})  # fmt: skip
+    return write_html(folder / "index.html", TEMPLATE, metrics, settings, title=title, lead=lead, sections=shown)
 
 
 def cell(value: Any) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vrx.data.images import Photo
 from vrx.errors import VRXError
-from vrx.report.figures import confusion_figure
+from vrx.report.charts import confusion_figure
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.page import Picture, Section, write_page

@@ -89,7 +89,7 @@ def make_explanation(classes: int = 3, concepts: int = 4, size: int = 128, seed:
             values[name.replace("probabilities", "logits").removeprefix("_")] = np.log(change.pop(name) + 1e-12)
     detected, masks = change.pop("detected", detected), change.pop("masks", masks)
     labels = np.where(detected, np.arange(classes * concepts).reshape(detected.shape) + 1, UNMATCHED)
-    layers = masks.reshape(-1, size, size) * (np.arange(classes * concepts) + 1)[:, None, None]
+    layers = masks.reshape(-1, *masks.shape[2:]) * (np.arange(classes * concepts) + 1)[:, None, None]
     values |= {
         "matched": labels,
         "superpixels": Patches(layers.astype(np.int16), labels[detected]),

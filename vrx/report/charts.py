@@ -1,0 +1,120 @@
+"""Charts of numbers that reports and studies share: a confusion matrix, bars with intervals, a scatter of effects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from vrx.report.drawing import CASING, DPI, INK, QUIET, SCALE, shorten
+from vrx.scores import rank_agreement
+
+OURS, OTHERS = "#2166ac", "#b5b5b5"
+
+
+def _chart(width: float, height: float, title: str, note: str) -> tuple[Figure, Any]:
+    figure = Figure((width, height), DPI, layout="constrained", facecolor="white")
+    ax = figure.subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold", parse_math=False)
+    ax.set_title(note, loc="left", fontsize=9, color=QUIET, parse_math=False)
+    return figure, ax
+
+
+def confusion_figure(
+    counts: NDArray[Any], class_names: Sequence[str], rows: str = "classifier", columns: str = "graph network"
+) -> Figure:
+    """How often the columns' class goes with the rows'; the shade is the share of the row.
+
+    Args:
+        counts: ``[n, n]``.
+        class_names: the n classes.
+        rows: what the rows are.
+        columns: what the columns are.
+    """
+    table, n = np.nan_to_num(np.asarray(counts, float)), len(class_names)
+    note = f"the same for {np.trace(table) / max(table.sum(), 1e-9):.1%} of {table.sum():.0f}"
+    figure, ax = _chart(2.4 + 0.7 * n, 2.0 + 0.62 * n, f"{rows} (rows) against {columns} (columns)", note)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1e-9)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [shorten(name, 20) for name in class_names]
+    ax.set_xticks(range(n), names, rotation=35, ha="right", parse_math=False)
+    ax.set_yticks(range(n), names, parse_math=False)
+    ax.tick_params(length=0, labelsize=9)
+    for i, j in np.ndindex(n, n):
+        ax.text(j, i, f"{table[i, j]:.0f}", ha="center", va="center", color="white" if shares[i, j] > 0.55 else INK)
+    return figure
+
+
+def bar_figure(
+    values: Mapping[str, float],
+    title: str,
+    note: str,
+    line: tuple[str, float] | None = None,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+) -> Figure:
+    """Horizontal bars with their values, the first one ours.
+
+    Args:
+        values: label -> value, in order.
+        title: of the chart.
+        note: what the values are.
+        line: a dashed line across all bars: its label and value.
+        intervals: label -> (low, high); drawn as whiskers where given.
+    """
+    figure, ax = _chart(6.4, 1.15 + 0.36 * len(values), title, note)
+    labels, lengths = list(values), np.array(list(values.values()), float)
+    colours = [OURS, *[OTHERS] * (len(labels) - 1)]
+    errors = None
+    if intervals is not None:
+        bounds = [intervals.get(label, (value, value)) for label, value in values.items()]
+        errors = np.abs(np.array(bounds).T - lengths)
+    bars = ax.barh(labels, lengths, 0.64, xerr=errors, color=colours, capsize=3, ecolor=CASING)
+    texts = ax.bar_label(
+        bars,
+        [f"{v:.2f}".replace("-", "−") for v in lengths],
+        padding=4,
+        fontsize=10,
+        bbox={"fc": "white", "ec": "none", "pad": 0.5},
+    )
+    for text in [texts[0], ax.get_yticklabels()[0]]:
+        text.set_fontweight("bold")
+    ax.axvline(0, color=CASING, linewidth=0.8)
+    ax.margins(x=0.2)
+    ax.invert_yaxis()
+    ax.spines[["left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    if line is not None and math.isfinite(line[1]):
+        ax.axvline(line[1], color=CASING, linewidth=1.4, linestyle=(0, (4, 2)))
+        at = ax.get_xaxis_transform()
+        ax.text(line[1], 1, f"{line[0]} {line[1]:.2f}", transform=at, ha="center", va="bottom", fontsize=9)
+    return figure
+
+
+def scatter_figure(contributions: ArrayLike, measured: ArrayLike) -> Figure:
+    """Contribution of every concept against its measured effect; pairs that are not finite are left out.
+
+    Args:
+        contributions: in logits, ``[M]``.
+        measured: fall of the classifier's margin, ``[M]``.
+    """
+    x, y = np.asarray(contributions, float), np.asarray(measured, float)
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    note, rank = f"{len(x)} concepts", rank_agreement(x, y)
+    note += f", same sign {(np.sign(x) == np.sign(y)).mean():.0%}" if len(x) else ""
+    note += f", Spearman over all {rank:.2f}".replace("-", "−") if math.isfinite(rank) else ""
+    figure, ax = _chart(4.9, 4.9, "Contribution against measured effect", note)
+    wide, high = (1.08 * float(np.abs(v).max(initial=0)) or 1.0 for v in (x, y))
+    ax.set(xlim=(-wide, wide), ylim=(-high, high))
+    for low, left in ((-high, -wide), (0, 0)):  # the same sign
+        ax.fill_between([left, left + wide], low, low + high, color="#f1f1f1", zorder=0)
+    ax.axhline(0, color=QUIET, linewidth=0.7)
+    ax.axvline(0, color=QUIET, linewidth=0.7)
+    ax.scatter(x, y, s=26, c=x, cmap=SCALE, vmin=-wide, vmax=wide, edgecolors=CASING, linewidths=0.6, zorder=3)
+    ax.set(xlabel="contribution by the graph network (logits)", ylabel="measured fall of the classifier's margin")
+    return figure

@@ -1,0 +1,80 @@
+"""How far the explanation of one photo can be trusted: three checks, the worst of which counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vrx.structures import Explanation
+
+LEVELS = ("low", "limited", "high")
+CLOSE, FAR = 0.1, 0.3  # largest difference of both networks' probabilities: up to CLOSE high, above FAR low
+RANK_HIGH, RANK_LOW = 0.7, 0.2  # Spearman between contributions and measured effects
+SIGN_HIGH, SIGN_LOW = 0.75, 0.5  # share of concepts whose contribution and measured effect have one sign
+FOUND_HIGH, FOUND_LOW = 4, 2  # detected concepts of the predicted class: a ranking of three agrees by chance in 1 of 6
+NO_EFFECT = 0.05  # a measured effect below this, in logits, prints as zero: its sign means nothing
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far the explanation of one photo can be trusted.
+
+    Args:
+        level: ``high``, ``limited`` or ``low``: the worst of all checks.
+        reasons: what each check found, in numbers, the worst first.
+    """
+
+    level: str
+    reasons: tuple[str, ...]
+
+
+def trust(explanation: Explanation) -> Trust:
+    """Does the graph network predict as the classifier, do its contributions match the effects, are there enough?"""
+    checks = sorted((_agreement(explanation), _ranking(explanation), _found(explanation)), key=lambda check: check[0])
+    return Trust(LEVELS[checks[0][0]], tuple(text for _, text in checks))
+
+
+def sign_agreement(explanation: Explanation, index: int) -> tuple[int, int]:
+    """Concepts of a class whose contribution has the sign of the measured effect, and concepts compared.
+
+    Compared are the detected concepts whose measured effect does not print as zero.
+    """
+    measured = np.nan_to_num(explanation.measured[index])
+    compared = explanation.detected[index] & (np.abs(measured) >= NO_EFFECT)
+    same = np.sign(np.nan_to_num(explanation.node_scores[index, index])) == np.sign(measured)
+    return int((same & compared).sum()), int(compared.sum())
+
+
+def _level(value: float, low: float, high: float) -> int:
+    return int(value >= low) + int(value >= high)
+
+
+def _agreement(explanation: Explanation) -> tuple[int, str]:
+    f, grn = explanation.probabilities, explanation.grn_probabilities
+    ours, theirs, names = int(grn.argmax()), explanation.predicted, explanation.class_names
+    if ours != theirs:
+        text = f"the graph network predicts {names[ours]} ({grn[ours]:.2f}), the classifier {names[theirs]}"
+        return 0, f"{text} ({f[theirs]:.2f})"
+    text = f"the graph network predicts {names[ours]} too ({grn[ours]:.2f}, the classifier {f[ours]:.2f})"
+    return _level(-float(np.abs(f - grn).max()), -FAR, -CLOSE), text
+
+
+def _ranking(explanation: Explanation) -> tuple[int, str]:
+    predicted, rank = explanation.predicted, explanation.trust
+    if not np.isfinite(explanation.measured[predicted][explanation.detected[predicted]]).any():
+        return 1, "no effect could be measured to compare the contributions with"
+    same, compared = sign_agreement(explanation, predicted)
+    signs = f"same sign for {same} of {compared}" if compared else "no measured effect above zero"
+    share = _level(same / compared, SIGN_LOW, SIGN_HIGH) if compared else 1
+    if not np.isfinite(rank):
+        return min(share, 1), f"too few concepts to compare their ranking with the measured effects ({signs})"
+    level = _level(rank, RANK_LOW, RANK_HIGH)
+    how = ("unlike", "only partly like", "like")[level]
+    found = f"Spearman {rank:.2f}; {signs}".replace("-", "−")
+    return min(level, share), f"contributions rank the concepts {how} the measured effects ({found})"
+
+
+def _found(explanation: Explanation) -> tuple[int, str]:
+    found, name = explanation.detected[explanation.predicted], explanation.class_names[explanation.predicted]
+    return _level(found.sum(), FOUND_LOW, FOUND_HIGH), f"{found.sum()} of {len(found)} concepts of {name} found"
