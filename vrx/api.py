@@ -59,7 +59,7 @@ def default_pipeline(
             batch_size=64, build_batch_size=16, workers=0, seed=seed,
         ),
         grn=partial(GRN, node_widths=[64, 32, 32], edge_widths=[5, 5, 5], dropout=0.6, skip=True, squash=True),
-        optimizer=partial(torch.optim.AdamW, lr=rate, betas=[0.9, 0.999], weight_decay=0.1),
+        optimizer=partial(torch.optim.AdamW, lr=rate, betas=(0.9, 0.999), weight_decay=0.1),
         scheduler=partial(
             torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=epochs, pct_start=0.2
         ),
@@ -145,7 +145,7 @@ def photos_of(photos: Any) -> PhotoSource:
     if isinstance(photos, Mapping):
         return MemoryPhotos(photos)
     if all(hasattr(photos, name) for name in ("class_names", "photos", "read", "settings")):
-        return photos  # type: ignore[no-any-return]
+        return photos
     raise VRXError(
         f"photos={type(photos).__name__}: give a folder of class folders, or a mapping of class names to photos."
     )
