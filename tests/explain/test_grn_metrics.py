@@ -11,7 +11,7 @@ import torch
 from tests import planted
 from vrx.data.images import PhotoFolder
 from vrx.explain import grn_metrics as module
-from vrx.explain.contributions import contributions
+from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout
 from vrx.explain.explainer import shared_nodes
 from vrx.explain.grn_metrics import grn_metrics
 from vrx.models.grn import GRN
@@ -33,14 +33,14 @@ def grn(table: Any) -> GRN:
     return made
 
 
-def by_hand(grn: GRN, table: Any, method: str, photos: list[int]) -> dict[str, float]:
+def by_hand(grn: GRN, table: Any, method: ContributionMethod, photos: list[int]) -> dict[str, float]:
     plus, minus, divergence, size = 0, 0, 0.0, 0.0
     for b in photos:
         scg = SCG(*(table[name][b : b + 1] for name in ("nodes", "centroids", "detected")))
         probabilities = grn(scg)[0].double().softmax(0)
         predicted = int(probabilities.argmax())
         shared = shared_nodes(table["drop"][b : b + 1], table["of_node"][b : b + 1])
-        scores = contributions(grn, scg, method, shared, edges=False)[0][0, predicted]
+        scores = method(grn, scg, shared, edges=False)[0][0, predicted]
         speaks_for = torch.zeros_like(scg.detected)
         for g, k in scg.detected[0].nonzero().tolist():
             speaks_for[0, g, k] = scores[g, k] > 0
@@ -60,8 +60,8 @@ def by_hand(grn: GRN, table: Any, method: str, photos: list[int]) -> dict[str, f
     }
 
 
-@pytest.mark.parametrize("method", ["gradient", "knockout"])
-def test_metrics_against_loops(grn: GRN, table: Any, method: str) -> None:
+@pytest.mark.parametrize("method", [GradientTimesEmbedding(), Knockout()])
+def test_metrics_against_loops(grn: GRN, table: Any, method: ContributionMethod) -> None:
     grn.train()
     found = grn_metrics(grn, table, method)
     assert grn.training and grn.dropout.training, "the GRN is explained in eval mode and left as it was"
@@ -74,6 +74,6 @@ def test_metrics_against_loops(grn: GRN, table: Any, method: str) -> None:
 def test_a_large_split_is_thinned_evenly(grn: GRN, table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_PHOTOS", 3)
     with torch.no_grad():
-        assert grn_metrics(grn, table, "gradient") == pytest.approx(
-            by_hand(grn.eval(), table, "gradient", [0, 7, 14]), abs=1e-5
+        assert grn_metrics(grn, table, GradientTimesEmbedding()) == pytest.approx(
+            by_hand(grn.eval(), table, GradientTimesEmbedding(), [0, 7, 14]), abs=1e-5
         )

@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 from torch_geometric.explain import Explainer, ExplainerAlgorithm, Explanation
 from torch_geometric.explain.metric import characterization_score, fidelity, unfaithfulness
 
-from vrx.explain.contributions import contributions, evaluating
+from vrx.explain.contributions import ContributionMethod, evaluating
 from vrx.explain.explainer import shared_nodes
 from vrx.graphs.geometric import to_geometric
 from vrx.models.grn import GRN
@@ -32,7 +32,7 @@ class GRNOnData(nn.Module):
 
     def graphs(self, x: Tensor, pos: Tensor, detected: Tensor) -> SCG:
         """``x`` ``[BnN, D]``, ``pos`` ``[BnN, 2]`` and ``detected`` ``[BnN]`` -> the graphs of B photos."""
-        lead = (-1, self.grn.num_classes, self.grn.num_concepts)
+        lead = (-1, self.grn.num_classes, self.grn.num_nodes)
         scg = SCG(*(value.reshape(*lead, *value.shape[1:]) for value in (x, pos, detected)))
         return scg.drop((scg.nodes == 0).all(-1))
 
@@ -47,11 +47,11 @@ class NodeContributions(ExplainerAlgorithm):
     The mask of a node, ``[BnN, 1]``, is its contribution to the explained class (``target``) of its photo, in logits.
 
     Args:
-        method: ``gradient`` or ``knockout``.
+        method: of the contributions.
         shared: which nodes go together in a knockout, bool ``[B, n, N, n, N]``; None: each alone.
     """
 
-    def __init__(self, method: str, shared: Tensor | None = None) -> None:
+    def __init__(self, method: ContributionMethod, shared: Tensor | None = None) -> None:
         super().__init__()
         self.method, self.shared = method, shared
 
@@ -72,11 +72,11 @@ class NodeContributions(ExplainerAlgorithm):
     ) -> Explanation:
         """One mask of all nodes of the batch."""
         scg = model.graphs(x, pos, detected)
-        nodes, _ = contributions(model.grn, scg, self.method, self.shared, edges=False)
+        nodes, _ = self.method(model.grn, scg, self.shared, edges=False)
         return Explanation(node_mask=nodes[torch.arange(len(target)), target].reshape(-1, 1).detach())
 
 
-def grn_metrics(grn: GRN, table: Mapping[str, Tensor], method: str) -> dict[str, float]:
+def grn_metrics(grn: GRN, table: Mapping[str, Tensor], method: ContributionMethod) -> dict[str, float]:
     """How well the nodes that a contribution method names explain the GRN itself, by PyTorch Geometric's metrics.
 
     The explanation of a photo is the set of nodes (the rest of the photo counts as one) with a positive contribution
@@ -86,7 +86,7 @@ def grn_metrics(grn: GRN, table: Mapping[str, Tensor], method: str) -> dict[str,
     Args:
         grn: the distilled network.
         table: of a split, as the cache holds it, with P photos.
-        method: ``gradient`` or ``knockout``.
+        method: of the contributions.
 
     Returns:
         All in [0, 1]. ``grn/fidelity_plus``: share of the photos whose predicted class changes when the explanation is
