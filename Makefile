@@ -1,9 +1,10 @@
 # Two commands do everything, set-up included: `make demo` runs the main job, `make test` the whole suite.
+# While you work: `make check` (lint and the quick tests, on every core); `make hooks` runs lint before each commit.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test check lint hooks clean
 
 setup: $(VENV)/.ready
 
@@ -22,8 +23,14 @@ lint: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+check: lint
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m 'not slow' --numprocesses auto
+
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest --cov=vrx --cov-report=term:skip-covered
+
+hooks: setup
+	$(VENV)/bin/pre-commit install
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

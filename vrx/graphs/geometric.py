@@ -2,37 +2,97 @@
 
 from __future__ import annotations
 
-import torch
-from torch_geometric.data import Data
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch_geometric.data import Data, Dataset
+
+from vrx.errors import VRXError
 from vrx.structures import SCG, edges
 
+FIELDS = ("nodes", "centroids", "detected", "logits", "label", "index")
 
-def to_geometric(scg: SCG) -> list[list[Data]]:
-    """Every graph as :class:`torch_geometric.data.Data`: complete, directed, dummies included.
+
+def to_geometric(scg: SCG) -> list[Data]:
+    """The n graphs of every photo as one :class:`torch_geometric.data.Data`, disjoint and each complete.
 
     Args:
         scg: graphs of B photos, ``[B, n, N, ...]``.
 
     Returns:
-        B lists of n graphs with ``x`` ``[N, D]``, ``pos`` (x, y) in [0, 1] ``[N, 2]``, ``edge_index`` ``[2, N(N-1)]``
-        (from, to), ``edge_attr`` ``[x_j, y_j, x_i, y_i]`` ``[N(N-1), 4]``, ``detected`` bool ``[N]`` and
-        ``hypothesis``, the class of the graph.
+        B graphs of n * N nodes, those of class 0 first, dummies included: ``x`` ``[nN, D]``, ``pos`` (x, y) in [0, 1]
+        ``[nN, 2]``, ``detected`` bool ``[nN]``, ``hypothesis`` (class of the node's graph) and ``concept`` (place in
+        it) int64 ``[nN]``, ``edge_index`` ``[2, nN(N-1)]`` (from, to), ``edge_attr`` ``[x_j, y_j, x_i, y_i]``
+        ``[nN(N-1), 4]``.
     """
-    index = edges(scg.nodes.shape[-2]).to(scg.nodes.device)
-    j, i = index
-    places = torch.cat([scg.centroids[..., j, :], scg.centroids[..., i, :]], dim=-1)
+    n, num = scg.nodes.shape[1:3]
+    first = num * torch.arange(n, device=scg.nodes.device)
+    index = (edges(num).to(scg.nodes.device)[:, None] + first[:, None]).flatten(1)
+    hypothesis, concept = torch.cartesian_prod(torch.arange(n), torch.arange(num)).to(scg.nodes.device).T
     return [
-        [
-            Data(
-                x=scg.nodes[b, c],
-                pos=scg.centroids[b, c],
-                edge_index=index,
-                edge_attr=places[b, c],
-                detected=scg.detected[b, c],
-                hypothesis=c,
-            )
-            for c in range(scg.nodes.shape[1])
-        ]
-        for b in range(scg.nodes.shape[0])
+        Data(
+            x=nodes.flatten(0, 1),
+            pos=pos.flatten(0, 1),
+            detected=detected.flatten(),
+            hypothesis=hypothesis,
+            concept=concept,
+            edge_index=index,
+            edge_attr=pos.flatten(0, 1)[index.T].flatten(1),
+        )
+        for nodes, pos, detected in zip(scg.nodes, scg.centroids, scg.detected, strict=True)
     ]
+
+
+class SCGDataset(Dataset):
+    """The cached graphs of one split, one item per photo, for any PyTorch Geometric network.
+
+    An item is a photo's :func:`to_geometric` with the targets ``y``, the classifier's logits of interest, float32
+    ``[1, n]`` (what a distilled network predicts), ``label``, the true class, and ``photo``, the photo's place in the
+    split, int64 ``[1]`` each. Where the graphs have a node for the rest of the photo (``graph.rest``), it is the last
+    ``concept`` of each hypothesis. Concepts that were not found are in the graph as dummies (every feature
+    ``EPSILON``, in the middle of the photo): ``transform=lambda data: data.subgraph(data.detected)`` removes them.
+
+    Args:
+        table: ``nodes`` ``[P, n, N, D]``, ``centroids`` ``[P, n, N, 2]``, ``detected`` bool ``[P, n, N]``, ``logits``
+            ``[P, n]``, ``label`` ``[P]`` and ``index`` ``[P]``: ``SCGDataModule.tables[split]`` after ``setup()``.
+        transform: applied to every item when it is read.
+    """
+
+    def __init__(self, table: Mapping[str, Tensor], transform: Callable[[Data], Data] | None = None) -> None:
+        super().__init__(transform=transform)
+        self.table = {name: table[name] for name in FIELDS}
+
+    @classmethod
+    def from_cache(cls, folder: str | Path, transform: Callable[[Data], Data] | None = None) -> SCGDataset:
+        """The graphs of a folder beneath ``data/cache/scgs``; its ``manifest.json`` says which split of which photos.
+
+        Raises:
+            VRXError: the folder is not a finished cache, or no photo of it could be read.
+        """
+        folder = Path(folder)
+        if not (folder / "manifest.json").exists():
+            raise VRXError(f"{folder} has no manifest.json: give a folder of data/cache/scgs that a run has finished.")
+        shards = [load_file(path) for path in sorted(folder.glob("shard-*.safetensors"))]
+        full = [shard for shard in shards if len(shard["label"])]
+        if not full:
+            raise VRXError(f"{folder} holds no photo that could be read: delete it and run train.py again.")
+        return cls({name: torch.cat([shard[name] for shard in full]) for name in FIELDS}, transform)
+
+    @property
+    def num_classes(self) -> int:
+        """n, the classes of interest."""
+        return int(self.table["logits"].shape[1])
+
+    def len(self) -> int:
+        """P, the photos that could be read."""
+        return len(self.table["label"])
+
+    def get(self, idx: int) -> Data:
+        """The graphs of one photo, before ``transform``."""
+        row = {name: value[idx : idx + 1] for name, value in self.table.items()}
+        (data,) = to_geometric(SCG(row["nodes"], row["centroids"], row["detected"]))
+        data.y, data.label, data.photo = row["logits"], row["label"], row["index"]
+        return data

@@ -1,0 +1,95 @@
+"""The documentation names what exists: links, files, modules, settings, metrics."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import planted
+from vrx.data.images import PhotoFolder
+from vrx.edits import Editor
+from vrx.explain.contributions import GradientTimesEmbedding, Knockout
+from vrx.explain.faithfulness import evaluation
+from vrx.explain.grn_metrics import grn_metrics
+from vrx.models.grn import GRN
+from vrx.structures import ConceptBank
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+CODE = [ROOT / f"vrx/{path}" for path in ("commands/train.py", "pipeline.py", "runtime.py", "models/classification.py")]
+
+
+def heading_anchors(page: Path) -> set[str]:
+    """As GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in heading_anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_module_named_exists(page: Path) -> None:
+    text = re.sub(r"^## 0\.1\.0.*", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for name in re.findall(r"`((?:vrx|conf|tests|docs|scripts|benchmarks)/[\w./-]*)`", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`(vrx(?:\.\w+)+)", text):
+        module, attributes = name, []
+        while not (ROOT / f"{module.replace('.', '/')}.py").exists() and not (ROOT / module.replace(".", "/")).is_dir():
+            module, _, attribute = module.rpartition(".")
+            attributes.insert(0, attribute)
+        found: Any = importlib.import_module(module)
+        for attribute in attributes:
+            found = getattr(found, attribute)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_of_a_group_named_exists(page: Path) -> None:
+    groups = [p.relative_to(ROOT / "conf").as_posix() for p in (ROOT / "conf").rglob("*") if p.is_dir()]
+    for group, option in re.findall(r"(?<![\w./])([a-z]+(?:/[a-z]+)*)=(\w+)", page.read_text()):
+        if group in groups:
+            assert (ROOT / "conf" / group / f"{option}.yaml").exists(), f"{group}={option}"
+
+
+def test_the_terms_cover_the_metrics_of_a_run(
+    source: PhotoFolder, bank: ConceptBank, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cells = re.findall(r"^\| (`[a-z]+/.*?) \|", (ROOT / "docs" / "terms.md").read_text(), re.MULTILINE)
+    patterns = [re.sub(r"<\w+>", r"[\\w/]+", name) for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    data = planted.make_data(source, bank, tmp_path_factory.mktemp("cache"), second_editor=Editor("grey"), variants=0)
+    data.setup()
+    val, test = data.tables["val"], data.tables["test"]
+    torch.manual_seed(0)
+    grn = GRN(*test["nodes"].shape[1:])
+    methods = {"gradient": GradientTimesEmbedding(), "knockout": Knockout()}
+    _, metrics = evaluation(grn, val, test, methods)
+    metrics |= grn_metrics(grn, test, methods["gradient"])
+    written = {
+        n
+        for path in CODE
+        for n in re.findall(r'"((?:concepts|skipped|throughput|time|fit)/[\w{}]+)"', path.read_text())
+    }
+    names = set(metrics) | {re.sub(r"{\w+}", "x", name) for name in written - {"concepts/{name}"}}  # that is a picture
+    assert len(names) > 30
+    missing = [name for name in sorted(names) if not any(re.fullmatch(pattern, name) for pattern in patterns)]
+    assert not missing
+    unused = [
+        p
+        for p in patterns
+        if p.startswith(("fidelity", "faithfulness", "grn", "concepts", "skipped", "time"))
+        and not any(re.fullmatch(p, name) for name in names)
+    ]
+    assert not unused, "the page names metrics that no run has"

@@ -1,0 +1,59 @@
+"""The wheel: what ``pip install`` would put on a machine without this checkout."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
+    """Built from a copy, as a release is."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("vrx", "conf"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = "from setuptools.build_meta import build_wheel; build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (built,) = (source / "dist").glob("*.whl")
+    return ZipFile(built)
+
+
+def relative(folder: Path, *patterns: str) -> set[str]:
+    return {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.rglob(pattern)}
+
+
+def test_the_wheel_holds_every_module_template_and_setting(wheel: ZipFile) -> None:
+    held = set(wheel.namelist())
+    code = {f"vrx/{name}" for name in relative(ROOT / "vrx", "*.py", "*.j2", "py.typed")}
+    settings = {f"vrx/conf/{name}" for name in relative(ROOT / "conf", "*.yaml")}
+    assert len(settings) > 30 and any(name.endswith(".j2") for name in code)
+    inside = {name for name in held if ".dist-info/" not in name}
+    assert inside == code | settings, "nothing is missing, and no tests, runs or data slip in"
+    for name in settings:
+        assert wheel.read(name) == (ROOT / name.removeprefix("vrx/")).read_bytes()
+
+
+def test_the_wheel_installs_three_commands(wheel: ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    parser = configparser.ConfigParser()
+    parser.read_string(wheel.read(name).decode())
+    commands = dict(parser["console_scripts"])
+    assert set(commands) == {"vrx-train", "vrx-explain", "vrx-diagnose"}
+    for target in commands.values():
+        module, _, function = target.partition(":")
+        assert f"def {function}(" in wheel.read(module.replace(".", "/") + ".py").decode()
+
+
+def test_the_settings_of_a_checkout_are_one_folder() -> None:
+    """``vrx/conf`` is a link, so that an editable install and the scripts read the same files."""
+    assert (ROOT / "vrx" / "conf").resolve() == (ROOT / "conf").resolve()

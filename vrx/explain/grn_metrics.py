@@ -1,0 +1,123 @@
+"""PyTorch Geometric's own explanation metrics for the contributions of the GRN's nodes (3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+from torch_geometric.explain import Explainer, ExplainerAlgorithm, Explanation
+from torch_geometric.explain.metric import characterization_score, fidelity, unfaithfulness
+
+from vrx.explain.contributions import ContributionMethod, evaluating
+from vrx.explain.explainer import shared_nodes
+from vrx.graphs.geometric import to_geometric
+from vrx.models.grn import GRN
+from vrx.structures import SCG
+
+MOST_PHOTOS = 500
+
+
+class GRNOnData(nn.Module):
+    """The GRN as PyTorch Geometric calls a network: on a batch of :func:`to_geometric`.
+
+    A node whose features are all 0, which is how PyTorch Geometric masks it, is read as a concept that was not found.
+    """
+
+    def __init__(self, grn: GRN) -> None:
+        super().__init__()
+        self.grn = grn
+
+    def graphs(self, x: Tensor, pos: Tensor, detected: Tensor) -> SCG:
+        """``x`` ``[BnN, D]``, ``pos`` ``[BnN, 2]`` and ``detected`` ``[BnN]`` -> the graphs of B photos."""
+        lead = (-1, self.grn.num_classes, self.grn.num_nodes)
+        scg = SCG(*(value.reshape(*lead, *value.shape[1:]) for value in (x, pos, detected)))
+        return scg.drop((scg.nodes == 0).all(-1))
+
+    def forward(self, x: Tensor, edge_index: Tensor, pos: Tensor, detected: Tensor) -> Tensor:
+        """Class scores ``[B, n]``; ``edge_index`` is that of complete graphs, which the GRN knows."""
+        return self.grn(self.graphs(x, pos, detected))
+
+
+class NodeContributions(ExplainerAlgorithm):
+    """Contributions as an algorithm of :class:`torch_geometric.explain.Explainer`.
+
+    The mask of a node, ``[BnN, 1]``, is its contribution to the explained class (``target``) of its photo, in logits.
+
+    Args:
+        method: of the contributions.
+        shared: which nodes go together in a knockout, bool ``[B, n, N, n, N]``; None: each alone.
+    """
+
+    def __init__(self, method: ContributionMethod, shared: Tensor | None = None) -> None:
+        super().__init__()
+        self.method, self.shared = method, shared
+
+    def supports(self) -> bool:
+        """Whatever the explainer: the scores do not depend on its settings."""
+        return True
+
+    def forward(
+        self,
+        model: GRNOnData,
+        x: Tensor,
+        edge_index: Tensor,
+        *,
+        target: Tensor,
+        index: Any = None,
+        pos: Tensor,
+        detected: Tensor,
+    ) -> Explanation:
+        """One mask of all nodes of the batch."""
+        scg = model.graphs(x, pos, detected)
+        nodes, _ = self.method(model.grn, scg, self.shared, edges=False)
+        return Explanation(node_mask=nodes[torch.arange(len(target)), target].reshape(-1, 1).detach())
+
+
+def grn_metrics(grn: GRN, table: Mapping[str, Tensor], method: ContributionMethod) -> dict[str, float]:
+    """How well the nodes that a contribution method names explain the GRN itself, by PyTorch Geometric's metrics.
+
+    The explanation of a photo is the set of nodes (the rest of the photo counts as one) with a positive contribution
+    to the class that the GRN predicts. Of a split with more than ``MOST_PHOTOS`` photos that many, evenly spread, are
+    used.
+
+    Args:
+        grn: the distilled network.
+        table: of a split, as the cache holds it, with P photos.
+        method: of the contributions.
+
+    Returns:
+        All in [0, 1]. ``grn/fidelity_plus``: share of the photos whose predicted class changes when the explanation is
+        removed (higher is better). ``grn/fidelity_minus``: the same when only the explanation is left (lower is
+        better). ``grn/characterization``: harmonic mean of the first and 1 minus the second. ``grn/unfaithfulness``:
+        1 - exp(-KL), KL the mean divergence of the GRN's softmax on the explanation alone from that on the whole graphs
+        (lower is better). ``grn/explanation_size``: mean share of the detected nodes that belong to the explanation,
+        without which the others cannot be read.
+    """
+    count = len(table["label"])
+    rows = torch.linspace(0, count - 1, min(count, MOST_PHOTOS)).round().long()
+    scg = SCG(table["nodes"][rows], table["centroids"][rows], table["detected"][rows])
+    data = Batch.from_data_list(to_geometric(scg))
+    explainer = Explainer(
+        GRNOnData(grn),
+        NodeContributions(method, shared_nodes(table["drop"][rows], table["of_node"][rows])),
+        explanation_type="model",
+        model_config={"mode": "multiclass_classification", "task_level": "graph", "return_type": "raw"},
+        node_mask_type="object",
+        threshold_config=("hard", 0.0),
+    )
+    with evaluating(grn):
+        explanation = explainer(data.x, data.edge_index, pos=data.pos, detected=data.detected)
+        plus, minus = fidelity(explainer, explanation)
+        unfaithful = unfaithfulness(explainer, explanation)
+    chosen = explanation.node_mask.reshape(scg.detected.shape) * scg.detected
+    size = chosen.sum((1, 2)) / scg.detected.sum((1, 2)).clamp(min=1)
+    return {
+        "grn/fidelity_plus": plus,
+        "grn/fidelity_minus": minus,
+        "grn/characterization": float(characterization_score(torch.tensor(plus), torch.tensor(minus))),
+        "grn/unfaithfulness": unfaithful,
+        "grn/explanation_size": float(size.mean()),
+    }
