@@ -12,13 +12,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
+from vrx.pipeline import Pipeline
 from vrx.storage import content_key
 
 COUNTS = ("max_photos", "max_edits", "errors_per_cause", "calibration_errors", "seeds", "examples")
@@ -38,6 +39,7 @@ class StudyContext:
         config: the whole config of the run, plain.
         folder: where the study leaves its results; exists.
         settings: of the study itself, plain: the keys of ``conf/study/<name>.yaml``.
+        pipeline: the run's own pipeline with some settings changed: dotted name -> value.
     """
 
     explainer: Explainer
@@ -45,6 +47,7 @@ class StudyContext:
     config: Mapping[str, Any]
     folder: Path
     settings: Mapping[str, Any]
+    pipeline: Callable[[Mapping[str, Any]], Pipeline] | None = None
 
     def key(self, **decisive: Any) -> str:
         """Hash of the run, the code, the study's settings and ``decisive``: other records are of another study.
