@@ -143,6 +143,15 @@ class ILab20M:
             "seed": self._seed,
         }
 
+    def pose_name(self, photo: Photo) -> str:
+        """Camera and rotation, ``c03-r02``."""
+        camera, rotation = self.pose(photo)
+        return f"c{camera:02d}-r{rotation:02d}"
+
+    def whole(self) -> ILab20M:
+        """The same views without limits on how many of a class are listed for training and test."""
+        return ILab20M(self.root, self._classes, 1, None, 1, None, self._seed)
+
 
 def pose_of(path: str) -> tuple[int, int]:
     """Camera and rotation, from the name of a view or the number of a view of a sheet.

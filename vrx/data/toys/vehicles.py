@@ -218,6 +218,10 @@ class ToyVehicles:
             self._renderer.close()
             self._renderer = None
 
+    def pose_name(self, photo: Photo) -> str:
+        """The rotation of the turntable, "0" to "7", in steps of 45 degrees."""
+        return f"{round(self.pose(photo).azimuth / 45) % AZIMUTHS}"
+
 
 def part_masks(labels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
     """Part labels ``[H, W]`` -> a mask for each part that is seen."""
