@@ -20,6 +20,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image, ImageDraw
 
+import diagnose
 import explain
 import train
 
@@ -137,6 +138,11 @@ def run_train(*overrides: str) -> Path:
 def run_explain(*overrides: str) -> None:
     """``python explain.py <overrides>`` in this process."""
     _command(explain, overrides)
+
+
+def run_diagnose(*overrides: str) -> None:
+    """``python diagnose.py <overrides>`` in this process."""
+    _command(diagnose, overrides)
 
 
 def newest(overrides: Sequence[str]) -> Path:

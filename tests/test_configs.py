@@ -103,4 +103,4 @@ def test_a_key_that_there_is_not_is_refused() -> None:
 
 def test_explain_composes() -> None:
     cfg = composed("run=here", "images=there", name="explain")
-    assert (cfg.out, cfg.contributions) == ("here/explanations", None)
+    assert (cfg.out, cfg.method) == ("here/explanations", None)

@@ -96,7 +96,7 @@ def test_what_must_be_given(album: Path, capsys: pytest.CaptureFixture[str]) -> 
     [
         (["images=/no/photos"], ["/no/photos", ".jpg"]),
         (["label=circuss"], ["label='circuss'", "nearest: circus"]),
-        (["contributions=shap"], ["contributions='shap'", "knockout and gradient"]),
+        (["method=shap"], ["method='shap'", "knockout and gradient"]),
         (["device=tpu"], ["device='tpu'", "cpu or cuda"]),
     ],
 )

@@ -88,7 +88,7 @@ def build(cfg: Any, **kwargs: Any) -> Any:
         VRXError: what the class itself said.
     """
     try:
-        return instantiate(cfg, **kwargs)
+        return instantiate(cfg, _convert_="all", **kwargs)
     except InstantiationException as error:
         if isinstance(error.__cause__, VRXError):
             raise error.__cause__ from None
@@ -97,10 +97,11 @@ def build(cfg: Any, **kwargs: Any) -> Any:
 
 def build_pipeline(cfg: DictConfig, logger: Logger | bool = False) -> Pipeline:
     """The pipeline of a composed config."""
-    graph = {k: v for k, v in cfg.graph.items() if k != "builder"}
+    graph = plain(cfg.graph)
+    builder = graph.pop("builder")
     return Pipeline(
         discovery=build(cfg.concepts),
-        builder=build(cfg.graph.builder),
+        builder=build(builder),
         data=build(graph),
         grn=build(cfg.model.grn),
         optimizer=build(cfg.model.optimizer),

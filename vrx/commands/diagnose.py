@@ -48,7 +48,7 @@ def study_context(cfg: DictConfig) -> StudyContext:
     run = Path(str(cfg.run))
     config = OmegaConf.merge(run_config(run), {"data": cfg.data})
     assert isinstance(config, DictConfig)
-    explainer = Explainer.load(run, cfg.device, cfg.contributions)
+    explainer = Explainer.load(run, cfg.device, cfg.method)
     source = build(config.data)
     if tuple(source.class_names) != tuple(explainer.bank.class_names):
         raise VRXError(

@@ -71,7 +71,7 @@ def open_run(cfg: DictConfig) -> Explainer:
     if cfg.device == "cuda":
         device_of("cuda")
     try:
-        return Explainer.load(str(cfg.run), cfg.device, cfg.contributions)
+        return Explainer.load(str(cfg.run), cfg.device, cfg.method)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise VRXError(f"run={cfg.run} is damaged ({reason}): rerun train.py.") from error

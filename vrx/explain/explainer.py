@@ -75,7 +75,7 @@ class Explainer:
         self.classifier, self.builder, self.grn, self.editor = classifier, builder, grn.eval(), editor
         self.methods = dict(METHODS if methods is None else methods)
         if method not in self.methods:
-            raise VRXError(f"contributions={method!r}: this run has {' and '.join(self.methods)}.")
+            raise VRXError(f"method={method!r}: this run has {' and '.join(self.methods)}.")
         self.method = method
         self.provenance = dict(provenance or {})
 
