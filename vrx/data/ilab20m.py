@@ -153,6 +153,10 @@ class ILab20M:
             "seed": self._seed,
         }
 
+    def whole(self) -> ILab20M:
+        """The same views without limits on how many of a class are listed for training and test."""
+        return ILab20M(self.root, self._classes, 1, None, 1, None, self._seed)
+
 
 def pose_of(path: str) -> tuple[int, int]:
     """Camera and rotation, from the name of a view or the number of a view of a sheet.

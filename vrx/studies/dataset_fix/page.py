@@ -15,12 +15,12 @@ from vrx.errors import VRXError
 from vrx.report.drawing import CASING, INK, QUIET
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, write_page
+from vrx.studies.dataset_fix.gains import SETTINGS, accuracy, result_table
 from vrx.studies.dataset_fix.poses import PosePool
-from vrx.studies.diagnosis.gains import SETTINGS, accuracy, result_table
-from vrx.studies.diagnosis.planting import CAUSES
+from vrx.studies.diagnosis.causes import ERROR_CAUSES
 
 TITLE = "Dataset fix: does the diagnosis help?"
-NAMES = {"base": "as it was", "setting1": "setting 1: what VRX asks for", "setting2": "setting 2: more of the old pose"}
+NAMES = {"base": "before", "setting1": "setting 1: what VRX asks for", "setting2": "setting 2: more of the old pose"}
 BETTER, SAME = "#1f6fb4", "#8a8a8a"
 
 
@@ -40,7 +40,7 @@ def dataset_fix_page(
         metrics: of the study.
         added: photos added in either setting.
     """
-    answers = {name: np.array([run["answers"][name] for run in runs]) for name in SETTINGS}
+    predictions = {name: np.array([run["predictions"][name] for run in runs]) for name in SETTINGS}
     own = ", ".join(f"{name} in pose {pose}" for name, pose in zip(pool.class_names, pool.own, strict=True))
     asked = np.array([requested(run["wanted"], pool) for run in runs]).mean(0)
     sections = [
@@ -50,19 +50,19 @@ def dataset_fix_page(
             table_2(metrics),
             [
                 Picture(
-                    pose_figure(pool, examples(pool), {n: a.sum(0) for n, a in answers.items()}, asked),
+                    pose_figure(pool, examples(pool), {n: counts.sum(0) for n, counts in predictions.items()}, asked),
                     "A test photo of each class in each pose. Boxed: the one pose that training shows. Bars: share of "
-                    f"such photos that F gets right, mean of {len(runs)} seeds. Below the others: how many of the "
+                    f"such photos classified correctly, mean of {len(runs)} seeds. Below the others: how many of the "
                     f"{added} added photos the diagnosis spends there.",
                 ),
                 Picture(
-                    gain_figure({name: [accuracy(one) for one in counts] for name, counts in answers.items()}),
-                    "Accuracy on all test photos; a line a seed.",
+                    gain_figure({name: [accuracy(one) for one in counts] for name, counts in predictions.items()}),
+                    "Accuracy on all test photos; a line per seed.",
                 ),
             ],
         ),
         Section(
-            "What the diagnosis said",
+            "The diagnosis",
             [
                 judged(metrics),
                 f"The advice of seed {runs[0]['seed']}:",
@@ -80,10 +80,10 @@ def dataset_fix_page(
 
 
 def lead(metrics: Mapping[str, float], added: int, seeds: int) -> str:
-    """The answer in a sentence or two."""
+    """The result in a sentence or two."""
     return (
-        f"F is right on {metrics['accuracy/base']:.1%} of the test photos. {added} photos in the poses that the "
-        f"diagnosis asks for change that by {gained(metrics, 'setting1')}; as many in the old poses by "
+        f"The classifier is right on {metrics['accuracy/base']:.1%} of the test photos. {added} photos in the poses "
+        f"that the diagnosis asks for change that by {gained(metrics, 'setting1')}; as many in the old poses by "
         f"{gained(metrics, 'setting2')} ({seeds} seeds; paired t-test, p = {metrics['gain/p_value']:.2g})."
     )
 
@@ -96,7 +96,7 @@ def gained(metrics: Mapping[str, float], name: str) -> str:
 
 def judged(metrics: Mapping[str, float]) -> str:
     """How far the diagnosis was right: the missing poses are known."""
-    parts = [f"{metrics['errors/mean']:.0f} errors a seed on the probe photos."]
+    parts = [f"{metrics['errors/mean']:.0f} errors per seed on the probe photos."]
     if "unseen/missing_poses" in metrics:
         parts.append(
             f"Of those in poses that training lacks, {metrics['unseen/missing_poses']:.0%} are diagnosed as not seen "
@@ -131,7 +131,7 @@ def cause_table(runs: Sequence[Mapping[str, Any]], pool: PosePool) -> list[dict[
             "confused": f"{pool.class_names[true]} → {pool.class_names[predicted]}",
             "in pose": f"{pose} (in training)" if pose == pool.own[true] else pose,
             "errors": len(causes),
-            **{cause: causes.count(cause) for cause in CAUSES},
+            **{cause: causes.count(cause) for cause in ERROR_CAUSES},
         }
         for (true, predicted, pose), causes in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
@@ -161,15 +161,15 @@ def examples(pool: PosePool) -> dict[tuple[int, str], NDArray[np.uint8]]:
 def pose_figure(
     pool: PosePool,
     pictures: Mapping[tuple[int, str], NDArray[np.uint8]],
-    answers: Mapping[str, NDArray[np.int64]],
+    predictions: Mapping[str, NDArray[np.int64]],
     asked: NDArray[np.float64],
 ) -> Figure:
-    """Class by pose: a photo, and how often F is right after each training.
+    """Class by pose: a photo, and how often the prediction is right after each training.
 
     Args:
         pool: names and poses.
         pictures: (label, pose) -> pixels.
-        answers: setting -> counts ``[n, P, n]``.
+        predictions: setting -> counts ``[n, P, n]``.
         asked: photos added in setting 1, ``[n, P]``.
     """
     rows, columns = len(pool.class_names), len(pool.poses)
@@ -180,9 +180,8 @@ def pose_figure(
             photo, bars = axes[label, 2 * place : 2 * place + 2]
             old = pose == pool.own[label]
             _draw_photo(photo, pictures.get((label, pose)), old)
-            right = {
-                s: counts[label, place, label] / max(counts[label, place].sum(), 1) for s, counts in answers.items()
-            }
+            own = {name: counts[label, place] for name, counts in predictions.items()}
+            right = {name: counts[label] / max(counts.sum(), 1) for name, counts in own.items()}
             _draw_bars(bars, right, "in training" if old else f"+{asked[label, place]:.0f} photos")
             if label == 0:
                 photo.set_title(f"pose {pose}", fontsize=11, fontweight="bold", loc="left")
@@ -200,21 +199,17 @@ def _draw_photo(ax: Axes, pixels: NDArray[np.uint8] | None, boxed: bool) -> None
 
 
 def _draw_bars(ax: Axes, right: Mapping[str, float], note: str) -> None:
-    names = {"base": "as it was", "setting1": "setting 1", "setting2": "setting 2"}
-    values = [right[name] for name in names]
-    colours = [SAME, BETTER, SAME]
-    ax.barh(range(3), values, color=colours, height=0.72)
-    for place, value in enumerate(values):
-        ax.text(value + 0.03, place, f"{value:.0%}", va="center", fontsize=9, color=INK)
+    bars = ax.barh(range(3), [right[name] for name in SETTINGS], color=[SAME, BETTER, SAME], height=0.72)
+    ax.bar_label(bars, fmt="{:.0%}", padding=3, fontsize=9, color=INK)
     ax.set(xlim=(0, 1.3), ylim=(2.6, -0.6), xticks=[])
-    ax.set_yticks(range(3), list(names.values()), fontsize=9)
+    ax.set_yticks(range(3), [NAMES[name].split(":")[0] for name in SETTINGS], fontsize=9)
     ax.tick_params(length=0)
     ax.set_xlabel(note, fontsize=9, color=QUIET, loc="left")
     ax.spines[["top", "right", "bottom"]].set_visible(False)
 
 
 def gain_figure(accuracies: Mapping[str, ArrayLike]) -> Figure:
-    """A line a seed over the three training sets, and the mean."""
+    """A line per seed over the three training sets, and the mean."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     ax = figure.add_subplot()
     order = ("setting2", "base", "setting1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,17 +15,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vrx.errors import VRXError
-from vrx.studies.diagnosis.causes import GRAPH
-from vrx.studies.diagnosis.interventions import EFFECTS
-from vrx.studies.diagnosis.novelty import DEPTHS
-from vrx.studies.diagnosis.planting import CAUSES, FALSE_ALARM, SHARED, UNSEEN
+from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
+from vrx.studies.diagnosis.deletions import EFFECTS
+from vrx.studies.diagnosis.novelty import NOVELTY
 
-NEW = tuple(f"new to {whom} at depth {d + 1}" for whom in ("own class", "answer", "all classes") for d in range(DEPTHS))
-FITTED = (*EFFECTS, *NEW)  # the graphs' own evidence, with these, made the model no better
-RANKS = tuple(f"newer than own class' photos at depth {d + 1}" for d in range(DEPTHS))  # the share of them
-EVIDENCE = (*FITTED, *RANKS, *GRAPH)
+EVIDENCE = (*EFFECTS, *NOVELTY)
 APART = 0.28  # of the rule: share of the photo's longer side
-HELD = 0.4  # of the rule: usual margins of the true class
+HELD = 0.4  # of the rule: typical margins of the true class
 FEWEST = 3  # planted errors of a cause that a model can be fitted on
 
 
@@ -36,7 +33,7 @@ class CauseModel:
         seed: of the forest.
     """
 
-    def __init__(self, names: Sequence[str] = FITTED, seed: int = 0) -> None:
+    def __init__(self, names: Sequence[str] = EVIDENCE, seed: int = 0) -> None:
         self.names, self.seed = tuple(names), seed
         self.kind = ""
         self._model: Any = None
@@ -52,26 +49,25 @@ class CauseModel:
         Raises:
             VRXError: too few errors of a cause.
         """
-        counts = {cause: list(causes).count(cause) for cause in dict.fromkeys(causes)}
+        counts = Counter(causes)
         if len(counts) < 2 or min(counts.values()) < FEWEST:
             raise VRXError(
                 f"Too few planted errors to learn from ({', '.join(f'{c}: {n}' for c, n in counts.items()) or 'none'}; "
                 f"{FEWEST} of at least two causes are needed): raise study.trials or data.val."
             )
         x = self._matrix(rows)
+        linear = LogisticRegression(C=0.2, class_weight="balanced", max_iter=3000)
         candidates = {
-            "linear": make_pipeline(
-                StandardScaler(), LogisticRegression(C=0.2, class_weight="balanced", max_iter=3000)
-            ),
+            "linear": make_pipeline(StandardScaler(), linear),
             "forest": RandomForestClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=self.seed),
         }
         folds = min(5, len(set(photos)))
         self.kind = "linear"
         if folds >= 3 and min(counts.values()) >= folds:
-            splitter = GroupKFold(folds)
+            cv = GroupKFold(folds)
             scores = {
-                kind: float(np.mean(cross_val_score(one, x, list(causes), groups=list(photos), cv=splitter)))
-                for kind, one in candidates.items()
+                kind: cross_val_score(model, x, list(causes), groups=list(photos), cv=cv).mean()
+                for kind, model in candidates.items()
             }
             self.kind = max(scores, key=lambda kind: scores[kind])
         self._model = candidates[self.kind].fit(x, list(causes))
@@ -79,14 +75,12 @@ class CauseModel:
 
     def _matrix(self, rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
         """``[R, 2 D]``: values (0 where missing), and which are missing."""
-        values = np.array([[_number(row.get(name)) for name in self.names] for row in rows]).reshape(
-            -1, len(self.names)
-        )
+        values = np.array([[_number(row.get(name)) for name in self.names] for row in rows], float)
         missing = ~np.isfinite(values)
         return np.hstack([np.where(missing, 0.0, values), missing])
 
     def probabilities(self, row: dict[str, Any]) -> dict[str, float]:
-        """How likely each cause is; in the order of ``CAUSES``, 0 for one that was never planted.
+        """How likely each cause is; in the order of ``ERROR_CAUSES``, 0 for one that was never planted.
 
         Raises:
             VRXError: not fitted yet.
@@ -94,9 +88,9 @@ class CauseModel:
         if self._model is None:
             raise VRXError("The cause model is not fitted: plant errors first.")
         values = dict(zip(self._model.classes_, self._model.predict_proba(self._matrix([row]))[0], strict=True))
-        return {cause: float(values.get(cause, 0.0)) for cause in CAUSES}
+        return {cause: float(values.get(cause, 0.0)) for cause in ERROR_CAUSES}
 
-    def __call__(self, row: dict[str, Any], among: Sequence[str] = CAUSES) -> str:
+    def __call__(self, row: dict[str, Any], among: Sequence[str] = ERROR_CAUSES) -> str:
         """The most likely cause, of those that it is known to be ``among``."""
         found = self.probabilities(row)
         return max(among, key=lambda cause: found[cause])
@@ -105,12 +99,12 @@ class CauseModel:
 def rule(row: dict[str, Any]) -> str:
     """The cause by a fixed rule, where nothing was planted. Its bounds were set on planted errors, toy and real.
 
-    F hardly minds losing the concepts that speak for its answer alone, so nothing that was found holds it: unseen.
-    Otherwise, what holds the answer lies away from what holds the true class: false alarm. Otherwise: shared.
+    The predicted class hardly drops without the concepts that speak for it alone, so nothing that was found supports
+    the prediction: unseen. Else its support lies away from that of the true class: false alarm. Else: shared.
     """
-    if _number(row.get("other's concepts alone gone: answer falls"), 0.0) < HELD:
+    if _number(row.get("predicted class' concepts alone deleted: drop of predicted class"), 0.0) < HELD:
         return UNSEEN
-    return FALSE_ALARM if _number(row.get("holds: distance of centres"), 0.0) >= APART else SHARED
+    return FALSE_ALARM if _number(row.get("place: distance of centres"), 0.0) >= APART else SHARED
 
 
 def _number(value: Any, missing: float = float("nan")) -> float:

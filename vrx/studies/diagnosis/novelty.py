@@ -1,4 +1,4 @@
-"""How new a photo is to F: distance of its features to those of the nearest training photos, in units of the usual.
+"""How new a photo is to the classifier: distance of its features to the nearest training photos, in typical distances.
 
 Deep k-nearest neighbours (Sun et al., ICML 2022) at several depths: early layers notice another layout of the frame
 (no horizon, another camera), the last one another object.
@@ -15,19 +15,23 @@ from torch import Tensor
 
 from vrx.classifier.classifier import Classifier
 
-DEPTHS = 4  # layers looked at, evenly spread, the last one among them
+DEPTHS = 4  # layers that are read, evenly spread, the last one among them
 NEIGHBOURS = 5
+NOVELTY = tuple(
+    f"novelty to {whom} at depth {d + 1}" for whom in ("true class", "predicted class", "all classes")
+    for d in range(DEPTHS)
+)  # fmt: skip
 Features = NDArray[np.float64]
 
 
 def depths(classifier: Classifier) -> list[str]:
-    """Names of the layers that are looked at, in the order in which they run; ``DEPTHS`` of them, some twice if few."""
+    """Names of the layers that are read, in the order in which they run; ``DEPTHS`` of them, some twice if few."""
     names = [layer.name for layer in classifier.layers]
     return [names[round((i + 1) * len(names) / DEPTHS) - 1] for i in range(DEPTHS)]
 
 
 def features_of(classifier: Classifier, x: Tensor) -> list[Features]:
-    """Mean and maximum over the frame of F's maps at each depth.
+    """Mean and maximum over the frame of the classifier's maps at each depth.
 
     Args:
         classifier: F.
@@ -43,7 +47,7 @@ def features_of(classifier: Classifier, x: Tensor) -> list[Features]:
 
 
 class Novelty:
-    """What is usual among training photos, and how far from it a photo is.
+    """How far a photo is from the training photos.
 
     Args:
         features: of the training photos, ``DEPTHS`` arrays ``[P, 2 D]``.
@@ -56,13 +60,10 @@ class Novelty:
         self._scale = [np.maximum(f.std(0), 1e-6) for f in features]
         self._known = [(f - m) / s for f, m, s in zip(features, self._mean, self._scale, strict=True)]
         classes: list[int | None] = [None, *np.unique(self._labels).tolist()]
-        self._usual = {c: [self._usual_at(depth, c) for depth in range(len(features))] for c in classes}
+        self._typical = {c: [self._typical_distance(depth, c) for depth in range(len(features))] for c in classes}
 
-    def _usual_at(self, depth: int, label: int | None) -> float:
-        """Median over a class' training photos of the distance to the nearest others of the class; NaN: fewer than two.
-
-        ``label`` None: over all photos, to the nearest of any class.
-        """
+    def _typical_distance(self, depth: int, label: int | None) -> float:
+        """Median over the photos of a class of the distance to the nearest others of it; NaN: fewer than two."""
         own = self._known[depth][self._of(label)]
         if len(own) < 2:
             return float("nan")
@@ -79,17 +80,15 @@ class Novelty:
             label: the class whose training photos it is compared with; None: all.
 
         Returns:
-            Logarithm of the distance over the usual one, ``[DEPTHS]``: 0 is as usual, 0.7 twice as far; NaN: unknown.
+            Logarithm of the distance over the typical one, ``[DEPTHS]``: 0 is typical, 0.7 twice as far; NaN: unknown.
         """
-        found = []
+        found = np.full(len(features), np.nan)
         for depth, values in enumerate(features):
-            own, usual = self._known[depth][self._of(label)], self._usual.get(label, [float("nan")] * len(features))
-            if not len(own) or not usual[depth] > 0:
-                found.append(float("nan"))
-                continue
-            place = (values - self._mean[depth]) / self._scale[depth]
-            found.append(float(np.log(max(_nearest(own, place), 1e-9) / usual[depth])))
-        return np.array(found)
+            own, typical = self._known[depth][self._of(label)], self._typical.get(label, [np.nan] * len(features))
+            if len(own) and typical[depth] > 0:
+                place = (values - self._mean[depth]) / self._scale[depth]
+                found[depth] = np.log(max(_nearest(own, place), 1e-9) / typical[depth])
+        return found
 
 
 def _nearest(known: Features, place: Features) -> float:

@@ -1,41 +1,37 @@
-"""Errors whose cause is known, because it was planted: a photo that F gets right is changed until F gets it wrong.
+"""Errors whose cause is known, because it was planted: a correctly classified photo is changed until it is not.
 
 The three causes of section 4.4, each planted by one change alone, and nothing else of the photo is touched:
 
-* ``shared``: the vehicle itself gets parts of another class, added or in place of its own; F answers that class,
-* ``false alarm``: parts of another class stand in the background, clear of the vehicle; F answers that class,
-* ``unseen``: the vehicle is whole, but seen from where no training photo was taken; F answers any wrong class.
+* ``shared``: the object itself gets parts of another class, and that class is predicted,
+* ``false alarm``: parts of another class stand in the background, clear of the object; that class is predicted,
+* ``unseen``: the object is whole, but seen as no training photo shows it; any other class is predicted.
 
-Here for toy vehicles, by rendering; :mod:`vrx.studies.diagnosis.planting_pasted` does it for real photos.
+:mod:`.planting_rendered` renders the scene of a photo again, :mod:`.planting_pasted` edits real photos.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.random import Generator
+import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, distance_transform_edt
-from scipy.ndimage import label as label_pieces
+from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from vrx.data.images import Photo
-from vrx.data.toys.models import BUILDERS, model
-from vrx.data.toys.scene import AZIMUTHS, ELEVATIONS, VIEW_ANGLE, Pose, compose
-from vrx.data.toys.vehicles import ToyVehicles
-from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
+from vrx.studies.core.records import Records
 
-CAUSES = ("shared", "false alarm", "unseen")
-SHARED, FALSE_ALARM, UNSEEN = CAUSES
-CLEAR = 0.02  # at most this share of a vehicle may be hidden by a distractor, and of a distractor be near the vehicle
-GAP = 0.03  # near: nearer than this, share of the frame's side
-SEEN = 0.02  # at least this share of the frame must show a distractor
-WHOLE = 0.98  # of a vehicle with new parts hangs together
-DEPTHS = (5.0, 24.0)  # where a distractor may stand, along the line of sight; the vehicle is at about 12
-STEEPEST = ELEVATIONS[-1] + 4 + 12  # degrees: a camera above this is well outside the training arc
+CLEAR = 0.02  # at most this share of an object may be hidden by a distractor, and of a distractor be near the object
+BATCH = 16  # attempts that are classified together
+
+Row = dict[str, Any]
+Skip = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,7 @@ class Attempt:
     Args:
         name: unique.
         photo: what was changed.
-        cause: one of ``CAUSES``.
-        donor: label of the class whose parts were used; None for ``unseen``: any wrong answer will do.
+        donor: label of the class whose parts were used; None for ``unseen``: any wrong prediction counts.
         pixels: the changed frame, uint8 ``[H, W, 3]``.
         detail: what was done, in words.
         x: what F sees, normalised ``[3, h, w]``; None: ``pixels``, as F's transform shows them.
@@ -54,7 +49,6 @@ class Attempt:
 
     name: str
     photo: Photo
-    cause: str
     donor: int | None
     pixels: NDArray[np.uint8]
     detail: str
@@ -66,208 +60,74 @@ class Attempt:
 
 
 class Planter(Protocol):
-    """Plants causes into photos; ``told`` says how, to the reader of a page."""
+    """Plants causes into photos; ``method`` says how, for the page."""
 
-    told: str
+    method: str
 
-    def attempts(
-        self, photos: Sequence[Photo], cause: str, trials: int, skip: Callable[[str], bool] = ...
-    ) -> Iterator[Attempt]: ...
-
-
-class RenderedPlanter:
-    """Plants causes into toy vehicles by rendering the photo's own scene again: no paste, no seam.
-
-    Args:
-        source: the toy vehicles.
-        seed: of every choice.
-
-    Raises:
-        VRXError: another source of photos.
-    """
-
-    told = (
-        "Errors with a planted cause: the vehicle gets parts of another class, a distractor stands in the background, "
-        "or the camera stands where no training photo was taken. F was right before."
-    )
-
-    def __init__(self, source: Any, seed: int = 0) -> None:
-        if not isinstance(source, ToyVehicles):
-            raise VRXError(
-                "Only toy_vehicles can be rendered again with a part more, a distractor, another camera: "
-                "use PastedPlanter for other photos."
-            )
-        self._source, self._seed = source, seed
-
-    def attempts(
-        self, photos: Sequence[Photo], cause: str, trials: int, skip: Callable[[str], bool] = lambda name: False
-    ) -> Iterator[Attempt]:
+    def attempts(self, photos: Sequence[Photo], cause: str, trials: int, skip: Skip = ...) -> Iterator[Attempt]:
         """Changes of one cause: every photo once, then every photo again, up to ``trials`` times.
 
         Args:
             photos: to change.
-            cause: one of ``CAUSES``.
+            cause: one of ``ERROR_CAUSES``.
             trials: changes of each photo.
-            skip: names that are not rendered, because they are known to have failed.
+            skip: names that are not made, because they are known to have failed.
         """
-        plant: Callable[[Photo, Generator], tuple[NDArray[np.uint8], int | None, str] | None] = {
-            SHARED: self._shared,
-            FALSE_ALARM: self._false_alarm,
-            UNSEEN: self._unseen,
-        }[cause]
-        for trial in range(trials):
-            for number, photo in enumerate(photos):
-                name = f"{photo.split} {photo.label} {photo.path.rsplit('/', 1)[-1]} {cause} {trial}"
-                rng = np.random.default_rng([self._seed, CAUSES.index(cause), trial, number])
-                made = None if skip(name) else plant(photo, rng)
-                if made is not None:
-                    yield Attempt(name, photo, cause, made[1], made[0], made[2])
+        ...
 
-    def _scene(self, photo: Photo) -> dict[str, Any]:
-        """Arguments of :meth:`ToyVehicles.render` that give the photo again."""
-        truth = self._source.truth(photo)
-        return {
-            "class_name": truth["class"],
-            "seed": [int(s) for s in truth["seed"]],
-            "pose": (truth["azimuth"], truth["elevation"]),
-        }
 
-    def _donor(self, photo: Photo, rng: Generator) -> tuple[int, str]:
-        others = [i for i in range(len(self._source.class_names)) if i != photo.label]
-        chosen = int(rng.choice(others))
-        return chosen, self._source.class_names[chosen]
+class ErrorPlanter:
+    """Plants errors and keeps the evidence of each in the study's records.
 
-    def _shared(self, photo: Photo, rng: Generator) -> tuple[NDArray[np.uint8], int, str] | None:
-        label, donor = self._donor(photo, rng)
-        scene = self._scene(photo)
-        own, theirs = list(model(scene["class_name"])), list(model(donor))
-        count = int(rng.integers(1, 4))
-        replaced: dict[str, tuple[str, str]] = {}
-        added: list[str] = []
-        for part in rng.choice(theirs, size=min(count, len(theirs)), replace=False).tolist():
-            if part in own and rng.random() < 0.8:
-                replaced[part] = (donor, part)
-            elif part not in own or rng.random() < 0.5:
-                added.append(part)
-            else:
-                replaced[str(rng.choice(own))] = (donor, part)
-        pixels, labels = self._source.render(
-            **scene, replace_part=replaced, add_parts=[(donor, part, (0.0, 0.0, 0.0)) for part in added]
-        )
-        if not in_one_piece(labels > 0):
+    Args:
+        planter: makes the changes.
+        explainer: of F.
+        evidence: normalised photo ``[3, H, W]``, label -> what is kept of an error.
+        records: of the study: no change is tried twice.
+    """
+
+    def __init__(
+        self, planter: Planter, explainer: Explainer, evidence: Callable[[Tensor, int], Row], records: Records
+    ) -> None:
+        self.planter, self._explainer, self._evidence, self._records = planter, explainer, evidence, records
+
+    def __call__(self, photos: Sequence[Photo], cause: str, wanted: int, trials: int) -> list[Row]:
+        """Plant errors of one cause into photos that F gets right, until there are enough or the trials are spent.
+
+        Returns:
+            A row per error, with ``photo``, ``cause``, ``detail`` and ``name``.
+        """
+        rows: list[Row] = []
+        attempts = self.planter.attempts(photos, cause, trials, lambda name: self._known(name) == {})
+        with tqdm(total=wanted, desc=f"planting: {cause}", unit="error") as bar:
+            while len(rows) < wanted and (some := list(islice(attempts, BATCH))):
+                self._try(some, wanted - len(rows))
+                for attempt in some:
+                    row = self._known(attempt.name)
+                    if row and len(rows) < wanted:
+                        extra = {"photo": attempt.photo.path, "cause": cause, "detail": attempt.detail}
+                        rows.append({**row, "name": attempt.name, **extra})
+                        bar.update()
+        return rows
+
+    def _known(self, name: str) -> Row | None:
+        """The evidence of an attempt; empty: it failed; None: it was not tried."""
+        key = f"planted {name}"
+        if key not in self._records:
             return None
-        done = [f"{old} -> {part}" for old, (_, part) in replaced.items()] + [f"+ {part}" for part in added]
-        return pixels, label, f"{donor}'s {', '.join(done)}"
+        return self._records[key]
 
-    def _false_alarm(self, photo: Photo, rng: Generator) -> tuple[NDArray[np.uint8], int, str] | None:
-        label, donor = self._donor(photo, rng)
-        scene = self._scene(photo)
-        parts = list(model(donor))
-        chosen = rng.choice(parts, size=int(rng.integers(len(parts) // 2, len(parts) + 1)), replace=False).tolist()
-        clean = np.asarray(self._source.read(photo))
-        vehicle = np.any([np.zeros(clean.shape[:2], bool), *self._source.parts(photo).values()], axis=0)
-        camera = compose(scene["class_name"], scene["seed"], Pose(*scene["pose"])).camera
-        corners = np.concatenate([p.triangles.reshape(-1, 3) for part in chosen for p in model(donor)[part]])
-        low, high = corners.min(0), corners.max(0)
-        place, room = roomiest(vehicle, rng)
-        radius = float(np.linalg.norm(high - low)) / 2 * rng.uniform(0.6, 0.9)  # a part seldom fills its sphere
-        depth = float(np.clip(radius / (room * np.tan(np.radians(VIEW_ANGLE / 2))), *DEPTHS))
-        offset = point_at(camera, place, depth) - (low + high) / 2
-        x, y, z = (float(v) for v in offset)
-        pixels, labels = self._source.render(**scene, add_parts=[(donor, part, (x, y, z)) for part in chosen])
-        if not is_clear(clean, pixels, vehicle, (labels > 0) & ~vehicle):
-            return None
-        return pixels, label, f"{donor}'s {', '.join(chosen)} in the background"
-
-    def _unseen(self, photo: Photo, rng: Generator) -> tuple[NDArray[np.uint8], None, str]:
-        scene = self._scene(photo)
-        azimuth, elevation = scene["pose"]
-        unseen = unseen_azimuths(self._source, photo.label)
-        if unseen and rng.random() < 0.8:
-            azimuth = 45.0 * float(rng.choice(unseen)) + rng.uniform(-12, 12)
-        else:
-            elevation = rng.uniform(STEEPEST, 86)
-        pixels, _ = self._source.render(**{**scene, "pose": (azimuth, elevation)})
-        return pixels, None, f"seen from azimuth {azimuth:.0f}, elevation {elevation:.0f} degrees"
-
-
-def roomiest(vehicle: NDArray[np.bool_], rng: Generator) -> tuple[tuple[float, float], float]:
-    """A place in the frame with about the most room around it.
-
-    Args:
-        vehicle: its pixels, ``[H, W]``.
-        rng: chooses among the roomy places.
-
-    Returns:
-        The place, right and up from the middle in halves of the frame, in [-1, 1]; and the distance from there to the
-        vehicle, in halves of the frame.
-    """
-    side = vehicle.shape[0]
-    room = distance_transform_edt(~vehicle) if not vehicle.all() else np.zeros(vehicle.shape)
-    rim = side // 8  # a distractor's middle is inside the frame
-    inner = np.zeros_like(vehicle)
-    inner[rim:-rim, rim:-rim] = True
-    room = np.where(inner, room, 0)
-    rows, columns = np.nonzero(room >= 0.85 * room.max())
-    k = int(rng.integers(len(rows)))
-    row, column = int(rows[k]), int(columns[k])
-    return (2 * (column + 0.5) / side - 1, 1 - 2 * (row + 0.5) / side), 2 * max(float(room[row, column]), 1.0) / side
-
-
-def point_at(camera: NDArray[np.float64], place: tuple[float, float], depth: float) -> NDArray[np.float64]:
-    """The point that a camera sees at a place of the frame.
-
-    Args:
-        camera: position and target, ``[2, 3]``; z is up.
-        place: right and up from the middle, in halves of the frame.
-        depth: distance along the line of sight.
-
-    Returns:
-        ``[3]``.
-    """
-    ahead = (camera[1] - camera[0]) / np.linalg.norm(camera[1] - camera[0])
-    right = np.cross(ahead, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    half = depth * np.tan(np.radians(VIEW_ANGLE / 2))
-    return np.asarray(camera[0] + depth * ahead + half * (place[0] * right + place[1] * np.cross(right, ahead)))
-
-
-def in_one_piece(vehicle: NDArray[np.bool_]) -> bool:
-    """Whether all but specks of a vehicle hang together in the frame (gaps of a pixel or two are none)."""
-    pieces, _ = label_pieces(binary_dilation(vehicle, np.ones((3, 3))), np.ones((3, 3)))
-    sizes = np.bincount(pieces[vehicle])[1:]
-    return bool(len(sizes) and sizes.max() >= WHOLE * sizes.sum())
-
-
-def is_clear(
-    clean: NDArray[np.uint8],
-    changed: NDArray[np.uint8],
-    vehicle: NDArray[np.bool_],
-    distractor: NDArray[np.bool_],
-) -> bool:
-    """Whether a distractor can be seen, leaves the vehicle as it is, and stands clear of it.
-
-    Args:
-        clean: the frame without it, ``[H, W, 3]``.
-        changed: with it.
-        vehicle: the vehicle's pixels without it, ``[H, W]``.
-        distractor: its own pixels, ``[H, W]``.
-    """
-    differs = np.abs(clean.astype(int) - changed.astype(int)).max(2) > 8
-    near = binary_dilation(vehicle, iterations=max(1, round(GAP * len(vehicle))))
-    return bool(
-        (differs & distractor).mean() >= SEEN
-        and (differs & vehicle).sum() <= CLEAR * vehicle.sum()
-        and (distractor & near).sum() <= CLEAR * distractor.sum()
-    )
-
-
-def unseen_azimuths(source: ToyVehicles, label: int) -> list[int]:
-    """Rotations (0 to 7) in which no training photo shows a class, by the source's settings."""
-    poses = source.settings()["poses"].get("train", {}).get(source.class_names[label])
-    return [a for a in range(AZIMUTHS) if a not in poses] if poses else []
-
-
-def is_toy(source: Any) -> bool:
-    """Whether causes can be planted into the photos of a source by rendering."""
-    return isinstance(source, ToyVehicles) and set(source.class_names) <= set(BUILDERS)
+    def _try(self, attempts: Sequence[Attempt], wanted: int) -> None:
+        """Classify changed photos and keep the evidence of the errors among them, until there are enough."""
+        unknown = [a for a in attempts if self._known(a.name) is None]
+        missing = wanted - sum(bool(self._known(a.name)) for a in attempts)
+        if not unknown or missing <= 0:
+            return
+        read = self._explainer.read
+        x = torch.stack([read(Image.fromarray(a.pixels)) if a.x is None else a.x for a in unknown])
+        for attempt, photo, predicted in zip(unknown, x, self._explainer.logits(x).argmax(1).tolist(), strict=True):
+            made = attempt.succeeded(predicted)
+            self._records.add(f"planted {attempt.name}", self._evidence(photo, attempt.photo.label) if made else {})
+            missing -= made
+            if missing <= 0:
+                break

@@ -8,7 +8,7 @@ pasted cause is artificial: *shared* and *false alarm* differ in nothing but whe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from vrx.edits import Editor, gaussian_blur, shifted
 from vrx.explain.explainer import Explainer
 from vrx.structures import Explanation
 from vrx.studies.core.exemplars import Donor, Donors, placed_patch
-from vrx.studies.diagnosis.planting import CAUSES, CLEAR, FALSE_ALARM, SHARED, UNSEEN, Attempt
+from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
+from vrx.studies.diagnosis.planting import CLEAR, Attempt, Skip
 
 ON = 0.5  # a paste is on a patch when at least this share of the smaller of the two lies in both
 PASTES = 3  # exemplars pasted at most
@@ -45,25 +46,23 @@ class PastedPlanter:
     """Plants causes by pasting good exemplars of another class, and by layouts that no training photo has.
 
     Args:
-        explainer: of the run; it says where the concepts of a photo's own class are.
+        explainer: of the run; it says where the concepts of a photo's own class are, and its editor feathers.
         source: reads the photos.
         donors: exemplars, from the discovery photos.
-        editor: the run's; pastes are feathered as in every other study.
         seed: of every choice.
     """
 
-    told = (
+    method = (
         "Errors with a planted cause: good exemplars of another class are pasted on a patch that speaks for the true "
         "class (shared) or clear of all such patches (false alarm), or the photo is turned, sheared or made small "
         "(unseen). F was right before. Such causes are artificial: the numbers vouch for errors of these kinds, not "
         "for the causes of the real errors."
     )
 
-    def __init__(
-        self, explainer: Explainer, source: PhotoSource, donors: Donors, editor: Editor, seed: int = 0
-    ) -> None:
-        self._explainer, self._source, self._donors, self._editor, self._seed = explainer, source, donors, editor, seed
-        self._speaking = lru_cache(maxsize=4096)(self._look)
+    def __init__(self, explainer: Explainer, source: PhotoSource, donors: Donors, seed: int = 0) -> None:
+        self._explainer, self._source, self._donors, self._seed = explainer, source, donors, seed
+        self._editor = explainer.editor
+        self._speaking = lru_cache(maxsize=4096)(self._speaking_patches)
         self._patch = lru_cache(maxsize=512)(donors.patch)
 
     @staticmethod
@@ -72,18 +71,11 @@ class PastedPlanter:
         return {"version": VERSION, "on": ON, "clear": CLEAR, "pastes": PASTES, "small": SMALL, "layouts": LAYOUTS}
 
     def attempts(
-        self, photos: Sequence[Photo], cause: str, trials: int, skip: Callable[[str], bool] = lambda name: False
+        self, photos: Sequence[Photo], cause: str, trials: int, skip: Skip = lambda name: False
     ) -> Iterator[Attempt]:
-        """Changes of one cause: every photo once, in random order, then every photo again, up to ``trials`` times.
-
-        Args:
-            photos: to change.
-            cause: one of ``CAUSES``.
-            trials: changes of each photo.
-            skip: names that are not made, because they are known to have failed.
-        """
+        """In random order; see :meth:`vrx.studies.diagnosis.planting.Planter.attempts`."""
         for trial in range(trials):
-            order = np.random.default_rng([self._seed, CAUSES.index(cause), trial]).permutation(len(photos))
+            order = np.random.default_rng([self._seed, ERROR_CAUSES.index(cause), trial]).permutation(len(photos))
             for number in order.tolist():
                 photo = photos[number]
                 name = f"pasted {'/'.join(Path(photo.path).parts[-3:])} {cause} {trial}"
@@ -91,7 +83,7 @@ class PastedPlanter:
                 made = None if skip(name) else self._plant(photo, cause, rng)
                 if made is not None:
                     x, donor, detail = made
-                    yield Attempt(name, photo, cause, donor, self._explainer.pixels(x), detail, x)
+                    yield Attempt(name, photo, donor, self._explainer.pixels(x), detail, x)
 
     def _plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None, str] | None:
         x = self._explainer.read(self._source.read(photo))
@@ -100,9 +92,9 @@ class PastedPlanter:
             return relaid(x, layout, self._editor), None, layout
         return self._paste(x, photo, cause, rng)
 
-    def _look(self, photo: Photo) -> tuple[Mask, ...]:
-        view = self._explainer.explain_input(self._explainer.read(self._source.read(photo)), relations=False)
-        return speaking(view, photo.label)
+    def _speaking_patches(self, photo: Photo) -> tuple[Mask, ...]:
+        x = self._explainer.read(self._source.read(photo))
+        return speaking(self._explainer.explain_input(x, relations=False), photo.label)
 
     def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int, str] | None:
         """Exemplars of one other class, one to ``PASTES`` of them; None where not even the first finds a place."""
@@ -126,8 +118,8 @@ class PastedPlanter:
             taken |= changed
             done.append(str(concept + 1))
         where = "on" if cause == SHARED else "clear of"
-        told = f"{names[label]}'s concepts {', '.join(done)} {where} concepts of {names[photo.label]}"
-        return (x, label, told) if done else None
+        detail = f"{names[label]}'s concepts {', '.join(done)} {where} concepts of {names[photo.label]}"
+        return (x, label, detail) if done else None
 
     def _stock(self, label: int) -> list[int]:
         """Concepts of a class that have an exemplar which speaks for the class; any exemplar if none has."""
@@ -147,10 +139,10 @@ class PastedPlanter:
         return place_on(patch, own[int(rng.integers(len(own)))], taken, rng)
 
 
-def speaking(view: Explanation, label: int) -> tuple[Mask, ...]:
+def speaking(explanation: Explanation, label: int) -> tuple[Mask, ...]:
     """The patches, each once, of a class' concepts that speak for it, each ``[H, W]``."""
-    found = np.flatnonzero(view.detected[label] & (view.node_scores[label, label] > 0))
-    masks = [view.label_mask(int(one)) for one in np.unique(view.matched[label][found])]
+    found = np.flatnonzero(explanation.detected[label] & (explanation.node_scores[label, label] > 0))
+    masks = [explanation.label_mask(int(one)) for one in np.unique(explanation.matched[label][found])]
     return tuple(mask for mask in masks if mask.any())
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vrx.studies.diagnosis.planting import CAUSES, FALSE_ALARM, SHARED, UNSEEN
+from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
 
 RARE = 0.25  # a pose is missing when training has fewer photos of it than this share of an even spread
 IN_WORDS = {
@@ -23,7 +23,7 @@ class Advice:
 
     Args:
         true: label of the photos.
-        predicted: what F answered instead.
+        predicted: what F predicts instead.
         profile: errors by cause.
         cause: the most frequent one.
         missing: pose -> ``unseen`` errors in it, most first, of poses that are rare in training; whatever the most
@@ -57,27 +57,25 @@ def missing_poses(errors: Sequence[str], training: Sequence[str]) -> dict[str, i
 def advise(
     rows: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
-    pose_of_error: Callable[[Mapping[str, Any]], str | None] | None = None,
     training_poses: Mapping[int, Sequence[str]] | None = None,
 ) -> list[Advice]:
     """Advice for every confused pair, the most frequent first.
 
     Args:
-        rows: the errors, with ``true``, ``predicted`` and ``cause``.
+        rows: the errors, with ``true``, ``predicted``, ``cause`` and, where poses are known, ``pose``.
         class_names: of the labels.
-        pose_of_error: the pose of an error's photo, where the data know it.
-        training_poses: label -> pose of each training photo.
+        training_poses: label -> pose of each training photo; None: poses are not known.
     """
     pairs = Counter((int(r["true"]), int(r["predicted"])) for r in rows)
     found = []
     for (true, predicted), total in pairs.most_common():
         own = [r for r in rows if (r["true"], r["predicted"]) == (true, predicted)]
-        profile = {c: sum(r["cause"] == c for r in own) for c in CAUSES}
+        profile = {c: sum(r["cause"] == c for r in own) for c in ERROR_CAUSES}
         cause = max(profile, key=lambda c: profile[c])
         missing: dict[str, int] = {}
-        if pose_of_error is not None and training_poses is not None:
-            poses = [p for r in own if r["cause"] == UNSEEN and (p := pose_of_error(r)) is not None]
-            missing = missing_poses(poses, training_poses.get(true, ()))
+        if training_poses is not None:
+            unseen = [r["pose"] for r in own if r["cause"] == UNSEEN]
+            missing = missing_poses(unseen, training_poses.get(true, ()))
         text = sentence(class_names[true], class_names[predicted], profile, cause, total, list(missing))
         found.append(Advice(true, predicted, profile, cause, missing, text))
     return found
@@ -87,27 +85,23 @@ def sentence(
     true: str, predicted: str, profile: Mapping[str, int], cause: str, total: int, missing: Sequence[str]
 ) -> str:
     """The advice on one pair in words, made from the numbers."""
-    count = profile[cause]
-    start = f"{true} -> {predicted}: {count} of {total} error{'s' if total != 1 else ''} from {IN_WORDS[cause]}"
-    poses = _those_poses(true, missing) if missing else f"add photos of {true} from more viewpoints."
+    start = f"{true} -> {predicted}: {profile[cause]} of {total} error{'s' * (total != 1)} from {IN_WORDS[cause]}"
+    many = len(missing) > 1
+    poses = f"add photos of {true} from more viewpoints."
+    if missing:
+        poses = (
+            f"pose{'s' * many} {join(missing)} missing in training: add photos of {true} in "
+            f"{'those poses' if many else 'that pose'}."
+        )
     if cause == UNSEEN:
         return f"{start}{', ' if missing else ': '}{poses}"
-    if cause == SHARED:
-        said = f"{start}: add photos in which {true} and {predicted} show the shared parts, so that the rest decides."
-    else:
-        said = (
-            f"{start}: add photos of {true} with parts of {predicted} in the background, or train with that background "
-            "cut."
-        )
-    return f"{said} Another {profile[UNSEEN]} from {IN_WORDS[UNSEEN]}, {poses}" if missing else said
-
-
-def _those_poses(true: str, missing: Sequence[str]) -> str:
-    many = len(missing) > 1
-    return (
-        f"pose{'s' if many else ''} {join(missing)} missing in training: add photos of {true} in "
-        f"{'those poses' if many else 'that pose'}."
-    )
+    remedy = {
+        SHARED: f"add photos in which {true} and {predicted} show the shared parts, so that the rest decides.",
+        FALSE_ALARM: f"add photos of {true} with parts of {predicted} in the background, or train with that "
+        "background cut.",
+    }[cause]
+    also = f" Another {profile[UNSEEN]} from {IN_WORDS[UNSEEN]}, {poses}" if missing else ""
+    return f"{start}: {remedy}{also}"
 
 
 def join(words: Sequence[str]) -> str:
@@ -123,12 +117,8 @@ def wanted_photos(advice: Sequence[Advice], budget: int) -> dict[tuple[int, str]
     """
     errors: Counter[tuple[int, str]] = Counter()
     for one in advice:
-        for pose, count in one.missing.items():
-            errors[one.true, pose] += count
-    total = sum(errors.values())
-    if not total:
-        return {}
-    exact = {key: budget * count / total for key, count in errors.items()}
+        errors.update({(one.true, pose): count for pose, count in one.missing.items()})
+    exact = {key: budget * count / errors.total() for key, count in errors.items()}
     shares = {key: int(value) for key, value in exact.items()}
     for key in sorted(exact, key=lambda k: shares[k] - exact[k])[: budget - sum(shares.values())]:
         shares[key] += 1  # largest remainders

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from vrx.studies.diagnosis.planting import CAUSES, UNSEEN
+from vrx.studies.diagnosis.causes import ERROR_CAUSES, UNSEEN
 
 SETTINGS = ("base", "setting1", "setting2")
 
 
-def accuracy(answers: ArrayLike) -> float:
-    """Share of right answers among counts ``[n (true), P (pose), n (answer)]``."""
-    counts = np.asarray(answers)
+def accuracy(predictions: ArrayLike) -> float:
+    """Share of right predictions among counts ``[n (true), P (pose), n (predicted)]``."""
+    counts = np.asarray(predictions)
     return float(np.trace(counts.sum(1)) / counts.sum())
 
 
@@ -25,13 +25,13 @@ def gains(accuracies: Mapping[str, ArrayLike]) -> dict[str, float]:
     """Gains over the base, paired by seed, with 95 % t intervals, and a paired t-test of setting 1 against setting 2.
 
     Args:
-        accuracies: of each of ``SETTINGS``, one a seed, in [0, 1].
+        accuracies: of each of ``SETTINGS``, one per seed, in [0, 1].
     """
     values = {name: np.asarray(accuracies[name], float) for name in SETTINGS}
     found: dict[str, float] = {f"accuracy/{name}": float(v.mean()) for name, v in values.items()}
     for name in SETTINGS[1:]:
         gain = values[name] - values["base"]
-        half = float(stats.t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / math.sqrt(len(gain)))
+        half = float(stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain))
         mean = float(gain.mean())
         found |= {f"gain/{name}": mean, f"gain/{name}_low": mean - half, f"gain/{name}_high": mean + half}
     difference = values["setting1"] - values["setting2"]
@@ -60,7 +60,7 @@ def advice_scores(asked: set[tuple[int, str]], own: Sequence[str], poses: Sequen
 
 
 def diagnosis_scores(errors: Sequence[Mapping[str, Any]], own: Sequence[str]) -> dict[str, float]:
-    """How often errors in poses that training lacks, and in those that it has, are called unseen.
+    """How often errors in poses that training lacks, and in those that it has, are diagnosed as unseen.
 
     Args:
         errors: with ``true``, ``pose`` and ``cause``.
@@ -81,34 +81,29 @@ def measured(runs: Sequence[Mapping[str, Any]], own: Sequence[str], poses: Seque
     """All metrics of the study.
 
     Args:
-        runs: of each seed, with ``answers``, ``errors`` and ``wanted``.
+        runs: of each seed, with ``predictions``, ``errors`` and ``wanted``.
         own: the one pose of each class in training.
         poses: all of them.
     """
-    metrics = gains({name: [accuracy(run["answers"][name]) for run in runs] for name in SETTINGS})
+    metrics = gains({name: [accuracy(run["predictions"][name]) for run in runs] for name in SETTINGS})
     scores = np.array([advice_scores({(c, pose) for c, pose, _ in run["wanted"]}, own, poses) for run in runs])
     for name, values in zip(("advice/precision", "advice/recall"), scores.T, strict=True):
-        known = values[np.isfinite(values)]
-        if len(known):
-            metrics[name] = float(known.mean())
+        if np.isfinite(values).any():
+            metrics[name] = float(np.nanmean(values))
     metrics["errors/mean"] = float(np.mean([len(run["errors"]) for run in runs]))
     return metrics | diagnosis_scores([error for run in runs for error in run["errors"]], own)
 
 
 def result_table(runs: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a seed: accuracy of each training set, causes of the errors, and what was added."""
+    """A row per seed: accuracy of each training set, causes of the errors, and what was added."""
     return [
         {
             "seed": run["seed"],
-            **{name: accuracy(run["answers"][name]) for name in SETTINGS},
+            **{name: accuracy(run["predictions"][name]) for name in SETTINGS},
             "errors": len(run["errors"]),
-            **{cause: sum(e["cause"] == cause for e in run["errors"]) for cause in CAUSES},
-            "added": said(run["wanted"], class_names),
+            **{cause: sum(e["cause"] == cause for e in run["errors"]) for cause in ERROR_CAUSES},
+            "added": ", ".join(f"{count} {class_names[c]} in pose {pose}" for c, pose, count in run["wanted"])
+            or "none",
         }
         for run in runs
     ]
-
-
-def said(wanted: Sequence[Sequence[Any]], class_names: Sequence[str]) -> str:
-    """The photos added in setting 1, in words."""
-    return ", ".join(f"{count} {class_names[c]} in pose {pose}" for c, pose, count in wanted) or "none"
