@@ -1,9 +1,8 @@
-"""A world in which the right answers are known: F adds up the brightness of four squares, the explanation knows it.
+"""A world with known truth: the classifier adds up the brightness of four squares, and the explanation is exact.
 
-Photos are 32 x 32; the four quarters are the superpixels. Two classes: F's logit of class 0 is the sum over the
-quarters of the mean of the red plane, a quarter brighter than 0.93 counting fourfold, that of class 1 is the same on
-the green plane. Concept k of both classes
-is quarter k, its contribution is its exact share of the margin.
+Photos are 32 x 32; the four quarters are the superpixels. Two classes: the logit of class 0 is the sum over the
+quarters of the mean of the red plane, a quarter brighter than 0.93 counting fourfold; that of class 1 is the same on
+the green plane. Concept k of both classes is quarter k, its contribution is its exact share of the margin.
 """
 
 from __future__ import annotations
@@ -41,14 +40,27 @@ def loudness(x: Tensor) -> NDArray[np.float64]:
     return np.where(means > 0.93, 4 * means, means)
 
 
-class PlantedViewer:
-    """Stands in for :class:`vrx.explain.explainer.Explainer`; ``lies`` shuffles whose contribution is whose."""
+class PlantedExplainer:
+    """Stands in for :class:`vrx.explain.explainer.Explainer`, with all of it that a study uses.
+
+    Args:
+        lies: every contribution has the wrong sign.
+        blind: no concept is detected.
+    """
+
+    method, provenance = "planted", {}
+    editor = Editor("mean", 0.0)
+    grn = SimpleNamespace(state_dict=dict)
+    classifier = SimpleNamespace(fingerprint="planted")
+    bank = SimpleNamespace(
+        class_names=("red", "green"), num_concepts=4, present=np.ones((2, 4), bool), digest="planted"
+    )
 
     def __init__(self, lies: bool = False, blind: bool = False) -> None:
         self.lies, self.blind = lies, blind
-        self.asked = 0
+        self.asked = 0  # photos that the classifier was run on
 
-    def normalised(self, image: Image.Image) -> Tensor:
+    def read(self, image: Image.Image) -> Tensor:
         return torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)
 
     def pixels(self, x: Tensor) -> NDArray[np.uint8]:
@@ -57,7 +69,7 @@ class PlantedViewer:
     def superpixels(self, x: Tensor) -> Patches:
         return QUARTERS
 
-    def answers(self, x: Tensor) -> NDArray[np.float64]:
+    def logits(self, x: Tensor) -> NDArray[np.float64]:
         self.asked += len(x)
         return np.stack([loudness(one).sum(1) for one in x])
 
@@ -116,13 +128,8 @@ DISCOVERY = [
 ]
 
 
-def context(folder: Path, source: PlantedSource, **settings: Any) -> StudyContext:
-    """A study's context with the little that the studies ask of an explainer."""
-    bank = SimpleNamespace(
-        class_names=source.class_names, num_concepts=4, present=np.ones((2, 4), bool), digest="planted"
-    )
-    grn = SimpleNamespace(state_dict=dict)
-    explainer = SimpleNamespace(
-        bank=bank, editor=Editor("mean", 0.0), grn=grn, method="planted", classifier=SimpleNamespace(fingerprint="f")
-    )
-    return StudyContext(explainer, source, {}, folder, settings)  # type: ignore[arg-type]
+def context(
+    folder: Path, source: PlantedSource, explainer: PlantedExplainer | None = None, **settings: Any
+) -> StudyContext:
+    """A study's context in this world."""
+    return StudyContext(explainer or PlantedExplainer(), source, {}, folder, settings)  # type: ignore[arg-type]

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.planted import DISCOVERY, PlantedSource, PlantedViewer, context
+from tests.studies.planted import DISCOVERY, PlantedSource, PlantedExplainer, context
 from vrx.edits import Editor, placed
 from vrx.errors import VRXError
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.predictions import margin
 from vrx.studies.core.records import Records
-from vrx.studies.logic_consistency import study as logic_consistency
 from vrx.studies.logic_consistency.method import ARMS, Arm, Edit, noise_floor, resized
 from vrx.studies.logic_consistency.study import LogicConsistency, cause, corrected, spread_evenly
 
@@ -29,16 +28,14 @@ HOPELESS = ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], 0)
 
 def run(
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     test: list[Any],
-    explainer: PlantedViewer | None = None,
+    explainer: PlantedExplainer | None = None,
     **settings: Any,
-) -> tuple[dict[str, float], PlantedViewer]:
-    explainer = explainer or PlantedViewer()
-    monkeypatch.setattr(logic_consistency, "Explainer", lambda explainer: explainer)
+) -> tuple[dict[str, float], PlantedExplainer]:
+    explainer = explainer or PlantedExplainer()
     source = PlantedSource(discovery=DISCOVERY, test=test)
     folder.mkdir(exist_ok=True)
-    return LogicConsistency(**settings)(context(folder, source, **settings)), explainer
+    return LogicConsistency(**settings)(context(folder, source, explainer, **settings)), explainer
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -46,8 +43,8 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
     return {line["name"]: line["value"] for line in lines if "arms" in line["value"]}
 
 
-def test_the_planted_flaw_is_found_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics, _ = run(tmp_path, monkeypatch, [FLAWED, RIGHT] * 6, max_edits=1)
+def test_the_planted_flaw_is_found_and_mended(tmp_path: Path) -> None:
+    metrics, _ = run(tmp_path, [FLAWED, RIGHT] * 6, max_edits=1)
     assert metrics["errors/total"] == 6
     assert metrics["left/vrx_guided"] == 0
     assert metrics["left/good_for_good"] == 1  # the good quarters are good already
@@ -58,13 +55,13 @@ def test_the_planted_flaw_is_found_and_mended(tmp_path: Path, monkeypatch: pytes
         assert (edit["edit"], edit["concept"], edit["area"]) == ("substitute", 3, 0.25)
 
 
-def test_an_explanation_that_lies_does_not_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics, _ = run(tmp_path, monkeypatch, [FLAWED] * 4, PlantedViewer(lies=True), max_edits=1)
+def test_an_explanation_that_lies_does_not_mend(tmp_path: Path) -> None:
+    metrics, _ = run(tmp_path, [FLAWED] * 4, PlantedExplainer(lies=True), max_edits=1)
     assert metrics["left/vrx_guided"] == 1
 
 
-def test_every_arm_has_the_same_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path, monkeypatch, [HOPELESS, FLAWED], max_edits=3)
+def test_every_arm_has_the_same_budget(tmp_path: Path) -> None:
+    run(tmp_path, [HOPELESS, FLAWED], max_edits=3)
     for record in records(tmp_path).values():
         guided = [edit["area"] for edit in record["arms"]["vrx_guided"]["edits"]]
         for arm in ARMS:
@@ -75,8 +72,8 @@ def test_every_arm_has_the_same_budget(tmp_path: Path, monkeypatch: pytest.Monke
                 assert len(areas) == 3  # an arm that failed has used up its budget
 
 
-def test_the_table_counts_by_cause_and_the_curve_falls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics, _ = run(tmp_path, monkeypatch, [FLAWED, HOPELESS, RIGHT], max_edits=4)
+def test_the_table_counts_by_cause_and_the_curve_falls(tmp_path: Path) -> None:
+    metrics, _ = run(tmp_path, [FLAWED, HOPELESS, RIGHT], max_edits=4)
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert int(rows[0]["errors left"]) == 2
@@ -89,35 +86,35 @@ def test_the_table_counts_by_cause_and_the_curve_falls(tmp_path: Path, monkeypat
     assert "data:image" in (tmp_path / "index.html").read_text()
 
 
-def test_no_errors_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics, explainer = run(tmp_path, monkeypatch, [RIGHT, RIGHT])
+def test_no_errors_at_all(tmp_path: Path) -> None:
+    metrics, explainer = run(tmp_path, [RIGHT, RIGHT])
     assert metrics["errors/total"] == 0 and "left/vrx_guided" not in metrics
     assert explainer.asked == 2  # no edit was made
     assert "no error" in (tmp_path / "index.html").read_text()
 
 
-def test_a_photo_without_concepts_stays_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics, _ = run(tmp_path, monkeypatch, [FLAWED], PlantedViewer(blind=True))
+def test_a_photo_without_concepts_stays_an_error(tmp_path: Path) -> None:
+    metrics, _ = run(tmp_path, [FLAWED], PlantedExplainer(blind=True))
     assert metrics["errors/without_concept"] == 1
     assert all(metrics[f"left/{arm}"] == 1 for arm in ARMS)
 
 
-def test_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_goes_on(tmp_path: Path) -> None:
     photos = [FLAWED, HOPELESS, RIGHT, FLAWED]
-    whole, _ = run(tmp_path / "whole", monkeypatch, photos, max_edits=2)
-    run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
+    whole, _ = run(tmp_path / "whole", photos, max_edits=2)
+    run(tmp_path / "broken", photos, max_edits=2)
     path = tmp_path / "broken" / "records.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-2]) + lines[-2][:30])  # killed in the middle of a line
-    again, explainer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
+    again, explainer = run(tmp_path / "broken", photos, max_edits=2)
     assert again == whole
-    third, explainer = run(tmp_path / "broken", monkeypatch, photos, max_edits=2)
+    third, explainer = run(tmp_path / "broken", photos, max_edits=2)
     assert third == whole and explainer.asked == 0  # F is not asked about anything twice
 
 
-def test_other_settings_do_not_read_old_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, _ = run(tmp_path, monkeypatch, [HOPELESS], max_edits=1)
-    four, _ = run(tmp_path, monkeypatch, [HOPELESS], max_edits=4)
+def test_other_settings_do_not_read_old_records(tmp_path: Path) -> None:
+    one, _ = run(tmp_path, [HOPELESS], max_edits=1)
+    four, _ = run(tmp_path, [HOPELESS], max_edits=4)
     assert one["edits/mean"] == 1 and four["edits/mean"] > 1
 
 
@@ -163,7 +160,7 @@ def test_corrected_within_a_budget_and_by_each_rule() -> None:
 
 
 def test_the_noise_floor_is_the_quantile_of_what_pasting_onto_itself_moves(tmp_path: Path) -> None:
-    explainer, editor = PlantedViewer(), Editor("mean", 0.0)
+    explainer, editor = PlantedExplainer(), Editor("mean", 0.0)
     records = Records(tmp_path / "records.jsonl", "key")
     donors = Donors(explainer, PlantedSource(discovery=DISCOVERY), records)  # type: ignore[arg-type]
     assert len(donors.best_of_photos()) == len(DISCOVERY)  # F gets all of them right
