@@ -1,12 +1,10 @@
 """The studies of 4.2 to 4.4: does the explanation hold, and does it help?
 
-``diagnose.py`` builds a :class:`StudyContext` from a finished run and calls the study that ``study=<name>`` names: a
-class, the ``_target_`` of ``conf/study/<name>.yaml``, built from the keys of that file, with
-``__call__(self, context: StudyContext) -> dict[str, float]``. What a study leaves in ``context.folder``:
+``diagnose.py`` builds a :class:`StudyContext` from a finished run and calls the study that ``study=<name>`` names: the
+``_target_`` of ``conf/study/<name>.yaml``, built from the keys of that file. What a study leaves in ``context.folder``:
 
-* ``records.jsonl``: one line a photo or edit, appended as soon as it is known
-  (:class:`~vrx.studies.core.records.Records`);
-  the same command reads them and goes on,
+* ``records.jsonl``: one line per photo or edit, appended as soon as it is known
+  (:class:`~vrx.studies.core.records.Records`); the same command reads them and goes on,
 * ``results.json`` and ``results.csv``: the result table (:func:`~vrx.studies.core.records.write_results`),
 * ``metrics.json``: flat name -> number, what the call returns,
 * ``index.html``: one page with pictures (:func:`~vrx.studies.core.page.write_page`).
@@ -21,10 +19,13 @@ from typing import Any, Protocol
 
 from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
-from vrx.storage import digest
+from vrx.storage import content_key
 
 COUNTS = ("max_photos", "max_edits", "errors_per_cause", "calibration_errors", "seeds", "examples")
 """Settings of studies that decide how many records there are, not what is in them."""
+
+CODE = ("vrx.classifier", "vrx.concepts", "vrx.edits", "vrx.graphs", "vrx.explain", "vrx.studies")
+"""Where the code is that makes records."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class StudyContext:
     """What every study gets.
 
     Args:
-        explainer: of the run: F, the concept bank, the GRN, the editor.
+        explainer: of the run.
         source: the run's photos by split, as its config (and ``data`` of the command) says.
         config: the whole config of the run, plain.
         folder: where the study leaves its results; exists.
@@ -46,21 +47,22 @@ class StudyContext:
     settings: Mapping[str, Any]
 
     def key(self, **decisive: Any) -> str:
-        """Hash of the run, the study's settings and ``decisive``: records under another key are of another study.
+        """Hash of the run, the code, the study's settings and ``decisive``: other records are of another study.
 
         How many photos, edits, errors or seeds (``COUNTS``) does not count: a widened study keeps what it has.
         """
-        weights = digest({k: v.double().sum().item() for k, v in self.explainer.grn.state_dict().items()})
-        return digest(
+        explainer = self.explainer
+        return content_key(
+            CODE,
             {
-                "classifier": self.explainer.classifier.fingerprint,
-                "bank": self.explainer.bank.digest,
-                "grn": weights,
-                "contributions": self.explainer.method,
-                "editor": self.explainer.editor.settings(),
+                "classifier": explainer.classifier.fingerprint,
+                "bank": explainer.bank.digest,
+                "grn": {k: v.double().sum().item() for k, v in explainer.grn.state_dict().items()},
+                "contributions": explainer.method,
+                "editor": explainer.editor.settings(),
                 "settings": {k: v for k, v in self.settings.items() if k not in COUNTS},
                 "decisive": decisive,
-            }
+            },
         )
 
 

@@ -1,4 +1,4 @@
-"""F's answers on many photos, asked once and kept in the study's records."""
+"""The classifier's predictions on many photos, computed once and kept in the study's records."""
 
 from __future__ import annotations
 
@@ -16,48 +16,36 @@ from vrx.data.images import Photo
 from vrx.data.sources import PhotoSource
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
-from vrx.scores import margins
 from vrx.studies.core.records import Records
 
 T = TypeVar("T")
 
 
-def margin(logits: NDArray[np.float64], index: int) -> float:
-    """Log-odds of one class; :func:`vrx.scores.margins` has them all."""
-    return float(margins(torch.from_numpy(logits))[index])
-
-
 def predictions(
-    explainer: Explainer,
-    source: PhotoSource,
-    photos: Sequence[Photo],
-    records: Records,
-    batch_size: int = 32,
+    explainer: Explainer, source: PhotoSource, photos: Sequence[Photo], records: Records, batch_size: int = 32
 ) -> list[tuple[Photo, NDArray[np.float64]]]:
-    """F's logits of the photos that can be read, with a progress bar.
+    """The classifier's logits ``[n]`` of every photo that can be read, with a progress bar.
 
     Args:
         explainer: of the run.
         source: reads the photos.
-        photos: to ask about.
-        records: of the study: no photo is asked about twice.
-        batch_size: photos F is asked about at once.
+        photos: to predict.
+        records: of the study: no photo is predicted twice.
+        batch_size: photos a forward pass.
     """
-    known: dict[Photo, list[float] | None] = {
-        photo: records[name]["logits"] for photo in photos if (name := f"F {photo.path}") in records
-    }
-    missing = [photo for photo in photos if photo not in known]
-    with tqdm(total=len(missing), desc="asking F", unit="photo", disable=not missing) as bar:
+    names = {photo: f"prediction {photo.path}" for photo in photos}
+    missing = [photo for photo in photos if names[photo] not in records]
+    with tqdm(total=len(missing), desc="predicting", unit="photo", disable=not missing) as bar:
         for start in range(0, len(missing), batch_size):
-            for photo, logits in _predicted(explainer, source, missing[start : start + batch_size]).items():
-                known[photo] = logits
-                records.add(f"F {photo.path}", {"logits": logits})
+            for photo, logits in _logits(explainer, source, missing[start : start + batch_size]).items():
+                records.add(names[photo], {"logits": logits})
                 bar.update()
-    return [(photo, np.array(logits)) for photo in photos if (logits := known[photo]) is not None]
+    found = [(photo, records[names[photo]]["logits"]) for photo in photos]
+    return [(photo, np.array(logits)) for photo, logits in found if logits is not None]
 
 
-def _predicted(explainer: Explainer, source: PhotoSource, photos: Sequence[Photo]) -> dict[Photo, list[float] | None]:
-    """F's logits; None for a photo that cannot be read."""
+def _logits(explainer: Explainer, source: PhotoSource, photos: Sequence[Photo]) -> dict[Photo, list[float] | None]:
+    """None for a photo that cannot be read."""
     ready: dict[Photo, Tensor] = {}
     for photo in photos:
         with contextlib.suppress(VRXError, OSError):
@@ -66,6 +54,8 @@ def _predicted(explainer: Explainer, source: PhotoSource, photos: Sequence[Photo
     return dict.fromkeys(photos) | dict(zip(ready, logits, strict=True))
 
 
-def spaced(items: Sequence[T], count: int) -> list[T]:
-    """``count`` of the items, evenly spaced, so that no class of a sorted list is left out; all if they are fewer."""
-    return [items[i * len(items) // count] for i in range(count)] if count < len(items) else list(items)
+def spaced(items: Sequence[T], count: int | None) -> list[T]:
+    """``count`` of the items, evenly spaced, so that no class of a sorted list is left out; all if fewer, or None."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]

@@ -14,7 +14,7 @@ from vrx.storage import write_text
 
 
 class Records:
-    """One JSON object a line, appended as soon as it is known; what another interrupted study left is read back.
+    """One JSON object per line, appended as soon as it is known; what an interrupted study left is read back.
 
     Args:
         path: the file, made on the first record.
@@ -26,7 +26,7 @@ class Records:
         self._known: dict[str, dict[str, Any]] = {}
         text = path.read_text() if path.exists() else ""
         for line in text.splitlines():
-            record = _parsed(line)  # None: the line during which the last try was killed
+            record = _parsed(line)  # None: the line that was being written when the study was killed
             if record is not None and record.get("key") == key:
                 self._known[record["name"]] = record["value"]
         self._torn = bool(text) and not text.endswith("\n")

@@ -1,4 +1,4 @@
-"""Honest small-sample statistics of shares and paired answers."""
+"""Small-sample statistics of the studies: shares with intervals, paired tests, rank correlation, hits above chance."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import stats
+
+from vrx.scores import pearson
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,8 @@ class Share:
         """Wilson's score interval (Wilson 1927): never empty, never outside [0, 1], right for 0 and for all."""
         if not self.total:
             return math.nan, math.nan
-        z = float(stats.norm.ppf(0.5 + self.level / 2))
-        n, p = self.total, self.value
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        low = 0.0 if self.count == 0 else centre - half
-        return low, 1.0 if self.count == n else centre + half
+        found = stats.binomtest(self.count, self.total).proportion_ci(self.level, method="wilson")
+        return float(found.low), float(found.high)
 
     def metrics(self, name: str) -> dict[str, float]:
         """``name``, ``name_low`` and ``name_high``; nothing when there was nothing to count."""
@@ -60,25 +59,23 @@ class Share:
 
 
 def mcnemar(first: Sequence[bool] | NDArray[np.bool_], second: Sequence[bool] | NDArray[np.bool_]) -> float:
-    """Exact two-sided McNemar test: p-value that two paired yes/no answers have the same rate.
+    """Exact two-sided McNemar test: p-value that two paired yes/no outcomes have the same rate.
 
     Args:
         first: of each subject under one treatment.
         second: of the same subjects under the other.
 
     Returns:
-        The binomial tail of the discordant pairs, doubled and cut at 1; 1 when no pair is discordant.
+        The binomial test of the discordant pairs; 1 when no pair is discordant.
 
     Raises:
         ValueError: different lengths.
     """
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     if a.shape != b.shape:
-        raise ValueError(f"{a.shape} answers against {b.shape}: they must be paired")
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    discordant = only_a + only_b
-    tail = sum(math.comb(discordant, i) for i in range(min(only_a, only_b) + 1))
-    return min(1.0, 2 * tail / 2**discordant)
+        raise ValueError(f"{a.shape} outcomes against {b.shape}: they must be paired")
+    discordant = int((a ^ b).sum())
+    return float(stats.binomtest(int((a & ~b).sum()), discordant).pvalue) if discordant else 1.0
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,9 @@ class Correlation:
             return cls(math.nan, math.nan, math.nan, math.nan, count)
         found = stats.spearmanr(pairs[0], pairs[1])
         drawn = pairs[:, np.random.default_rng(seed).integers(0, count, (draws, count))]
-        values = _pearson(stats.rankdata(drawn[0], axis=1), stats.rankdata(drawn[1], axis=1))
-        low, high = np.nanquantile(values, [0.5 - level / 2, 0.5 + level / 2])
+        ranked = torch.from_numpy(stats.rankdata(drawn, axis=2))
+        values = pearson(ranked[0], ranked[1], torch.ones(draws, count, dtype=torch.bool))
+        low, high = np.quantile(values.numpy(), [0.5 - level / 2, 0.5 + level / 2])
         return cls(float(found.statistic), float(low), float(high), float(found.pvalue), count)
 
     def metrics(self, name: str) -> dict[str, float]:
@@ -114,29 +112,16 @@ class Correlation:
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high, f"{name}_p": self.p_value}
 
 
-def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlation of each row of ``a`` with the same row of ``b``; NaN where one is constant."""
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
-    return np.divide((a * b).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
-
-
-def above_chance(found: Sequence[bool], chances: Sequence[float], draws: int = 100_000, seed: int = 0) -> float:
+def above_chance(found: Sequence[bool], chances: Sequence[float]) -> float:
     """One-sided p-value that hits are more frequent than by chance, each trial with its own chance.
 
-    The null distribution is Poisson-binomial; it is computed exactly by convolution up to 2000 trials, drawn beyond.
+    Exact: the tail of the Poisson-binomial distribution, by convolution.
 
     Args:
         found: whether each trial hit.
         chances: probability of a hit by chance, in [0, 1].
-        draws: simulated totals where there are too many trials.
-        seed: of the draws.
     """
-    hits, chance = int(np.sum(found)), np.asarray(chances, float)
-    if len(chance) > 2000:
-        totals = (np.random.default_rng(seed).random((draws // 100, len(chance))) < chance).sum(1)
-        return float((1 + (totals >= hits).sum()) / (1 + len(totals)))
     null = np.ones(1)
-    for c in chance:
-        null = np.convolve(null, [1 - c, c])
-    return float(min(1.0, null[hits:].sum()))
+    for chance in chances:
+        null = np.convolve(null, [1 - chance, chance])
+    return float(min(1.0, null[int(np.sum(found)) :].sum()))
