@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.planted import DISCOVERY, PlantedSource, PlantedExplainer, context
+from tests.studies.planted import DISCOVERY, PlantedExplainer, PlantedSource, context
 from vrx.edits import Editor, placed
 from vrx.errors import VRXError
 from vrx.studies.core.exemplars import Donors
-from vrx.studies.core.predictions import margin
 from vrx.studies.core.records import Records
 from vrx.studies.logic_consistency.method import ARMS, Arm, Edit, noise_floor, resized
-from vrx.studies.logic_consistency.study import LogicConsistency, cause, corrected, spread_evenly
+from vrx.studies.logic_consistency.study import LogicConsistency, cause, corrected
 
-# a red photo whose third quarter shouts green: replacing that one quarter mends it, replacing another does not
+# a red photo whose third quarter shouts green: replacing that quarter corrects the prediction, no other does
 FLAWED = ([0.9, 0.8, 0.1, 0.6], [0.1, 0.1, 1.0, 0.1], 0)
 RIGHT = ([0.8, 0.8, 0.8, 0.8], [0.1, 0.1, 0.1, 0.1], 0)
 HOPELESS = ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], 0)
@@ -35,6 +34,7 @@ def run(
     explainer = explainer or PlantedExplainer()
     source = PlantedSource(discovery=DISCOVERY, test=test)
     folder.mkdir(exist_ok=True)
+    settings = {"examples": 1, **settings}
     return LogicConsistency(**settings)(context(folder, source, explainer, **settings)), explainer
 
 
@@ -43,7 +43,7 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
     return {line["name"]: line["value"] for line in lines if "arms" in line["value"]}
 
 
-def test_the_planted_flaw_is_found_and_mended(tmp_path: Path) -> None:
+def test_the_planted_flaw_is_found_and_corrected(tmp_path: Path) -> None:
     metrics, _ = run(tmp_path, [FLAWED, RIGHT] * 6, max_edits=1)
     assert metrics["errors/total"] == 6
     assert metrics["left/vrx_guided"] == 0
@@ -55,7 +55,7 @@ def test_the_planted_flaw_is_found_and_mended(tmp_path: Path) -> None:
         assert (edit["edit"], edit["concept"], edit["area"]) == ("substitute", 3, 0.25)
 
 
-def test_an_explanation_that_lies_does_not_mend(tmp_path: Path) -> None:
+def test_an_explanation_that_lies_corrects_nothing(tmp_path: Path) -> None:
     metrics, _ = run(tmp_path, [FLAWED] * 4, PlantedExplainer(lies=True), max_edits=1)
     assert metrics["left/vrx_guided"] == 1
 
@@ -76,9 +76,9 @@ def test_the_table_counts_by_cause_and_the_curve_falls(tmp_path: Path) -> None:
     metrics, _ = run(tmp_path, [FLAWED, HOPELESS, RIGHT], max_edits=4)
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert int(rows[0]["errors left"]) == 2
+    assert int(rows[0]["errors not corrected"]) == 2
     for row in rows:
-        assert int(row["errors left"]) == sum(int(row[c]) for c in ("concept", "structure", "both"))
+        assert int(row["errors not corrected"]) == sum(int(row[c]) for c in ("concept", "structure", "both"))
     assert json.loads((tmp_path / "metrics.json").read_text())["errors/total"] == 2
     for arm in ARMS:
         curve = [metrics[f"left/{arm}_{b}"] for b in range(1, 5)]
@@ -109,7 +109,7 @@ def test_the_same_command_goes_on(tmp_path: Path) -> None:
     again, explainer = run(tmp_path / "broken", photos, max_edits=2)
     assert again == whole
     third, explainer = run(tmp_path / "broken", photos, max_edits=2)
-    assert third == whole and explainer.asked == 0  # F is not asked about anything twice
+    assert third == whole and explainer.asked == 0  # nothing is computed twice
 
 
 def test_other_settings_do_not_read_old_records(tmp_path: Path) -> None:
@@ -124,13 +124,8 @@ def test_other_settings_do_not_read_old_records(tmp_path: Path) -> None:
 )
 def test_cause_rule(found: tuple[float, float], expected: str) -> None:
     right = np.arange(1.0, 9.0)
-    assert cause(found, (right, right), 0.25) == expected
-
-
-def test_margin_is_log_odds() -> None:
-    logits = np.array([1.0, 2.0, -0.5])
-    p = np.exp(logits) / np.exp(logits).sum()
-    assert margin(logits, 1) == pytest.approx(np.log(p[1] / (1 - p[1])))
+    assert cause(found, np.stack([right, right], 1), 0.25) == expected
+    assert cause(found, np.zeros((0, 2)), 0.25) == "both"  # nothing to compare with
 
 
 @pytest.mark.parametrize("pixels", [1, 37, 100, 400])
@@ -142,41 +137,44 @@ def test_resized_masks_have_the_area_and_keep_their_place(pixels: int) -> None:
     assert (mask <= other).all() or (other <= mask).all()
 
 
-def test_spread_evenly() -> None:
-    assert spread_evenly([1, 2, 3], None) == [1, 2, 3]  # type: ignore[comparison-overlap, list-item]
-    assert spread_evenly(list(range(100)), 5) == [0, 25, 50, 74, 99]  # type: ignore[arg-type, comparison-overlap]
-
-
 def test_corrected_within_a_budget_and_by_each_rule() -> None:
-    guided = {"corrected_after": 3, "answered_after": 2, "edits": [{}, {}, {}]}
-    early = {"corrected_after": 2, "answered_after": 1, "edits": [{}, {}]}
-    late = {"corrected_after": None, "answered_after": 5, "edits": [{}] * 6}
+    guided = {"corrected_after": 3, "right_after": 2, "edits": [{}, {}, {}]}
+    early = {"corrected_after": 2, "right_after": 1, "edits": [{}, {}]}
+    late = {"corrected_after": None, "right_after": 5, "edits": [{}] * 6}
     record = {"arms": {"vrx_guided": guided, "early": early, "late": late}}
     assert [corrected(record, "early", b) for b in (1, 2, 3)] == [False, True, True]
     assert [corrected(record, "late", 9, rule) for rule in ("noise", "answer", "all_tries")] == [False, False, True]
-    early["answered_after"] = 3  # one edit more than the guided arm needed for a right answer
+    early["right_after"] = 3  # one edit more than the guided arm needed for a right answer
     assert not corrected(record, "early", 9, "answer") and corrected(record, "early", 9, "all_tries")
     assert not corrected(record, "late", 4, "all_tries")
 
 
 def test_the_noise_floor_is_the_quantile_of_what_pasting_onto_itself_moves(tmp_path: Path) -> None:
-    explainer, editor = PlantedExplainer(), Editor("mean", 0.0)
+    explainer = PlantedExplainer()
     records = Records(tmp_path / "records.jsonl", "key")
     donors = Donors(explainer, PlantedSource(discovery=DISCOVERY), records)  # type: ignore[arg-type]
-    assert len(donors.best_of_photos()) == len(DISCOVERY)  # F gets all of them right
-    floor = noise_floor(explainer, donors, editor, records, 0.5)  # type: ignore[arg-type]
+    assert len(donors.best_of_photos()) == len(DISCOVERY)  # all of them are right
+    floor = noise_floor(explainer, donors, records, 0.5)  # type: ignore[arg-type]
     changes = [abs(records[f"noise discovery/{i}.png"]["change"]) for i in range(len(DISCOVERY))]
     assert floor == pytest.approx(np.median(changes)) and floor > 0
     asked = explainer.asked
-    assert noise_floor(explainer, donors, editor, records, 0.5) == floor and explainer.asked == asked  # type: ignore[arg-type]
+    assert noise_floor(explainer, donors, records, 0.5) == floor and explainer.asked == asked  # type: ignore[arg-type]
 
 
-def test_an_answer_within_the_noise_is_no_correction() -> None:
-    arm = Arm(torch.zeros(3, 2, 2), 0, before=-1.0, enough=1.5)
-    arm.edits, arm.logits = [Edit(np.ones((2, 2), bool), None)], [np.array([1.0, 0.0])]
-    assert not arm.corrected and arm.record(("a", "b"))["answered_after"] == 1
-    arm.logits = [np.array([2.0, 0.0])]
+def test_a_right_prediction_within_the_noise_is_no_correction() -> None:
+    arm = Arm(
+        torch.zeros(3, 2, 2), 0, [-1.0, 1.0], enough=1.5, edits=[Edit(np.ones((2, 2), bool), None)], predicted=[0]
+    )
+    assert not arm.corrected and arm.record(("a", "b"))["right_after"] == 1
+    arm.margins[-1] = 2.0
     assert arm.corrected and arm.record(("a", "b"))["corrected_after"] == 1
+
+
+def test_a_right_prediction_needs_no_majority() -> None:
+    """With three classes the likeliest can have negative log-odds."""
+    arm = Arm(torch.zeros(3, 2, 2), 2, [-3.0, -0.2], edits=[Edit(np.ones((2, 2), bool), None)], predicted=[2])
+    record = arm.record(("a", "b", "c"))
+    assert (record["right_after"], record["corrected_after"], record["predicted"]) == (1, None, ["c"])
 
 
 @pytest.mark.parametrize("settings", [{"max_edits": 0}, {"quantile": 1.0}, {"max_photos": 0}])

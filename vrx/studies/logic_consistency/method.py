@@ -2,27 +2,25 @@
 
 All arms edit with the same code, and the i-th edit of each covers exactly as many pixels as the i-th guided one. The
 other arms go on for all N edits (through the guided areas again, where the guided arm stopped earlier), so that both
-can be counted: what they mend with the guided budget, and with all tries. Only the guided arm reads contributions of
-the photo to choose its places; F is asked after an edit, never about a candidate.
+can be counted: what they correct with the guided budget, and with all tries. Only the guided arm reads contributions
+of the photo to choose its places; the classifier is run after an edit, never on a candidate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from vrx.edits import Editor
 from vrx.explain.explainer import Explainer
+from vrx.scores import margins
 from vrx.structures import Explanation
-from vrx.studies.core.exemplars import Donor, Donors, placed_patch
-from vrx.studies.core.predictions import margin
+from vrx.studies.core.exemplars import Donor, Donors, Mask, placed_patch
 from vrx.studies.core.records import Records
 
 ARMS = {
@@ -34,12 +32,11 @@ ARMS = {
     "pasted_onto_itself": "guided places, own pixels",
 }
 OUT_OF_PLACE = 0.02  # of the photo's side: how far a patch is off that is pasted back onto itself
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit: a place, what is put there (None: it is deleted), and why.
+    """One edit: a place, what is put there, and why.
 
     Args:
         mask: the pixels that change, ``[H, W]``.
@@ -55,7 +52,11 @@ class Edit:
     concept: int = -1
     donor: Donor | None = None
 
-    def record(self, names: tuple[str, ...]) -> dict[str, Any]:
+    @property
+    def pixels(self) -> int:
+        return int(self.mask.sum())
+
+    def record(self, names: Sequence[str]) -> dict[str, Any]:
         """In plain values; the area is a share of the photo."""
         return {
             "edit": "delete" if self.layer is None else "substitute",
@@ -70,201 +71,190 @@ class Arm:
     """What one arm did to one photo.
 
     Args:
-        x: the photo as it is now.
+        x: the photo as it is now, normalised ``[3, H, W]``.
         true: its label.
-        before: F's margin of the true class on the clean photo.
-        enough: margin from which the photo counts as corrected: what a paste alone can move.
+        margins: the classifier's log-odds of the true class: of the clean photo, and after each edit.
+        enough: log-odds from which the photo counts as corrected: what a paste alone can move.
         edits: made so far.
-        logits: F's answer after each.
+        predicted: the class that the classifier predicts after each.
     """
 
     x: Tensor
     true: int
-    before: float
+    margins: list[float]
     enough: float = 0.0
     edits: list[Edit] = field(default_factory=list)
-    logits: list[NDArray[np.float64]] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)
 
     @property
     def corrected(self) -> bool:
-        """Whether F's last answer is right by more than a paste alone can move."""
-        return bool(self.logits) and margin(self.logits[-1], self.true) > self.enough
+        """Whether the last prediction is right by more than a paste alone can move."""
+        return bool(self.edits) and self.margins[-1] > self.enough
 
-    def record(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """In plain values: ``corrected_after`` and ``answered_after`` edits F was right by enough, and right at all."""
-        after = [margin(logits, self.true) for logits in self.logits]
-        answers = [int(logits.argmax()) for logits in self.logits]
+    def record(self, names: Sequence[str]) -> dict[str, Any]:
+        """In plain values; ``corrected_after`` and ``right_after``: edits until right by enough, and right at all."""
         return {
             "corrected_after": len(self.edits) if self.corrected else None,
-            "answered_after": answers.index(self.true) + 1 if self.true in answers else None,
+            "right_after": self.predicted.index(self.true) + 1 if self.true in self.predicted else None,
             "edits": [edit.record(names) for edit in self.edits],
-            "margins": [self.before, *after],
-            "answers": [names[answer] for answer in answers],
+            "margins": self.margins,
+            "predicted": [names[index] for index in self.predicted],
         }
 
 
+@dataclass(frozen=True)
 class Plan:
-    """What all arms share for one photo: how an edit is made, the donors, the budget.
+    """What all arms share for one photo.
 
     Args:
         explainer: of the run.
         donors: exemplars.
-        editor: the run's.
         true: label of the photo.
         max_edits: N.
-        enough: margin from which a photo counts as corrected.
+        enough: log-odds of the true class from which the photo counts as corrected.
     """
 
-    def __init__(
-        self, explainer: Explainer, donors: Donors, editor: Editor, true: int, max_edits: int, enough: float = 0.0
-    ) -> None:
-        self.explainer, self.donors, self.editor = explainer, donors, editor
-        self.true, self.max_edits, self.enough = true, max_edits, enough
+    explainer: Explainer
+    donors: Donors
+    true: int
+    max_edits: int
+    enough: float = 0.0
 
-    def apply(self, x: Tensor, edit: Edit) -> Tensor:
-        """Make one edit on a normalised photo ``[3, H, W]``."""
-        mask = torch.from_numpy(edit.mask)[None]
-        if edit.layer is None:
-            return self.editor.delete(x[None], mask)[0]
-        return self.editor.paste(x[None], mask, edit.layer[None])[0]
-
-    def run(self, view: Explanation, edits: Iterator[Edit]) -> Arm:
-        """Make edits until F is right or the budget is spent."""
-        arm = Arm(view.x, self.true, view.margin(self.true), self.enough)
+    def run(self, explanation: Explanation, edits: Iterator[Edit]) -> Arm:
+        """Make edits until the photo is corrected or the budget is spent."""
+        arm = Arm(explanation.x, self.true, [explanation.margin(self.true)], self.enough)
         for edit in edits:
-            arm.x = self.apply(arm.x, edit)
+            arm.x = applied(self.explainer, arm.x, edit)
+            logits = torch.from_numpy(self.explainer.logits(arm.x[None])[0])
             arm.edits.append(edit)
-            arm.logits.append(self.explainer.logits(arm.x[None])[0])
+            arm.margins.append(float(margins(logits)[self.true]))
+            arm.predicted.append(int(logits.argmax()))
             if arm.corrected or len(arm.edits) == self.max_edits:
                 break
         return arm
 
 
-class VRXGuided:
-    """Edits where the explanation says: after each edit the photo as it is now is explained again.
-
-    Two kinds of edit compete, by the rise of the true class' log-odds that the contributions to it promise:
-
-    * replace a concept of the true class by a good exemplar of the same concept: the exemplar's contribution in its
-      own photo, minus the contributions of all patches that it covers here;
-    * delete a patch that speaks against the true class: minus its contribution.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
-    def run(self, view: Explanation) -> Arm:
-        """Make edits until F is right or the budget is spent."""
-        return self.plan.run(view, self._edits(view))
-
-    def _edits(self, view: Explanation) -> Iterator[Edit]:
-        taken = np.zeros(view.x.shape[1:], bool)
-        x = view.x
-        while (edit := self.best(view, taken)) is not None:
-            yield edit
-            taken |= edit.mask
-            x = self.plan.apply(x, edit)
-            view = self.plan.explainer.explain_input(x, view.superpixels, relations=False)
-
-    def best(self, view: Explanation, taken: Mask) -> Edit | None:
-        """The edit that promises most; None when no concept is left to edit.
-
-        Args:
-            view: of the photo as it is now.
-            taken: pixels edited before: a patch is not edited twice.
-        """
-        found = list(self._candidates(view, taken))
-        return max(found, key=lambda pair: pair[0])[1] if found else None
-
-    def _candidates(self, view: Explanation, taken: Mask) -> Iterator[tuple[float, Edit]]:
-        donors, true = self.plan.donors, self.plan.true
-        patches = distinct_patches(view)
-        for graph, concept, mask in patches:
-            if (mask & taken).sum() >= 0.5 * mask.sum():
-                continue
-            yield -float(view.node_scores[true, graph, concept]), Edit(mask, None, graph, concept)
-            for own in np.flatnonzero(view.matched[true] == view.matched[graph, concept]).tolist():
-                for donor in donors.good(true, own):
-                    layer, changed = placed_patch(*donors.patch(donor), mask)
-                    covered = sum(float(view.node_scores[true, g, k]) * float(changed[m].mean()) for g, k, m in patches)
-                    yield donor.score - covered, Edit(changed, layer, true, own, donor)
+def applied(explainer: Explainer, x: Tensor, edit: Edit) -> Tensor:
+    """Make one edit on a normalised photo ``[3, H, W]``."""
+    mask = torch.from_numpy(edit.mask)[None]
+    if edit.layer is None:
+        return explainer.editor.delete(x[None], mask)[0]
+    return explainer.editor.paste(x[None], mask, edit.layer[None])[0]
 
 
-def distinct_patches(view: Explanation) -> list[tuple[int, int, Mask]]:
-    """Every detected patch once: a class and concept that it shows, and its pixels."""
-    first: dict[int, tuple[int, int]] = {}
-    for graph, concept in np.argwhere(view.detected).tolist():
-        first.setdefault(int(view.matched[graph, concept]), (graph, concept))
-    patches = [(graph, concept, view.label_mask(label)) for label, (graph, concept) in first.items()]
-    return [patch for patch in patches if patch[2].any()]
-
-
-def controls(plan: Plan, view: Explanation, guided: Arm, rng: np.random.Generator) -> dict[str, Arm]:
-    """The other arms on the clean photo, with the guided arm's budget."""
-    makers = {
+def all_arms(plan: Plan, explanation: Explanation, rng: np.random.Generator) -> dict[str, Arm]:
+    """The guided arm, and the others on the clean photo with its budget."""
+    guided = plan.run(explanation, guided_edits(plan, explanation))
+    budget = [guided.edits[i % len(guided.edits)] for i in range(plan.max_edits)] if guided.edits else []
+    others = {
         "random": random_edits,
         "random_content": random_content,
         "random_places": random_places,
         "good_for_good": good_for_good,
         "pasted_onto_itself": onto_itself,
     }
-    budget = [guided.edits[i % len(guided.edits)] for i in range(plan.max_edits)] if guided.edits else []
-    return {name: plan.run(view, make(plan, view, budget, rng)) for name, make in makers.items()}
+    arms = {name: plan.run(explanation, edits(plan, explanation, budget, rng)) for name, edits in others.items()}
+    return {"vrx_guided": guided} | arms
 
 
-def random_edits(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def guided_edits(plan: Plan, explanation: Explanation) -> Iterator[Edit]:
+    """Edits where the explanation says; after each edit the photo as it is now is explained again.
+
+    Two kinds of edit compete, by the rise of the true class' log-odds that the contributions to it promise:
+
+    * replace a concept of the true class by a good exemplar of the same concept: the exemplar's contribution in its
+      own photo, minus the contributions of all patches that it covers here;
+    * delete a patch that speaks against the true class: minus its contribution.
+
+    No patch is edited twice.
+    """
+    taken = np.zeros(explanation.x.shape[1:], bool)
+    while found := list(_candidates(plan, explanation, taken)):
+        edit = max(found, key=lambda pair: pair[0])[1]
+        yield edit
+        taken |= edit.mask
+        x = applied(plan.explainer, explanation.x, edit)
+        explanation = plan.explainer.explain_input(x, explanation.superpixels, relations=False)
+
+
+def _candidates(plan: Plan, explanation: Explanation, taken: Mask) -> Iterator[tuple[float, Edit]]:
+    """Every possible edit with the rise that it promises."""
+    scores, patches = explanation.node_scores[plan.true], distinct_patches(explanation)
+    for graph, concept, mask in patches:
+        if (mask & taken).sum() >= 0.5 * mask.sum():
+            continue
+        yield -float(scores[graph, concept]), Edit(mask, None, graph, concept)
+        for own in np.flatnonzero(explanation.matched[plan.true] == explanation.matched[graph, concept]).tolist():
+            for donor in plan.donors.good(plan.true, own):
+                layer, changed = placed_patch(*plan.donors.patch(donor), mask)
+                covered = sum(float(scores[g, k]) * float(changed[m].mean()) for g, k, m in patches)
+                yield donor.score - covered, Edit(changed, layer, plan.true, own, donor)
+
+
+def distinct_patches(explanation: Explanation) -> list[tuple[int, int, Mask]]:
+    """Every detected patch once: a class and concept that it shows, and its pixels."""
+    first: dict[int, tuple[int, int]] = {}
+    for graph, concept in np.argwhere(explanation.detected).tolist():
+        first.setdefault(int(explanation.matched[graph, concept]), (graph, concept))
+    patches = [(graph, concept, explanation.label_mask(label)) for label, (graph, concept) in first.items()]
+    return [patch for patch in patches if patch[2].any()]
+
+
+def random_edits(plan: Plan, explanation: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
     """Random attended patches, each replaced by a random patch (or deleted, where the guided arm deletes)."""
-    labels = rng.permutation(view.attended)
-    for number, like in enumerate(budget):
-        pixels = int(like.mask.sum())
-        hole = view.label_mask(int(labels[number % len(labels)]))
-        layer, changed = (None, hole) if like.layer is None else _random(plan, hole, pixels, rng)
-        yield Edit(resized(changed, pixels), layer)
+    for like, hole in zip(budget, _random_holes(explanation, len(budget), rng), strict=True):
+        layer, changed = (None, hole) if like.layer is None else _random(plan, hole, like.pixels, rng)
+        yield Edit(resized(changed, like.pixels), layer)
 
 
-def random_content(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def random_content(
+    plan: Plan, explanation: Explanation, budget: list[Edit], rng: np.random.Generator
+) -> Iterator[Edit]:
     """The guided places, random patches put there: how much is it the place alone?"""
     for like in budget:
-        layer, _ = _random(plan, like.mask, int(like.mask.sum()), rng)
-        yield Edit(like.mask, layer)
+        yield Edit(like.mask, _random(plan, like.mask, like.pixels, rng)[0])
 
 
-def random_places(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def random_places(plan: Plan, explanation: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
     """The exemplars that the guided arm put in, at random attended patches: how much is it the content alone?"""
-    labels = rng.permutation(view.attended)
-    for number, like in enumerate(budget):
-        hole = view.label_mask(int(labels[number % len(labels)]))
+    for like, hole in zip(budget, _random_holes(explanation, len(budget), rng), strict=True):
         layer, changed = (None, hole) if like.donor is None else placed_patch(*plan.donors.patch(like.donor), hole)
-        yield Edit(resized(changed, int(like.mask.sum())), layer, like.graph, like.concept)
+        yield Edit(resized(changed, like.pixels), layer, like.graph, like.concept)
+
+
+def _random_holes(explanation: Explanation, count: int, rng: np.random.Generator) -> Iterator[Mask]:
+    labels = rng.permutation(explanation.attended)
+    return (explanation.label_mask(int(labels[i % len(labels)])) for i in range(count))
 
 
 def _random(plan: Plan, hole: Mask, pixels: int, rng: np.random.Generator) -> tuple[Tensor, Mask]:
     return placed_patch(*plan.donors.random(pixels, rng, plan.true), hole)
 
 
-def good_for_good(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def good_for_good(plan: Plan, explanation: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
     """The true class' best concepts, each replaced by an equally good exemplar of the same concept.
 
-    What VRX takes for equal must not mend anything; concepts that the guided arm mended are left out while there are
-    others. Where the exemplar is smaller than the guided edit, the photo's own pixels are moved around it.
+    What VRX takes for equal must not correct anything; concepts that the guided arm replaced are left out while there
+    are others. Where the exemplar is smaller than the guided edit, the photo's own pixels are moved around it.
     """
     true = plan.true
-    scores = view.node_scores[true, true]
-    touched = {edit.concept for edit in budget if edit.graph == true and edit.layer is not None}
-    found = [k for k in np.argsort(-scores).tolist() if view.detected[true, k] and plan.donors.of(true, k)]
-    good = [k for k in found if scores[k] > 0 and k not in touched] or [k for k in found if k not in touched] or found
+    scores = explanation.node_scores[true, true]
+    replaced = {edit.concept for edit in budget if edit.graph == true and edit.layer is not None}
+    found = [k for k in np.argsort(-scores).tolist() if explanation.detected[true, k] and plan.donors.of(true, k)]
+    good = [k for k in found if scores[k] > 0 and k not in replaced] or [k for k in found if k not in replaced] or found
     for number, like in enumerate(budget if good else []):
-        concept, turn = good[number % len(good)], number // len(good)
+        turn, place = divmod(number, len(good))
+        concept = good[place]
         equals = sorted(plan.donors.of(true, concept), key=lambda d: abs(d.score - scores[concept]))
-        layer, changed = placed_patch(*plan.donors.patch(equals[turn % len(equals)]), view.mask(true, concept))
-        around = plan.apply(out_of_place(view.x, rng), Edit(changed, layer))
-        yield Edit(resized(changed, int(like.mask.sum())), around, true, concept)
+        layer, changed = placed_patch(*plan.donors.patch(equals[turn % len(equals)]), explanation.mask(true, concept))
+        around = applied(plan.explainer, out_of_place(explanation.x, rng), Edit(changed, layer))
+        yield Edit(resized(changed, like.pixels), around, true, concept)
 
 
-def onto_itself(plan: Plan, view: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
+def onto_itself(plan: Plan, explanation: Explanation, budget: list[Edit], rng: np.random.Generator) -> Iterator[Edit]:
     """The guided places, their own pixels pasted back a little out of place: the noise floor of the seam."""
     for like in budget:
-        yield Edit(like.mask, out_of_place(view.x, rng), like.graph, like.concept)
+        yield Edit(like.mask, out_of_place(explanation.x, rng), like.graph, like.concept)
 
 
 def out_of_place(x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -274,17 +264,14 @@ def out_of_place(x: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.roll(x, (round(reach * np.sin(turn)), round(reach * np.cos(turn))), (1, 2))
 
 
-def noise_floor(
-    explainer: Explainer, donors: Donors, editor: Editor, records: Records, quantile: float, seed: int = 0
-) -> float:
-    """How far pasting a patch back onto itself, a little out of place, moves F's margin of the photo's own class.
+def noise_floor(explainer: Explainer, donors: Donors, records: Records, quantile: float, seed: int = 0) -> float:
+    """How far pasting a patch back onto itself, a little out of place, moves the log-odds of the photo's own class.
 
-    Measured on the discovery photos that F gets right, each at the patch that speaks most for its class.
+    Measured on the discovery photos that the classifier gets right, each at the patch that contributes most.
 
     Args:
         explainer: of the run.
         donors: of the run.
-        editor: the run's.
         records: of the study.
         quantile: of the absolute changes, in (0, 1).
         seed: of the directions.
@@ -295,9 +282,9 @@ def noise_floor(
         if name not in records:
             x, mask = donors.patch(donor)
             edit = Edit(mask, out_of_place(x, np.random.default_rng([seed, number])))
-            plan = Plan(explainer, donors, editor, donor.photo.label, 1)
-            before, after = explainer.logits(torch.stack([x, plan.apply(x, edit)]))
-            records.add(name, {"change": margin(after, plan.true) - margin(before, plan.true)})
+            logits = explainer.logits(torch.stack([x, applied(explainer, x, edit)]))
+            before, after = margins(torch.from_numpy(logits))[:, donor.photo.label].tolist()
+            records.add(name, {"change": after - before})
         changes.append(abs(records[name]["change"]))
     return float(np.quantile(changes, quantile)) if changes else 0.0
 
