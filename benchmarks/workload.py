@@ -15,15 +15,18 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
+from vrx.api import EVIDENCE
 from vrx.classifier.classifier import Classifier, Precision, load_classifier
+from vrx.concepts.attention import GradCAMAttention
 from vrx.concepts.candidates import CandidateExtractor
-from vrx.concepts.patches import Encoder, PatchEncoder, Segmenter
+from vrx.concepts.encoders import CropEncoder, PatchEncoder, PooledEncoder
+from vrx.concepts.patches import Segmenter
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder
 from vrx.structures import ConceptBank
 
 CLASSES = ("fire engine", "ambulance", "school bus", "recreational vehicle", "beach wagon", "jeep")
-EVIDENCE = ("head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape")  # conf/graph/evidence.yaml
+ENCODERS: dict[str, PatchEncoder] = {"pooled": PooledEncoder(), "crop": CropEncoder()}
 STAGES = ("superpixels", "F", "patch features", "matching", "evidence")
 
 
@@ -54,7 +57,7 @@ def classifier(name: str, precision: Precision = "fp32", input_size: int | None 
     )
 
 
-def wide_bank(f: Classifier, encoder: Encoder, num_concepts: int = 8) -> ConceptBank:
+def wide_bank(f: Classifier, encoder: str, num_concepts: int = 8) -> ConceptBank:
     """Random concepts with so wide a radius that all are detected: the most work that a photo can make."""
     layer = f.layers[-1].name if encoder == "crop" else f.match_layer
     width = next(one.channels for one in f.layers if one.name == layer)
@@ -68,12 +71,11 @@ def wide_bank(f: Classifier, encoder: Encoder, num_concepts: int = 8) -> Concept
         one,
         one,
         np.zeros((*lead, 0, 8, 8, 3), np.uint8),
-        np.zeros((*lead, 0, 8), np.uint8),
     )
 
 
 def builder(
-    f: Classifier, encoder: Encoder = "pooled", paper: bool = False, layers: Sequence[str] = (), every: bool = False
+    f: Classifier, encoder: str = "pooled", paper: bool = False, layers: Sequence[str] = (), every: bool = False
 ) -> SCGBuilder:
     """The builder of ``graph=evidence`` (or ``paper``) with all patches kept (tau = 0).
 
@@ -84,7 +86,7 @@ def builder(
         layers: layers of the gradient evidence; none: all.
         every: whether the baseline, too, is read at the first of ``layers`` and nothing before it is differentiated.
     """
-    extractor = CandidateExtractor(Segmenter(), PatchEncoder(encoder), tau=0.0)
+    extractor = CandidateExtractor(Segmenter(), GradCAMAttention(tau=0.0), ENCODERS[encoder])
     sources, rest = (("pooled",), False) if paper else (EVIDENCE, True)
     baseline = layers[0] if every and layers else None
     return SCGBuilder(f, wide_bank(f, encoder), extractor, Editor("blur", 0.027), sources, layers, rest, baseline)

@@ -20,18 +20,19 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image, ImageDraw
 
+import diagnose
 import explain
 import train
 
 COLOURS = ((220, 30, 30), (30, 60, 220), (240, 200, 20))
 WNIDS = {"n03345487": "fire engine", "n02701002": "ambulance", "n04146614": "school bus"}
 SMALL = (
-    "concepts.segments=[6,12]",
+    "concepts.segmenter.segments=[6,12]",
     "concepts.clusters=4",
     "concepts.num_concepts=3",
     "concepts.min_patches=1",
     "concepts.max_exemplars=2",
-    "concepts.tau=0",
+    "concepts.attention.tau=0",
     "graph.variants=3",
     "graph.workers=0",
     "graph.build_batch_size=4",
@@ -137,6 +138,11 @@ def run_train(*overrides: str) -> Path:
 def run_explain(*overrides: str) -> None:
     """``python explain.py <overrides>`` in this process."""
     _command(explain, overrides)
+
+
+def run_diagnose(*overrides: str) -> None:
+    """``python diagnose.py <overrides>`` in this process."""
+    _command(diagnose, overrides)
 
 
 def newest(overrides: Sequence[str]) -> Path:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from vrx.classifier.classifier import Classifier, Preprocessing
 from vrx.concepts.assembly import DiscoveryPhoto
+from vrx.concepts.attention import GradCAMAttention
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.discovery import ConceptDiscovery
-from vrx.concepts.patches import PatchEncoder, Segmenter
+from vrx.concepts.encoders import PatchEncoder, PooledEncoder
+from vrx.concepts.patches import Segmenter
 from vrx.data.images import PhotoFolder
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
@@ -99,14 +101,15 @@ def photo_folder(root: Path) -> PhotoFolder:
     return PhotoFolder(root, list(CLASSES), discovery=14, train=5, val=3, test=None)
 
 
-def make_extractor(tau: float = 0.0, encoder: str = "pooled") -> CandidateExtractor:
+def make_extractor(tau: float = 0.0, encoder: PatchEncoder | None = None) -> CandidateExtractor:
     segmenter = Segmenter((10, 25), compactness=10.0, min_area=0.01)
-    return CandidateExtractor(segmenter, PatchEncoder(encoder), tau)  # type: ignore[arg-type]
+    return CandidateExtractor(segmenter, GradCAMAttention(tau), encoder or PooledEncoder())
 
 
 def make_discovery(extractor: CandidateExtractor, **kwargs: object) -> ConceptDiscovery:
     settings: dict[str, object] = {"num_concepts": 3, "clusters": 6, "min_patches": 5, "max_exemplars": 10}
-    return ConceptDiscovery(extractor, Editor("blur", 0.03), **{**settings, **kwargs})  # type: ignore[arg-type]
+    parts = (extractor.segmenter, extractor.attention, extractor.encoder, Editor("blur", 0.03))
+    return ConceptDiscovery(*parts, **{**settings, **kwargs})  # type: ignore[arg-type]
 
 
 def inputs(f: Classifier, source: PhotoFolder, segmenter: Segmenter, split: str) -> tuple[Tensor, list[Patches]]:

@@ -10,7 +10,18 @@ from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).parents[1] / "conf"
-TRAIN_GROUPS = ("data", "classifier", "concepts", "graph", "model", "trainer", "callbacks", "logger", "paths")
+TRAIN_GROUPS = (
+    "data",
+    "classifier",
+    "concepts",
+    "graph",
+    "model",
+    "contributions",
+    "trainer",
+    "callbacks",
+    "logger",
+    "paths",
+)
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
 OPTIONS = [f"{group}={p.stem}" for group in TRAIN_GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
 EXTRA = [f"{group}={p.stem}" for group in ("sweep", "debug") for p in sorted((CONF / group).glob("*.yaml"))]
@@ -92,4 +103,4 @@ def test_a_key_that_there_is_not_is_refused() -> None:
 
 def test_explain_composes() -> None:
     cfg = composed("run=here", "images=there", name="explain")
-    assert (cfg.out, cfg.contributions) == ("here/explanations", None)
+    assert (cfg.out, cfg.method) == ("here/explanations", None)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import explain
+import explain as script
 from tests.pipeline import Finished, finished_run, picture, refused, run_explain
+from vrx.commands import explain
 from vrx.errors import VRXError
 
 pytestmark = pytest.mark.slow
@@ -82,12 +83,12 @@ def test_what_cannot_be_read_is_skipped_with_its_name(explained: tuple[Path, str
 
 
 def test_a_run_that_there_is_not(album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, explain, f"run={tmp_path}/none", f"images={album}")
+    line = refused(capsys, script, f"run={tmp_path}/none", f"images={album}")
     assert f"{tmp_path}/none is not a finished run" in line and "train.py" in line
 
 
 def test_what_must_be_given(album: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "run=<run folder>" in refused(capsys, explain, f"images={album}")
+    assert "run=<run folder>" in refused(capsys, script, f"images={album}")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_what_must_be_given(album: Path, capsys: pytest.CaptureFixture[str]) -> 
     [
         (["images=/no/photos"], ["/no/photos", ".jpg"]),
         (["label=circuss"], ["label='circuss'", "nearest: circus"]),
-        (["contributions=shap"], ["contributions='shap'", "gradient or knockout"]),
+        (["method=shap"], ["method='shap'", "knockout and gradient"]),
         (["device=tpu"], ["device='tpu'", "cpu or cuda"]),
     ],
 )
@@ -108,7 +109,7 @@ def test_bad_options_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = [f"run={finished.folder}", f"images={album}", f"out={tmp_path}/out"]
-    line = refused(capsys, explain, *given, *overrides)
+    line = refused(capsys, script, *given, *overrides)
     for words in said:
         assert words in line
     assert not (tmp_path / "out").exists()
@@ -119,7 +120,7 @@ def test_a_folder_of_broken_photos_is_an_error(
 ) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "one.jpg").write_bytes(b"no photo")
-    line = refused(capsys, explain, f"run={finished.folder}", f"images={tmp_path}/broken", f"out={tmp_path}/out")
+    line = refused(capsys, script, f"run={finished.folder}", f"images={tmp_path}/broken", f"out={tmp_path}/out")
     assert "one.jpg" in line and "none of the 1 photos" in line
     assert not (tmp_path / "out").exists()
 
@@ -132,18 +133,20 @@ def test_parts_of_different_runs_are_refused(
     bank = json.loads((mixed / "concepts" / "bank.json").read_text())
     bank["settings"]["classifier"] = "another one"
     (mixed / "concepts" / "bank.json").write_text(json.dumps(bank))
-    line = refused(capsys, explain, f"run={mixed}", f"images={album}", f"out={tmp_path}/out")
+    line = refused(capsys, script, f"run={mixed}", f"images={album}", f"out={tmp_path}/out")
     assert "different runs" in line and str(mixed) in line
 
 
-@pytest.mark.parametrize("lost", ["checkpoints/grn.pt", "checkpoints/classifier.safetensors", "concepts/bank.json"])
+@pytest.mark.parametrize(
+    "lost", ["checkpoints/grn.safetensors", "checkpoints/classifier.safetensors", "concepts/bank.json"]
+)
 def test_a_run_that_lost_a_part_is_refused(
     lost: str, finished: Finished, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(finished.folder, damaged)
     (damaged / lost).unlink()
-    line = refused(capsys, explain, f"run={damaged}", f"images={album}", f"out={tmp_path}/out")
+    line = refused(capsys, script, f"run={damaged}", f"images={album}", f"out={tmp_path}/out")
     assert str(damaged) in line
 
 
@@ -153,7 +156,7 @@ def test_a_run_that_was_interrupted_is_refused(
     unfinished = tmp_path / "unfinished"
     shutil.copytree(finished.folder, unfinished)
     (unfinished / "explainer.json").unlink()
-    assert "not a finished run" in refused(capsys, explain, f"run={unfinished}", f"images={album}")
+    assert "not a finished run" in refused(capsys, script, f"run={unfinished}", f"images={album}")
 
 
 def test_hidden_files_and_other_suffixes_are_no_photos(tmp_path: Path) -> None:

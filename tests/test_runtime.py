@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from vrx import runtime
 from vrx.errors import VRXError
+from vrx.pipeline import device_of
 from vrx.runtime import Run, build, check_config, logged_in, running, script
 
 KEY = "0123456789" * 4
@@ -21,7 +22,6 @@ def config(**changes: object) -> DictConfig:
     plain = {
         "name": "test",
         "objective": "val/objective",
-        "contributions": "auto",
         "trainer": {"accelerator": "cpu"},
         "logger": {"_target_": "vrx.runtime.no_logger"},
     }
@@ -86,7 +86,6 @@ def test_an_object_of_the_config_says_what_is_wrong_itself() -> None:
     ("changes", "said"),
     [
         ({"data": {"root": "???", "seed": "???"}}, r"data\.root, data\.seed must be given: add data\.root=\.\.\."),
-        ({"contributions": "shap"}, "contributions='shap': use auto, gradient or knockout"),
     ],
 )
 def test_what_would_fail_late_is_refused_early(changes: dict[str, object], said: str) -> None:
@@ -97,9 +96,9 @@ def test_what_would_fail_late_is_refused_early(changes: dict[str, object], said:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_f_computes_where_the_trainer_does() -> None:
-    assert runtime.device_of("auto") == runtime.device_of("cpu") == torch.device("cpu")
+    assert device_of("auto") == device_of("cpu") == torch.device("cpu")
     with pytest.raises(VRXError, match="trainer=cpu"):
-        runtime.device_of("gpu")
+        device_of("gpu")
 
 
 def test_metrics_are_numbers_or_null(tmp_path: Path) -> None:

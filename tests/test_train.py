@@ -29,8 +29,8 @@ from tests.pipeline import (
     refused,
     run_train,
 )
-from vrx import stages
 from vrx.classifier.classifier import Classifier
+from vrx.commands import train as stages
 from vrx.data.scg_cache import SCGCache
 from vrx.explain.explainer import SPEC, Explainer
 from vrx.models.classification import Classification
@@ -260,15 +260,13 @@ def test_two_processes_share_the_work_and_the_first_one_reports(finished: Finish
     check_finished(run, classes=3)
     assert done.stderr.count("== distillation") + done.stdout.count("== distillation") == 1  # one process speaks
     (log,) = [p for p in (finished.home / "cache" / "grn").glob("*/finished.json") if _trained_for(p, run)]
-    assert json.loads(log.read_text())["score"]["val/objective"] == metrics(run)["val/objective"]
+    assert json.loads(log.read_text())["val/objective"] == metrics(run)["val/objective"]
 
 
 def _trained_for(finished: Path, run: Path) -> bool:
     """Whether a run's GRN is the best checkpoint of this distillation."""
-    score = json.loads(finished.read_text())
-    state = torch.load(finished.parent / score["best"], map_location="cpu", weights_only=True)["state_dict"]
-    ours = torch.load(run / "checkpoints" / "grn.pt", map_location="cpu", weights_only=True)["state"]
-    return all(torch.equal(state[f"grn.{name}"], value) for name, value in ours.items() if f"grn.{name}" in state)
+    theirs, ours = (load_file(path / "grn.safetensors") for path in (finished.parent, run / "checkpoints"))
+    return all(torch.equal(theirs[name], value) for name, value in ours.items())
 
 
 # --- the experiments, on small trees
@@ -428,8 +426,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["data.classes=[circus,depott]"], ["depott", "did you mean depot"]),
         (["classifier.name=timm/resnett18"], ["resnett18", "resnet18"]),
         (["classifier.checkpoint=/no/weights.safetensors"], ["/no/weights.safetensors"]),
-        (["contributions=shap"], ["contributions='shap'", "gradient or knockout"]),
-        (["graph.sources=[colour]"], ["colour", "head_area"]),
+        (["graph.builder.sources=[colour]"], ["colour", "head_area"]),
         (["concepts.num_concepts=9"], ["concepts.clusters=4", "raise it"]),
     ],
 )

@@ -90,7 +90,7 @@ class Editor:
         margin: by how much the hole is grown and feathered, share of the longer side, in [0, 0.2].
     """
 
-    def __init__(self, fill: Fill = "inpaint", margin: float = 0.03) -> None:
+    def __init__(self, fill: Fill = "blur", margin: float = 0.027) -> None:
         if fill not in get_args(Fill):
             raise VRXError(f"Unknown fill {fill!r}: use one of {', '.join(get_args(Fill))}.")
         if not 0 <= margin <= 0.2:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlparse
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
@@ -29,10 +28,13 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vrx.errors import VRXError
-from vrx.storage import write_atomically
+from vrx.pipeline import Pipeline, device_of, first_process
+from vrx.storage import write_text
 
 log = logging.getLogger("vrx")
 
+_CHECKOUT = Path(__file__).parents[1] / "conf"
+CONFIG = str(_CHECKOUT if _CHECKOUT.is_dir() else Path(__file__).parent / "conf")  # a checkout's, or the wheel's
 LIBRARIES = ("pytorch_lightning", "lightning", "lightning.pytorch", "faiss", "timm", "filelock")
 
 
@@ -43,6 +45,8 @@ def script(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     def wrapped(cfg: DictConfig) -> Any:
         try:
             quiet_libraries()
+            if os.getcwd() not in sys.path:
+                sys.path.insert(0, os.getcwd())  # your own network lies where you are, also for console commands
             return main(cfg)
         except VRXError as error:
             _end(f"error: {' '.join(str(error).split())}", 1)
@@ -54,11 +58,6 @@ def script(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             _end("interrupted: what was finished is kept; the same command goes on from there.", 130)
 
     return wrapped
-
-
-def first_process() -> bool:
-    """Whether this is the only process, or rank 0 of several."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def _end(line: str, code: int) -> NoReturn:
@@ -89,11 +88,48 @@ def build(cfg: Any, **kwargs: Any) -> Any:
         VRXError: what the class itself said.
     """
     try:
-        return instantiate(cfg, **kwargs)
+        return instantiate(cfg, _convert_="all", **kwargs)
     except InstantiationException as error:
         if isinstance(error.__cause__, VRXError):
             raise error.__cause__ from None
         raise
+
+
+def build_pipeline(cfg: DictConfig, logger: Logger | bool = False) -> Pipeline:
+    """The pipeline of a composed config."""
+    graph = plain(cfg.graph)
+    builder = graph.pop("builder")
+    return Pipeline(
+        discovery=build(cfg.concepts),
+        builder=build(builder),
+        data=build(graph),
+        grn=build(cfg.model.grn),
+        optimizer=build(cfg.model.optimizer),
+        scheduler=build(cfg.model.scheduler) if cfg.model.get("scheduler") else None,
+        distillation=build(cfg.model.distillation),
+        trainer=build(cfg.trainer),
+        callbacks=[build(callback) for callback in cfg.callbacks.values()],
+        cache=Path(cfg.paths.cache_dir),
+        methods=build(cfg.contributions),
+        seed=cfg.seed,
+        workers=cfg.graph.workers,
+        logger=logger,
+    )
+
+
+def plain(cfg: Any) -> dict[str, Any]:
+    """A config as plain dictionaries and lists."""
+    return {str(k): v for k, v in OmegaConf.to_container(cfg, resolve=True).items()}  # type: ignore[union-attr]
+
+
+def require(cfg: DictConfig, key: str, remedy: str) -> None:
+    """Refuse a command without one of its settings.
+
+    Raises:
+        VRXError: the setting is not given.
+    """
+    if OmegaConf.is_missing(cfg, key) or cfg.get(key) is None:
+        raise VRXError(f"{key} is not given: {remedy}.")
 
 
 def in_sweep() -> bool:
@@ -101,31 +137,16 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def device_of(accelerator: str) -> torch.device:
-    """Where F computes: where the trainer does.
-
-    Raises:
-        VRXError: a GPU is asked for and there is none.
-    """
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise VRXError(f"trainer.accelerator={accelerator}: no GPU was found here. Use trainer=cpu.")
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cpu")
-
-
 def check_config(cfg: DictConfig) -> None:
     """Refuse what would only fail after a long time.
 
     Raises:
-        VRXError: a value that has no default is not given, or a GPU, a method or a launcher that there is not.
+        VRXError: a value that has no default is not given, or there is no such GPU or launcher.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         wanted = " ".join(f"{name}=..." for name in missing)
         raise VRXError(f"{', '.join(missing)} must be given: add {wanted} to the command.")
-    if cfg.contributions not in ("auto", "gradient", "knockout"):
-        raise VRXError(f"contributions={cfg.contributions!r}: use auto, gradient or knockout.")
     device_of(cfg.trainer.get("accelerator", "auto"))
     if in_sweep() and cfg.trainer.get("strategy") is not None:
         raise VRXError(
@@ -178,6 +199,17 @@ def no_logger(**_: Any) -> bool:
     return False
 
 
+class Collector(logging.Handler):
+    """Keeps the text of every warning."""
+
+    def __init__(self, into: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.into = into
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.into.append(record.getMessage())
+
+
 class Run:
     """One run of ``train.py``: its folder, clock, metrics and logger. Only the first process writes.
 
@@ -189,8 +221,10 @@ class Run:
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self.cfg, self.folder = cfg, folder
         self.metrics: dict[str, float] = {}
-        self.notes: list[str] = []
-        self.settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        self.notes: list[str] = []  # every warning, for the report
+        self._collector = Collector(self.notes)
+        log.addHandler(self._collector)
+        self.settings = plain(cfg)
         self._write("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         self.logger: Logger | None = build(cfg.logger, save_dir=str(folder / "logs")) or None
         if self.logger is not None:
@@ -198,7 +232,7 @@ class Run:
 
     @rank_zero_only
     def _write(self, name: str, text: str) -> None:
-        write_atomically(self.folder / name, lambda path: path.write_text(text))
+        write_text(self.folder / name, text)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -219,11 +253,6 @@ class Run:
         if isinstance(self.logger, WandbLogger) and first_process():
             self.logger.log_image(name, [str(path)], caption=[caption])
 
-    def note(self, text: str) -> None:
-        """A remark for the console and the report."""
-        log.warning(text)
-        self.notes.append(text)
-
     @property
     def objective(self) -> float:
         """What a sweep maximises."""
@@ -240,6 +269,7 @@ class Run:
 
     def close(self, succeeded: bool) -> None:
         """End the logs; the next job of a sweep starts its own."""
+        log.removeHandler(self._collector)
         if self.logger is not None:
             self.logger.finalize("success" if succeeded else "failed")
         if isinstance(self.logger, WandbLogger) and first_process():

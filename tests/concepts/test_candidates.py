@@ -8,8 +8,7 @@ import torch
 
 from tests import planted
 from vrx.classifier.classifier import Classifier
-from vrx.concepts.candidates import CandidateExtractor
-from vrx.concepts.patches import PatchEncoder, Segmenter, attended
+from vrx.concepts.attention import GradCAMAttention, attended
 from vrx.data.images import PhotoFolder
 from vrx.errors import VRXError
 
@@ -39,5 +38,5 @@ def test_features_are_split_photo_by_photo(colour_f: Classifier, source: PhotoFo
 
 
 def test_tau_out_of_range() -> None:
-    with pytest.raises(VRXError, match=r"concepts\.tau=1\.5"):
-        CandidateExtractor(Segmenter(), PatchEncoder(), 1.5)
+    with pytest.raises(VRXError, match=r"concepts\.attention\.tau=1\.5"):
+        GradCAMAttention(1.5)

@@ -11,6 +11,7 @@ import torch
 from tests import planted
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.discovery import is_popular
+from vrx.concepts.encoders import CropEncoder
 from vrx.data.images import PhotoFolder, read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError
@@ -173,7 +174,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 def test_tcav_refuses_features_of_another_layer() -> None:
     with pytest.raises(VRXError, match="encoder=pooled"):
-        planted.make_discovery(planted.make_extractor(encoder="crop"), importance="tcav")
+        planted.make_discovery(planted.make_extractor(encoder=CropEncoder()), importance="tcav")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from PIL import Image
 
 from tests import planted
 from vrx.classifier.classifier import Classifier
-from vrx.concepts.patches import PatchEncoder, Segmenter, attended, pool
+from vrx.concepts.attention import attended
+from vrx.concepts.encoders import CropEncoder, PatchEncoder, PooledEncoder
+from vrx.concepts.patches import Segmenter, pool
 from vrx.errors import VRXError
 from vrx.structures import Patches
 
@@ -71,7 +73,7 @@ def test_a_photo_of_one_colour_is_no_error() -> None:
 
 def test_bad_numbers_of_segments() -> None:
     for segments in ((), (15, 0)):
-        with pytest.raises(VRXError, match=r"concepts\.segments"):
+        with pytest.raises(VRXError, match=r"concepts\.segmenter\.segments"):
             Segmenter(segments)
 
 
@@ -106,7 +108,7 @@ def test_pooled_encoder_against_a_loop(colour_f: Classifier) -> None:
     x = colour_f.normalize(np.stack([pixels(), pixels()[::-1]]))
     patches = [Segmenter((8,))(p) for p in colour_f.pixels(x)]
     activations = colour_f.inspect(x)
-    features = PatchEncoder("pooled")(colour_f, x, activations, patches)
+    features = PooledEncoder()(colour_f, x, activations, patches)
     expected = []
     for photo, found in enumerate(patches):
         full = F.interpolate(activations.maps[colour_f.match_layer][photo][None], size=64, mode="nearest")[0].numpy()
@@ -123,7 +125,7 @@ def test_crop_encoder_against_a_hand_made_crop(colour_f: Classifier) -> None:
     labels[0, 16:20, 8:12] = 0  # a corner is missing: it is filled with the photo's mean colour
     patches = Patches(labels, np.array([1, 0]))
     x = colour_f.normalize(image[None])
-    features = PatchEncoder("crop", crop_batch=1)(colour_f, x, colour_f.inspect(x), [patches])
+    features = CropEncoder(batch_size=1)(colour_f, x, colour_f.inspect(x), [patches])
     crop = x[0, :, 16:48, 8:40].clone()
     crop[:, :4, :4] = x[0].mean((1, 2))[:, None, None]
     enlarged = F.interpolate(crop[None], size=(64, 64), mode="bilinear", align_corners=False, antialias=True)
@@ -133,14 +135,9 @@ def test_crop_encoder_against_a_hand_made_crop(colour_f: Classifier) -> None:
     torch.testing.assert_close(features[0], expected)
 
 
-@pytest.mark.parametrize("kind", ["pooled", "crop"])
-def test_photos_without_patches_have_no_features(colour_f: Classifier, kind: str) -> None:
+@pytest.mark.parametrize("encoder", [PooledEncoder(), CropEncoder()])
+def test_photos_without_patches_have_no_features(colour_f: Classifier, encoder: PatchEncoder) -> None:
     x = colour_f.normalize(pixels()[None])
     none = quarters().select(np.zeros(4, bool))
-    features = PatchEncoder(kind)(colour_f, x, colour_f.inspect(x), [none])  # type: ignore[arg-type]
+    features = encoder(colour_f, x, colour_f.inspect(x), [none])
     assert features.shape == (0, 5)
-
-
-def test_unknown_encoder() -> None:
-    with pytest.raises(VRXError, match="Unknown patch encoder 'magic'"):
-        PatchEncoder("magic")  # type: ignore[arg-type]

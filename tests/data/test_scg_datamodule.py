@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tests import planted
 from vrx.classifier.classifier import Classifier
+from vrx.concepts.attention import GradCAMAttention
 from vrx.data.images import Photo, PhotoFolder
 from vrx.edits import Editor
 from vrx.errors import VRXError
@@ -148,7 +149,7 @@ def test_any_change_misses(finished: Any, source: PhotoFolder, bank: ConceptBank
     with torch.no_grad():
         weight.builder.classifier.network.head.bias[0] += 1e-3
     tau = changed()
-    tau.builder.extractor.tau = 0.1
+    tau.builder.extractor.attention = GradCAMAttention(0.1)
     editor = changed()
     editor.editor = Editor("grey", 0.03)
     margin = changed()

@@ -6,11 +6,14 @@ from torch import Tensor
 
 from vrx.errors import VRXError
 from vrx.explain import contributions as module
-from vrx.explain.contributions import block_scores, contributions
+from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout, block_scores
 from vrx.models.grn import GRN
 from vrx.structures import SCG, edges
 
 N_CLASSES, NUM, WIDTH = 3, 3, 5
+
+
+METHODS: list[ContributionMethod] = [GradientTimesEmbedding(), Knockout()]
 
 
 def graphs(size: int = 4, seed: int = 0) -> SCG:
@@ -54,7 +57,7 @@ def test_gradient_blocks_and_bias_add_up_to_the_logits(skip: bool) -> None:
 def test_gradient_blocks_are_those_of_the_linear_read_out() -> None:
     """With E linear, dy_c / dblock is a piece of row c of E's matrix: each score by hand."""
     grn, scg = trained(), graphs()
-    nodes, links = contributions(grn, scg, "gradient")
+    nodes, links = GradientTimesEmbedding()(grn, scg)
     blocks, edge_blocks = grn.embed(scg)
     size, per_class = 6, NUM * 6 + NUM * (NUM - 1) * 4
     j, i = edges(NUM)
@@ -71,16 +74,12 @@ def test_gradient_blocks_are_those_of_the_linear_read_out() -> None:
                 torch.testing.assert_close(links[:, c, g, e], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("of", ["margin", "logit"])
 @pytest.mark.parametrize("together", [False, True])
-def test_node_knockout_is_one_loop_a_node(of: str, together: bool) -> None:
+def test_node_knockout_is_one_loop_a_node(together: bool) -> None:
     grn, scg = trained(), graphs()
     g = torch.Generator().manual_seed(5)
     shared = torch.rand(4, N_CLASSES, NUM, N_CLASSES, NUM, generator=g) < 0.25 if together else None
-    nodes, _ = contributions(grn, scg, "knockout", shared=shared, edges=False, of=of)
-
-    def score(logits: Tensor, c: int) -> float:
-        return margin(logits, c) if of == "margin" else float(logits[c] - logits.mean())
+    nodes, _ = Knockout()(grn, scg, shared=shared, edges=False)
 
     with torch.no_grad():
         for b in range(4):
@@ -97,7 +96,7 @@ def test_node_knockout_is_one_loop_a_node(of: str, together: bool) -> None:
                         photo.detected[0, graph, node] = False
                     changed = grn(photo)[0]
                     for c in range(N_CLASSES):
-                        fall = score(clean, c) - score(changed, c) if scg.detected[b, h, k] else 0.0
+                        fall = margin(clean, c) - margin(changed, c) if scg.detected[b, h, k] else 0.0
                         assert nodes[b, c, h, k].item() == pytest.approx(fall, abs=1e-4)
     assert nodes.abs().max() > 0.05
 
@@ -105,7 +104,7 @@ def test_node_knockout_is_one_loop_a_node(of: str, together: bool) -> None:
 def test_edge_knockout_is_the_graph_without_that_relation() -> None:
     """Eq. 3 written out densely for one photo, the message and the edge block left out."""
     grn, scg = trained(), graphs(2)
-    _, links = contributions(grn, scg, "knockout")
+    _, links = Knockout()(grn, scg)
     pairs = [tuple(p) for p in edges(NUM).T.tolist()]
     with torch.no_grad():
         for b in range(2):
@@ -147,38 +146,38 @@ def dense(grn: GRN, scg: SCG, without: tuple[int, int, int] | None, pairs: list[
     return grn.embedding(torch.cat(parts))
 
 
-@pytest.mark.parametrize("method", ["gradient", "knockout"])
-def test_dummies_score_nothing_and_shapes_hold(method: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_dummies_score_nothing_and_shapes_hold(method: ContributionMethod) -> None:
     grn, scg = trained(), graphs()
-    nodes, links = contributions(grn, scg, method)
+    nodes, links = method(grn, scg)
     assert nodes.shape == (4, N_CLASSES, N_CLASSES, NUM)
     assert links.shape == (4, N_CLASSES, N_CLASSES, NUM * (NUM - 1))
     missing = ~scg.detected[:, None].expand_as(nodes)
     assert (nodes[missing] == 0).all()
     assert (nodes[~missing] != 0).any()
     nothing = scg.drop(torch.ones_like(scg.detected))
-    assert all((value == 0).all() for value in contributions(grn, nothing, method))
-    without = contributions(grn, scg, method, edges=False)
+    assert all((value == 0).all() for value in method(grn, nothing))
+    without = method(grn, scg, edges=False)
     assert torch.equal(without[0], nodes)
     assert (without[1] == 0).all()
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     grn, scg = trained(), graphs()
-    whole = contributions(grn, scg, "knockout")
+    whole = Knockout()(grn, scg)
     monkeypatch.setattr(module, "BUDGET", 2 * scg.nodes[0].numel())
-    for a, b in zip(whole, contributions(grn, scg, "knockout"), strict=True):
+    for a, b in zip(whole, Knockout()(grn, scg), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["gradient", "knockout"])
-def test_explains_in_eval_mode_and_restores_each_mode(method: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_explains_in_eval_mode_and_restores_each_mode(method: ContributionMethod) -> None:
     grn, scg = trained(dropout=0.5), graphs()
-    expected = contributions(grn, scg, method)
+    expected = method(grn, scg)
     before = {k: v.clone() for k, v in grn.state_dict().items()}
     grn.train()
     grn.node_norms[0].eval()
-    for a, b in zip(expected, contributions(grn, scg, method), strict=True):
+    for a, b in zip(expected, method(grn, scg), strict=True):
         assert torch.equal(a, b)
     assert grn.training
     assert grn.dropout.training
@@ -187,13 +186,5 @@ def test_explains_in_eval_mode_and_restores_each_mode(method: str) -> None:
     assert all(p.grad is None for p in grn.parameters())
     wrong = SCG(scg.nodes[..., :2], scg.centroids, scg.detected)
     with pytest.raises(VRXError):
-        contributions(grn, wrong, method)
+        method(grn, wrong)
     assert grn.dropout.training
-
-
-def test_unknown_method_and_score_are_named() -> None:
-    grn, scg = trained(), graphs()
-    with pytest.raises(VRXError, match=r"'shap'.*gradient, knockout"):
-        contributions(grn, scg, "shap")
-    with pytest.raises(VRXError, match=r"'odds'.*margin, logit"):
-        contributions(grn, scg, "knockout", of="odds")

@@ -129,7 +129,8 @@ def run(source: PhotoFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     bank = planted.make_discovery(extractor, min_patches=2, clusters=8, num_concepts=2)(f, photos)
     explainer = make_explainer(SCGBuilder(f, bank, extractor, Editor("grey", 0.05), ["head", "shape"], rest=True))
     folder = tmp_path_factory.mktemp("run")
-    explainer.save(folder, SPEC)
+    explainer.classifier.spec = SPEC
+    explainer.save(folder)
     return folder, explainer
 
 
@@ -178,7 +179,7 @@ def test_concepts_of_another_f(copied: Path) -> None:
     ("name", "message"),
     [
         ("explainer.json", "cannot be read"),
-        ("checkpoints/grn.pt", "holds no graph network"),
+        ("checkpoints/grn.safetensors", "holds no graph network"),
         ("checkpoints/classifier.safetensors", "classifier.safetensors"),
         ("concepts/bank.safetensors", "damaged"),
         ("concepts/bank.json", "damaged"),

@@ -14,8 +14,7 @@ from scipy import stats
 from tests import planted
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
-from vrx.explain.contributions import contributions
-from vrx.explain.explainer import shared_nodes
+from vrx.explain.explainer import METHODS, shared_nodes
 from vrx.explain.faithfulness import faithfulness, fidelity, measured_falls, own_scores, per_photo
 from vrx.graphs.scg import BASELINES
 from vrx.models.grn import GRN
@@ -68,11 +67,11 @@ def test_shared_nodes_against_a_loop(data: Any) -> None:
 @pytest.mark.parametrize("method", ["knockout", "gradient"])
 def test_own_scores_are_the_diagonal_of_the_contributions(data: Any, grn: GRN, method: str) -> None:
     table = data.tables["test"]
-    scores = own_scores(grn, table, method, batch_size=3)
+    scores = own_scores(grn, table, METHODS[method], batch_size=3)
     for b in range(len(table["label"])):
         scg = SCG(table["nodes"][b : b + 1], table["centroids"][b : b + 1], table["detected"][b : b + 1])
         shared = shared_nodes(table["drop"][b : b + 1], table["of_node"][b : b + 1])
-        nodes, _ = contributions(grn, scg, method, shared=shared)
+        nodes, _ = METHODS[method](grn, scg, shared=shared)
         for c in range(3):
             torch.testing.assert_close(scores[b, c], nodes[0, c, c], atol=1e-5, rtol=1e-4)
 
@@ -95,8 +94,8 @@ def spearmans_slowly(scores: torch.Tensor, table: Any, falls: torch.Tensor) -> l
 def test_faithfulness_against_loops(data: Any, grn: GRN) -> None:
     table = data.tables["test"]
     falls = measured_falls(table)
-    result = faithfulness(grn, table, "knockout", seed=3)
-    ours = np.array(spearmans_slowly(own_scores(grn, table, "knockout"), table, falls))
+    result = faithfulness(grn, table, METHODS, "knockout", seed=3)
+    ours = np.array(spearmans_slowly(own_scores(grn, table, METHODS["knockout"]), table, falls))
     counted = ~np.isnan(ours)
     assert result["faithfulness/photos"] == counted.sum() >= 3
     assert result["faithfulness/spearman"] == pytest.approx(ours[counted].mean())
@@ -109,7 +108,7 @@ def test_faithfulness_against_loops(data: Any, grn: GRN) -> None:
         assert result[f"faithfulness/p_above_{name}"] == pytest.approx(expected)
     ceiling = np.array(spearmans_slowly(measured_falls(table, "second_logits"), table, falls))
     assert result["faithfulness/ceiling"] == pytest.approx(ceiling[counted].mean())
-    assert "faithfulness/ceiling" not in faithfulness(grn, data.tables["val"], "knockout")
+    assert "faithfulness/ceiling" not in faithfulness(grn, data.tables["val"], METHODS, "knockout")
 
 
 def test_perfect_and_reversed_scores(data: Any) -> None:

@@ -168,5 +168,5 @@ def test_a_photo_without_patches_has_dummies_only(
 
 def test_unknown_sources(colour_f: Classifier, bank: ConceptBank) -> None:
     for sources in ([], ["pooled", "magic"]):
-        with pytest.raises(VRXError, match=r"graph\.sources"):
+        with pytest.raises(VRXError, match=r"graph\.builder\.sources"):
             make_builder(colour_f, bank, sources=sources)

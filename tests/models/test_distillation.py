@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vrx.errors import VRXError
-from vrx.explain.contributions import contributions
-from vrx.models.distillation import TERMS, Distillation, distillation_terms, falls, load_grn
+from vrx.explain.contributions import Knockout
+from vrx.models.distillation import TERMS, Distillation, distillation_terms, falls, grn_of_checkpoint
 from vrx.models.grn import GRN
 from vrx.scores import pearson, spearman
 from vrx.structures import SCG
@@ -215,7 +215,7 @@ def test_recovers_planted_importance(tmp_path: Path) -> None:
     logged = {k: float(v) for k, v in fit.callback_metrics.items()}
     assert logged["val/agreement"] > 0.85
     assert logged["val/spearman"] > 0.9
-    scores, _ = contributions(module.grn, val["scg"], "knockout", edges=False)
+    scores, _ = Knockout()(module.grn, val["scg"], edges=False)
     predicted = val["logits"].argmax(1)
     truth = falls(val["logits"], val["masked_logits"], val["logits"])
     ours = scores[torch.arange(100), predicted].flatten(1)
@@ -392,12 +392,12 @@ def test_checkpoint_rebuilds_the_grn_from_plain_numbers(tmp_path: Path) -> None:
     module = student()
     last = ModelCheckpoint(tmp_path, save_last=True)
     trainer(tmp_path, 1, last).fit(module, loader(problem(8, 0), 4), loader(problem(4, 1), 4))
-    grn = load_grn(tmp_path / "last.ckpt")
+    grn = grn_of_checkpoint(tmp_path / "last.ckpt")
     scg = problem(3, 5)["scg"]
     assert torch.equal(grn(scg), module.grn.eval()(scg))
     (tmp_path / "broken.ckpt").write_bytes(b"nothing")
     with pytest.raises(VRXError, match=r"broken\.ckpt is not a checkpoint"):
-        load_grn(tmp_path / "broken.ckpt")
+        grn_of_checkpoint(tmp_path / "broken.ckpt")
 
 
 class Tables:

@@ -43,7 +43,7 @@ def slow(grn: GRN, scg: SCG, without: tuple[int, int] | None = None, class_of: i
         without: (graph, edge) that does not exist.
         class_of: use this class' weights in every graph.
     """
-    pairs = [(j, i) for j in range(grn.num_concepts) for i in range(grn.num_concepts) if i != j]
+    pairs = [(j, i) for j in range(grn.num_nodes) for i in range(grn.num_nodes) if i != j]
     rows = []
     given = grn._standard(scg)  # what enters the first layer: tested on its own
     for b in range(len(scg.nodes)):
@@ -61,7 +61,7 @@ def slow(grn: GRN, scg: SCG, without: tuple[int, int] | None = None, class_of: i
                 w1, w2, w3, w4 = (m.weight for m in (conv.centre, conv.neighbour, conv.message_map, conv.edge_map))
                 e = conv.dependency[c if class_of is None else class_of]
                 new = []
-                for i in range(grn.num_concepts):
+                for i in range(grn.num_nodes):
                     value = w1 @ f[i] + conv.centre.bias
                     for k, (j, to) in enumerate(pairs):
                         if to == i and (j, to) != gone and (seen[i] or not grn.isolate_dummies):
@@ -100,7 +100,7 @@ def test_a_missing_relation_sends_nothing_in_any_layer_and_has_no_block() -> Non
 
 
 def test_defaults_have_the_shapes_of_table_3() -> None:
-    grn = GRN(num_classes=6, num_concepts=4, node_features=2048)
+    grn = GRN(num_classes=6, num_nodes=4, node_features=2048)
     shapes = [
         (c.centre.weight.shape, c.neighbour.weight.shape, c.message_map.weight.shape, c.edge_map.weight.shape)
         for c in grn.convs

@@ -445,3 +445,8 @@ def load_classifier(
         layers=layers,
         precision=precision,
     )
+
+
+def reopen_classifier(spec: Mapping[str, Any], weights: Path, network: nn.Module | None = None) -> Classifier:
+    """PROVISIONAL."""
+    return load_classifier(**spec, checkpoint=str(weights), pretrained=False)

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from vrx.classifier.classifier import Activations, Classifier
-from vrx.concepts.patches import PatchEncoder, Segmenter, attended
-from vrx.errors import VRXError
+from vrx.concepts.attention import Attention
+from vrx.concepts.encoders import PatchEncoder
+from vrx.concepts.patches import Segmenter
 from vrx.structures import Patches
 
 
@@ -36,25 +37,17 @@ class Candidates:
 class CandidateExtractor:
     """Turns photos into concept candidates, the same way for every class and whatever the label.
 
-    The attention of a photo is the maximum, over the classes of interest, of F's Grad-CAM: one map and one set of
-    patches for all hypotheses, so nothing about the true (or predicted) class leaks into the choice of patches.
-
     Args:
         segmenter: photo -> superpixels.
+        attention: which of them may be concepts.
         encoder: patches -> matching features.
-        tau: Grad-CAM threshold, share of the photo's maximum, in [0, 1]; 0 keeps every patch.
     """
 
-    def __init__(self, segmenter: Segmenter, encoder: PatchEncoder, tau: float = 0.3) -> None:
-        if not 0 <= tau <= 1:
-            raise VRXError(f"concepts.tau={tau} is out of range: use a share of Grad-CAM's maximum in [0, 1].")
-        self.segmenter = segmenter
-        self.encoder = encoder
-        self.tau = tau
+    def __init__(self, segmenter: Segmenter, attention: Attention, encoder: PatchEncoder) -> None:
+        self.segmenter, self.attention, self.encoder = segmenter, attention, encoder
 
     def settings(self) -> dict[str, object]:
-        """What determines the candidates, for cache keys."""
-        return {"segmenter": self.segmenter.settings(), "encoder": self.encoder.settings(), "tau": self.tau}
+        return {"segmenter": self.segmenter, "attention": self.attention, "encoder": self.encoder}
 
     def __call__(
         self,
@@ -74,6 +67,5 @@ class CandidateExtractor:
             reference: maps of a reference photo, for gradients times the difference to it.
         """
         activations = classifier.inspect(x, gradients=gradients, target="margin", reference=reference)
-        attention = activations.gradcam.amax(1)
-        patches = [attended(p, a, self.tau) for p, a in zip(superpixels, attention, strict=True)]
+        patches = self.attention(activations, superpixels)
         return Candidates(activations, patches, self.encoder(classifier, x, activations, patches))

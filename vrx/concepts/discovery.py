@@ -12,11 +12,15 @@ from tqdm import tqdm
 
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, make_bank
+from vrx.concepts.attention import Attention
 from vrx.concepts.candidates import CandidateExtractor
+from vrx.concepts.encoders import PatchEncoder, PooledEncoder
 from vrx.concepts.importance import Method, area_matched, tcav
+from vrx.concepts.patches import Segmenter
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.scores import above_p_value, holm, margins
+from vrx.specs import describe
 from vrx.structures import ConceptBank
 
 
@@ -41,29 +45,36 @@ class ConceptDiscovery:
     """Finds the top-N concepts of every class of interest.
 
     Args:
-        extractor: photos -> attended patches with features.
-        editor: how a concept is edited away.
-        num_concepts: N, concepts a class.
-        clusters: k of k-means, a class.
+        segmenter: photo -> superpixels.
+        attention: which superpixels may be concepts.
+        encoder: patches -> matching features.
+        editor: how a concept is deleted.
+        num_concepts: N, concepts per class.
+        clusters: k of k-means, per class.
         min_patches: smallest cluster that can be a concept (ACE: 20).
-        max_exemplars: most typical patches, at most one a photo, on which importance is measured.
+        max_exemplars: most typical patches, at most one per photo, on which importance is measured.
         shown_exemplars: of these, how many the bank keeps for galleries and reports.
         radius_quantile: a patch is a detection when it is nearer than this quantile of the cluster's members.
-        importance: ``effect`` (finite effects on F) or ``tcav`` (on the matching layer).
-        batch_size: photos a pass.
+        importance: ``effect`` (finite effects on F) or ``tcav`` (on the encoder's layer).
+        batch_size: photos per pass.
         seed: of k-means and of the random patches.
+
+    Raises:
+        VRXError: a setting out of range.
     """
 
     def __init__(
         self,
-        extractor: CandidateExtractor,
+        segmenter: Segmenter,
+        attention: Attention,
+        encoder: PatchEncoder,
         editor: Editor,
-        num_concepts: int = 4,
+        num_concepts: int = 8,
         clusters: int = 25,
         min_patches: int = 20,
         max_exemplars: int = 15,
         shown_exemplars: int = 6,
-        radius_quantile: float = 0.75,
+        radius_quantile: float = 0.85,
         importance: Method = "effect",
         batch_size: int = 16,
         seed: int = 0,
@@ -74,21 +85,20 @@ class ConceptDiscovery:
             raise VRXError(f"concepts.radius_quantile={radius_quantile} is out of range: use (0, 1].")
         if clusters < num_concepts:
             raise VRXError(f"concepts.clusters={clusters} cannot give {num_concepts} concepts: raise it.")
-        if importance == "tcav" and (extractor.encoder.kind != "pooled" or clusters < 2):
+        if importance == "tcav" and (not isinstance(encoder, PooledEncoder) or clusters < 2):
             raise VRXError(
                 "concepts.importance=tcav compares features of one layer of F with those of other clusters: it needs "
-                f"concepts.encoder=pooled (now {extractor.encoder.kind}) and two clusters or more (now {clusters})."
+                f"concepts/encoder=pooled (now {type(encoder).__name__}) and two clusters or more (now {clusters})."
             )
-        self.extractor, self.editor = extractor, editor
+        self.extractor, self.editor = CandidateExtractor(segmenter, attention, encoder), editor
         self.num_concepts, self.clusters, self.min_patches = num_concepts, clusters, min_patches
         self.max_exemplars, self.shown_exemplars = max_exemplars, shown_exemplars
         self.radius_quantile, self.importance = radius_quantile, importance
         self.batch_size, self.seed = batch_size, seed
 
     def settings(self) -> dict[str, object]:
-        """What determines the concepts, for cache keys."""
-        plain = {k: v for k, v in vars(self).items() if isinstance(v, (int, float, str))}
-        return {**plain, "extractor": self.extractor.settings(), "editor": self.editor.settings()}
+        plain = {k: v for k, v in vars(self).items() if k != "extractor"}
+        return {**self.extractor.settings(), **plain}
 
     def __call__(self, classifier: Classifier, photos: Mapping[str, Sequence[DiscoveryPhoto]]) -> ConceptBank:
         """Discover the concepts of every class.
@@ -107,7 +117,7 @@ class ConceptDiscovery:
             patches = self._collect(classifier, photos[name], index)
             concepts.append(self._discover(classifier, patches, name, index))
             sources.append(patches)
-        settings = {"classifier": classifier.fingerprint, "discovery": self.settings()}
+        settings = {"classifier": classifier.fingerprint, "discovery": describe(self)}
         return make_bank(classifier, concepts, sources, self.num_concepts, self.shown_exemplars, settings)
 
     def _collect(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], index: int) -> ClassPatches:
@@ -138,7 +148,7 @@ class ConceptDiscovery:
         if len(pool.features) < self.clusters:
             raise VRXError(
                 f"Class {name!r} has {len(pool.features)} patches for {self.clusters} clusters: lower "
-                f"concepts.clusters or concepts.tau, or give more discovery photos (now {len(pool.photos)})."
+                f"concepts.clusters or concepts.attention.tau, or give more discovery photos (now {len(pool.photos)})."
             )
         centroids, member_of, distance = self._cluster(pool.features)
         popular = [
@@ -150,7 +160,7 @@ class ConceptDiscovery:
             raise VRXError(
                 f"No concept of class {name!r} survives: none of its {self.clusters} clusters has more than "
                 f"{self.min_patches} patches from enough photos. Lower concepts.min_patches or concepts.clusters, "
-                f"use another concepts.encoder, or give more discovery photos (now {len(pool.photos)})."
+                f"use another concepts/encoder, or give more discovery photos (now {len(pool.photos)})."
             )
         exemplars = {k: self._exemplars(pool, np.flatnonzero(member_of == k), distance) for k in popular}
         measure = self._effects if self.importance == "effect" else self._tcav

@@ -1,22 +1,17 @@
-"""Multi-resolution superpixels of a photo, and the matching features of the patches they make (3.1, 3.2.1)."""
+"""Multi-resolution superpixels of a photo, and what lies inside them (3.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from skimage.segmentation import slic
 from torch import Tensor
 
-from vrx.classifier.classifier import Activations, Classifier
 from vrx.errors import VRXError
 from vrx.structures import Patches
-
-Encoder = Literal["pooled", "crop"]
 
 
 class Segmenter:
@@ -39,7 +34,7 @@ class Segmenter:
         side: int = 0,
     ) -> None:
         if not segments or min(segments) < 1:
-            raise VRXError(f"concepts.segments={list(segments)} must be positive numbers of superpixels.")
+            raise VRXError(f"concepts.segmenter.segments={list(segments)} must be positive numbers of superpixels.")
         self.segments = tuple(segments)
         self.max_jaccard = max_jaccard
         self.compactness = compactness
@@ -82,22 +77,6 @@ def _without_duplicates(labels: NDArray[np.int16], count: int, max_jaccard: floa
     return np.flatnonzero(keep)
 
 
-def attended(patches: Patches, attention: Tensor, threshold: float, share: float = 0.5) -> Patches:
-    """The Grad-CAM pre-filter of 3.1: keep the patches that lie on what F attends to.
-
-    Args:
-        attention: ``[h, w]``, values >= 0, e.g. the maximum of Grad-CAM over the classes of interest.
-        threshold: tau, share of the map's maximum above which a pixel is foreground, in [0, 1].
-        share: a patch is kept when at least this share of it is foreground.
-    """
-    full = F.interpolate(attention[None, None].float(), size=patches.shape, mode="bilinear", align_corners=False)[0, 0]
-    peak = float(full.max())
-    if peak <= 0:
-        return patches
-    foreground = (full >= threshold * peak).cpu().numpy()
-    return patches.select(patches.mean_of(foreground.astype(np.float32)) >= share)
-
-
 def pool(patches: Patches, maps: Tensor) -> Tensor:
     """Mean of a feature map inside each patch.
 
@@ -110,69 +89,3 @@ def pool(patches: Patches, maps: Tensor) -> Tensor:
     counts = torch.from_numpy(patches.cell_counts(*maps.shape[1:])).to(maps.device)
     weights = counts / counts.sum(1, keepdim=True).clamp(min=1)
     return weights @ maps.flatten(1).T
-
-
-class PatchEncoder:
-    """Matching features: like parts of different photos should lie close together.
-
-    ``pooled`` reads all patches of a photo off one pass of F (a middle layer, minus the photo's mean, L2
-    normalised). ``crop`` is ACE's and the paper's way: cut the patch out, fill with the mean colour, resize,
-    one pass of F a patch, pooled last layer.
-
-    Args:
-        kind: ``pooled`` or ``crop``.
-        crop_batch: crops a forward pass.
-    """
-
-    def __init__(self, kind: Encoder = "pooled", crop_batch: int = 64) -> None:
-        if kind not in get_args(Encoder):
-            raise VRXError(f"Unknown patch encoder {kind!r}: use one of {', '.join(get_args(Encoder))}.")
-        self.kind: Encoder = kind
-        self.crop_batch = crop_batch
-
-    def settings(self) -> dict[str, object]:
-        """What determines the features, for cache keys."""
-        return {"kind": self.kind}
-
-    def __call__(self, classifier: Classifier, x: Tensor, activations: Activations, patches: list[Patches]) -> Tensor:
-        """Features of all patches of a batch, photo after photo.
-
-        Args:
-            x: normalised photos ``[B, 3, H, W]``.
-            activations: of F on ``x``; must hold ``classifier.match_layer``.
-            patches: the patches of each photo.
-
-        Returns:
-            ``[sum K, Dm]``, float32.
-        """
-        if self.kind == "crop":
-            crops = [crop for image, p in zip(x, patches, strict=True) for crop in _crops(image, p)]
-            return self._encode_crops(classifier, crops)
-        maps = activations.maps[classifier.match_layer]
-        photos = [pool(p, m) - m.mean((1, 2)) for p, m in zip(patches, maps, strict=True)]
-        return F.normalize(torch.cat(photos).float(), dim=1)
-
-    def _encode_crops(self, classifier: Classifier, crops: list[Tensor]) -> Tensor:
-        last = classifier.layers[-1].name
-        features = [
-            classifier.inspect(torch.stack(crops[i : i + self.crop_batch]), layers=[last], gradcam=False)
-            .maps[last]
-            .mean((2, 3))
-            for i in range(0, len(crops), self.crop_batch)
-        ]
-        return torch.cat(features).float() if features else torch.zeros(0, classifier.layers[-1].channels)
-
-
-def _crops(image: Tensor, patches: Patches) -> list[Tensor]:
-    """Each patch cut out, its surroundings the photo's mean colour, resized to the photo's size."""
-    mean = image.mean((1, 2), keepdim=True)
-    crops = []
-    for mask in patches.masks:
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        inside = torch.from_numpy(mask[box]).to(image.device)
-        cut = torch.where(inside, image[:, box[0], box[1]], mean)
-        crops.append(
-            F.interpolate(cut[None], size=image.shape[1:], mode="bilinear", align_corners=False, antialias=True)[0]
-        )
-    return crops

@@ -24,12 +24,14 @@ from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.graphs.variants import Moves, Variants, ask_edited, concept_moves, concept_variants
+from vrx.storage import code_version
 from vrx.structures import EPSILON, NEUTRAL, SCG, Patches
 
 log = logging.getLogger(__name__)
 
 Masking = Literal["graph", "photo"]
 SPLITS = ("train", "val", "test")
+MADE_BY = ("vrx.classifier", "vrx.edits", "vrx.concepts", "vrx.graphs", "vrx.structures", "vrx.data.scg_datamodule")
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class SCGDataModule(LightningDataModule):
     def cache(self, split: str) -> SCGCache:
         """The cache of one split."""
         settings = {
-            "version": 2,
+            "code": [code_version(name) for name in MADE_BY],
             "split": split,
             "data": self.source.settings(),
             "photos": stamps(self.source.photos(split)),

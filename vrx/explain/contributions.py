@@ -4,59 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from vrx.errors import VRXError
 from vrx.models.grn import GRN
-from vrx.scores import centred, margins
+from vrx.scores import margins
 from vrx.structures import SCG
 
-Method = Literal["gradient", "knockout"]
-Score = Literal["margin", "logit"]
-SCORES: dict[str, Callable[[Tensor], Tensor]] = {"margin": margins, "logit": centred}
 BUDGET = 2**24  # values of node features in one pass of the knockouts
 
 
-def contributions(
-    grn: GRN, scg: SCG, method: str, shared: Tensor | None = None, edges: bool = True, of: str = "margin"
-) -> tuple[Tensor, Tensor]:
-    """Contribution of every node and edge to the score of every class.
+class ContributionMethod(Protocol):
+    """What every node and edge contributes to the score of every class."""
 
-    ``gradient`` is Eq. 5-6 a block: the gradient of y_c with respect to the graph embedding times the embedding. With
-    the linear E the scores of all blocks (:func:`block_scores`) and E's bias add up to y_c. ``knockout`` is the fall of
-    the class' score when the node becomes a dummy, or the relation does not exist.
+    def settings(self) -> dict[str, object]: ...
 
-    Args:
-        grn: in whatever mode; it explains in eval mode.
-        scg: ``[B, n, N, ...]``.
-        method: ``gradient`` or ``knockout``.
-        shared: which nodes go together when one is knocked out, bool ``[B, n, N, n, N]``; None: each alone. A node
-            always goes itself.
-        edges: False leaves the edge scores at 0 (knocking out every relation takes most of the time).
-        of: what falls in a knockout: ``margin``, the logit minus the log-sum-exp of the others, which is what the
-            measured effect is taken of, or ``logit``, the centred one.
+    def __call__(self, grn: GRN, scg: SCG, shared: Tensor | None = None, edges: bool = True) -> tuple[Tensor, Tensor]:
+        """Contributions on the graphs of B photos.
 
-    Returns:
-        Node scores ``[B, n (class), n (graph), N]``, 0 for dummies, and edge scores
-        ``[B, n (class), n (graph), N(N-1)]``, 0 where an end is a dummy.
+        Args:
+            grn: in whatever mode; it explains in eval mode.
+            scg: ``[B, n, N, ...]``.
+            shared: which nodes go together when one is knocked out, bool ``[B, n, N, n, N]``; None: each alone. A node
+                always goes itself.
+            edges: False leaves the edge scores at 0 (knocking out every relation takes most of the time).
 
-    Raises:
-        VRXError: an unknown method or score.
+        Returns:
+            Node scores ``[B, n (class), n (graph), N]``, 0 for dummies, and edge scores
+            ``[B, n (class), n (graph), N(N-1)]``, 0 where an end is a dummy.
+        """
+        ...
+
+
+class Knockout:
+    """The fall of the margin of a class when the node becomes a dummy, or the relation does not exist.
+
+    The margin is the logit minus the log-sum-exp of the others: what the measured effect is taken of.
     """
-    if method not in get_args(Method):
-        raise VRXError(f"contributions={method!r}: use one of {', '.join(get_args(Method))}.")
-    if of not in SCORES:
-        raise VRXError(f"of={of!r}: use one of {', '.join(SCORES)}.")
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    def __call__(self, grn: GRN, scg: SCG, shared: Tensor | None = None, edges: bool = True) -> tuple[Tensor, Tensor]:
+        with evaluating(grn):
+            return _knockout_nodes(grn, scg, shared), _knockout_edges(grn, scg, _ends_detected(grn, scg) & edges)
+
+
+class GradientTimesEmbedding:
+    """Eq. 5-6 per block: the gradient of y_c with respect to the graph embedding times the embedding.
+
+    With the linear E the scores of all blocks (:func:`block_scores`) and E's bias add up to y_c.
+    """
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    def __call__(self, grn: GRN, scg: SCG, shared: Tensor | None = None, edges: bool = True) -> tuple[Tensor, Tensor]:
+        with evaluating(grn):
+            nodes, links = block_scores(grn, scg)
+        both = _ends_detected(grn, scg) & edges
+        return nodes * scg.detected.unsqueeze(1), links * both.unsqueeze(1)
+
+
+def _ends_detected(grn: GRN, scg: SCG) -> Tensor:
     j, i = grn.edge_index
-    both = scg.detected[:, :, j] & scg.detected[:, :, i]
-    with evaluating(grn):
-        if method == "knockout":
-            return _knockout_nodes(grn, scg, shared, SCORES[of]), _knockout_edges(grn, scg, both & edges, SCORES[of])
-        nodes, links = block_scores(grn, scg)
-    return nodes * scg.detected.unsqueeze(1), links * (both & edges).unsqueeze(1)
+    return scg.detected[:, :, j] & scg.detected[:, :, i]
 
 
 @contextmanager
@@ -96,8 +110,8 @@ def block_scores(grn: GRN, scg: SCG) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _knockout_nodes(grn: GRN, scg: SCG, shared: Tensor | None, score: Callable[[Tensor], Tensor]) -> Tensor:
-    """Fall of every class' score for every detected node, ``[B, n (class), n (graph), N]``."""
+def _knockout_nodes(grn: GRN, scg: SCG, shared: Tensor | None) -> Tensor:
+    """Fall of every class' margin for every detected node, ``[B, n (class), n (graph), N]``."""
     size, n, num = scg.detected.shape
     gone = torch.eye(n * num, dtype=torch.bool, device=scg.nodes.device).reshape(1, n, num, n, num)
     if shared is not None:
@@ -108,13 +122,13 @@ def _knockout_nodes(grn: GRN, scg: SCG, shared: Tensor | None, score: Callable[[
     def ask(rows: Tensor) -> Tensor:
         return grn(_rows(scg, photo[rows]).drop(gone[photo[rows], graph[rows], node[rows]]))
 
-    falls = _falls(grn, scg, photo, ask, score)
+    falls = _falls(grn, scg, photo, ask)
     return falls.new_zeros(size, n, num, n).index_put((photo, graph, node), falls).movedim(-1, 1)
 
 
 @torch.no_grad()
-def _knockout_edges(grn: GRN, scg: SCG, asked: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
-    """Fall of every class' score for every asked relation (bool ``[B, n, E]``), ``[B, n (class), n (graph), E]``."""
+def _knockout_edges(grn: GRN, scg: SCG, asked: Tensor) -> Tensor:
+    """Fall of every class' margin for every asked relation (bool ``[B, n, E]``), ``[B, n (class), n (graph), E]``."""
     size, n, links = asked.shape
     photo, graph, edge = asked.nonzero(as_tuple=True)
 
@@ -123,7 +137,7 @@ def _knockout_edges(grn: GRN, scg: SCG, asked: Tensor, score: Callable[[Tensor],
         kept[torch.arange(len(rows), device=asked.device), graph[rows], edge[rows]] = False
         return grn(_rows(scg, photo[rows]), kept)
 
-    falls = _falls(grn, scg, photo, ask, score)
+    falls = _falls(grn, scg, photo, ask)
     return falls.new_zeros(size, n, links, n).index_put((photo, graph, edge), falls).movedim(-1, 1)
 
 
@@ -131,12 +145,10 @@ def _rows(scg: SCG, photos: Tensor) -> SCG:
     return SCG(scg.nodes[photos], scg.centroids[photos], scg.detected[photos])
 
 
-def _falls(
-    grn: GRN, scg: SCG, photo: Tensor, ask: Callable[[Tensor], Tensor], score: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Clean minus changed score of K changed photos, ``[K, n]``, in chunks of bounded memory."""
-    clean = score(grn(scg))
+def _falls(grn: GRN, scg: SCG, photo: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
+    """Clean minus changed margin of K changed photos, ``[K, n]``, in chunks of bounded memory."""
+    clean = margins(grn(scg))
     chunk = max(1, min(2048, BUDGET // scg.nodes[0].numel()))
     rows = torch.arange(len(photo), device=photo.device)
-    changed = [score(ask(part)) for part in rows.split(chunk)] if len(photo) else [clean[:0]]
+    changed = [margins(ask(part)) for part in rows.split(chunk)] if len(photo) else [clean[:0]]
     return clean[photo] - torch.cat(changed)

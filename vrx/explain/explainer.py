@@ -12,22 +12,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from vrx.classifier.classifier import Classifier, load_classifier
-from vrx.concepts.candidates import CandidateExtractor
-from vrx.concepts.patches import PatchEncoder, Segmenter
+from vrx.classifier.classifier import Classifier, reopen_classifier
 from vrx.data.images import read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError
-from vrx.explain.contributions import contributions
+from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.graphs.variants import Variants, concept_variants
 from vrx.models.grn import GRN
 from vrx.scores import margins
+from vrx.specs import describe, make
+from vrx.storage import write_text
 from vrx.structures import UNMATCHED, ConceptBank, Explanation, Patches, edges
 
 SPEC = "explainer.json"
+METHODS: dict[str, ContributionMethod] = {"knockout": Knockout(), "gradient": GradientTimesEmbedding()}
 
 
 def shared_nodes(drop: Tensor, of_node: Tensor) -> Tensor:
@@ -52,9 +53,13 @@ class Explainer:
         classifier: F.
         builder: photos -> graphs, with the run's concept bank.
         grn: the distilled Graph Reasoning Network.
-        editor: how a concept is edited away when F is asked again.
-        method: how contributions are computed, ``gradient`` (Eq. 5-6) or ``knockout``.
+        editor: how a concept is deleted when F is asked again.
+        method: how contributions are computed, one of ``methods``.
         provenance: kept with every explanation.
+        methods: name -> contribution method.
+
+    Raises:
+        VRXError: an unknown method.
     """
 
     def __init__(
@@ -65,8 +70,12 @@ class Explainer:
         editor: Editor,
         method: str = "knockout",
         provenance: Mapping[str, Any] | None = None,
+        methods: Mapping[str, ContributionMethod] | None = None,
     ) -> None:
         self.classifier, self.builder, self.grn, self.editor = classifier, builder, grn.eval(), editor
+        self.methods = dict(METHODS if methods is None else methods)
+        if method not in self.methods:
+            raise VRXError(f"method={method!r}: this run has {' and '.join(self.methods)}.")
         self.method = method
         self.provenance = dict(provenance or {})
 
@@ -75,45 +84,44 @@ class Explainer:
         """The concepts that explanations speak of."""
         return self.builder.bank
 
-    def save(self, run: Path, classifier_spec: Mapping[str, Any]) -> None:
-        """Write all that :meth:`load` needs into a run folder.
-
-        Args:
-            run: the run folder; ``concepts/`` and ``checkpoints/`` beneath it are filled.
-            classifier_spec: arguments of :func:`load_classifier`, without checkpoint and pretrained.
-        """
+    def save(self, run: Path) -> None:
+        """Write all that :meth:`load` needs into a run folder: ``concepts/``, ``checkpoints/``, ``explainer.json``."""
         checkpoints = run / "checkpoints"
-        checkpoints.mkdir(parents=True, exist_ok=True)
         self.bank.save(run / "concepts")
-        torch.save({"hparams": self.grn.hparams, "state": self.grn.state_dict()}, checkpoints / "grn.pt")
+        self.grn.save(checkpoints / "grn.safetensors")
         self.classifier.save_weights(checkpoints / "classifier.safetensors")
-        extractor = self.builder.extractor
+        builder = self.builder
         spec = {
-            "classifier": dict(classifier_spec),
+            "classifier": self.classifier.spec,
             "fingerprint": self.classifier.fingerprint,
-            "segmenter": extractor.segmenter.settings(),
-            "encoder": extractor.encoder.settings(),
-            "tau": extractor.tau,
+            "extractor": describe(builder.extractor),
             "graph": {
-                "sources": list(self.builder.sources),
-                "layers": list(self.builder.layers),
-                "rest": self.builder.rest,
-                "baseline_layer": self.builder.baseline_layer,
+                "sources": list(builder.sources),
+                "layers": list(builder.layers),
+                "rest": builder.rest,
+                "baseline_layer": builder.baseline_layer,
             },
-            "editor": self.editor.settings(),
+            "editor": describe(self.editor),
             "method": self.method,
+            "methods": describe(self.methods),
         }
-        (run / f"{SPEC}.part").write_text(json.dumps(spec, indent=1))
-        (run / f"{SPEC}.part").replace(run / SPEC)
+        write_text(run / SPEC, json.dumps(spec, indent=1))
 
     @classmethod
-    def load(cls, run: str | Path, device: str | torch.device = "cpu", method: str | None = None) -> Explainer:
+    def load(
+        cls,
+        run: str | Path,
+        device: str | torch.device = "cpu",
+        method: str | None = None,
+        network: nn.Module | None = None,
+    ) -> Explainer:
         """Open a finished run.
 
         Args:
-            run: the folder that ``train.py`` left.
+            run: the folder that ``train.py`` or :meth:`save` left.
             device: where F and the GRN compute.
             method: other contributions than the run's own default.
+            network: your own network, where the run was made of one that cannot be built from its name.
 
         Raises:
             VRXError: not a finished run, or its parts do not belong together.
@@ -128,15 +136,15 @@ class Explainer:
         except (OSError, ValueError) as error:
             raise VRXError(f"{run / SPEC} cannot be read ({error}): rerun train.py.") from error
         weights = run / "checkpoints" / "classifier.safetensors"
-        classifier = load_classifier(**spec["classifier"], checkpoint=str(weights), pretrained=False).to(device)
+        classifier = reopen_classifier(spec["classifier"], weights, network).to(device)
         bank = ConceptBank.load(run / "concepts")
         if {classifier.fingerprint, bank.settings.get("classifier")} != {spec["fingerprint"]}:
             raise VRXError(f"The classifier, concepts and graphs in {run} are of different runs: rerun train.py.")
-        extractor = CandidateExtractor(Segmenter(**spec["segmenter"]), PatchEncoder(**spec["encoder"]), spec["tau"])
-        editor = Editor(**spec["editor"])
-        builder = SCGBuilder(classifier, bank, extractor, editor, **spec["graph"])
-        grn = _load_grn(run / "checkpoints" / "grn.pt").to(device)
-        return cls(classifier, builder, grn, editor, method or spec["method"], {"run": str(run.resolve())})
+        editor = make(spec["editor"])
+        builder = SCGBuilder(classifier, bank, make(spec["extractor"]), editor, **spec["graph"])
+        grn = GRN.load(run / "checkpoints" / "grn.safetensors").to(device)
+        methods = make(spec["methods"])
+        return cls(classifier, builder, grn, editor, method or spec["method"], {"run": str(run.resolve())}, methods)
 
     def explain(self, image: str | Path | Image.Image, true_class: int | None = None, name: str = "") -> Explanation:
         """Explain one photo, and measure each of its concepts by deleting it and asking F again.
@@ -223,7 +231,7 @@ class Explainer:
         variants = concept_variants(self.classifier, self.editor, x[None], graphs, ask=measure)
         shared = shared_nodes(variants.drop, variants.of_node).to(device)
         scg = graphs.scg.to(device)
-        nodes, links = contributions(self.grn, scg, self.method, shared=shared, edges=relations)
+        nodes, links = self.methods[self.method](self.grn, scg, shared=shared, edges=relations)
         with torch.inference_mode():
             grn_logits = self.grn(scg)[0].double().cpu()
         num = self.bank.num_concepts  # a node for the rest of the photo, and its edges, are not shown
@@ -266,16 +274,6 @@ def relocated(explanation: Explanation, moved: Mapping[int, NDArray[np.bool_]]) 
     kept = [np.where(np.isin(layer, list(moved)), nobody, layer) for layer in layers]
     kept += [np.where(mask, label, nobody) for label, mask in moved.items()]
     return Patches(np.stack(kept).astype(np.int16), used.astype(np.int64))
-
-
-def _load_grn(path: Path) -> GRN:
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        grn = GRN(**saved["hparams"])
-        grn.load_state_dict(saved["state"])
-    except Exception as error:  # damage shows in many ways: zip, pickle, missing keys, other shapes
-        raise VRXError(f"{path} holds no graph network ({str(error)[:120]}): rerun train.py.") from error
-    return grn
 
 
 def measured_effects(logits: Tensor, variants: Variants) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vrx.explain.contributions import contributions
+from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import measured_effects, shared_nodes
 from vrx.graphs.scg import BASELINES
 from vrx.graphs.variants import Variants
@@ -21,7 +21,7 @@ Table = Mapping[str, Tensor]
 """All graphs of a split, as the cache holds them."""
 
 
-def own_scores(grn: GRN, table: Table, method: str, batch_size: int = 64) -> Tensor:
+def own_scores(grn: GRN, table: Table, method: ContributionMethod, batch_size: int = 64) -> Tensor:
     """Contribution of each node to the class of its own graph, ``[P, n, N]``, for all P photos of a split."""
     parts = []
     n = table["logits"].shape[1]
@@ -29,7 +29,7 @@ def own_scores(grn: GRN, table: Table, method: str, batch_size: int = 64) -> Ten
     for rows in torch.arange(len(table["label"])).split(batch_size):
         scg = SCG(table["nodes"][rows], table["centroids"][rows], table["detected"][rows])
         shared = shared_nodes(table["drop"][rows], table["of_node"][rows])
-        nodes, _ = contributions(grn, scg, method, shared=shared, edges=False)
+        nodes, _ = method(grn, scg, shared=shared, edges=False)
         parts.append(nodes[:, own, own].detach().float())
     return torch.cat(parts)
 
@@ -55,37 +55,58 @@ def measured_falls(table: Table, logits: str = "masked_logits") -> Tensor:
     return measured_effects(table["logits"], variants)
 
 
-def faithfulness(grn: GRN, table: Table, method: str, seed: int = 0) -> dict[str, float]:
+def faithfulness(
+    grn: GRN, table: Table, methods: Mapping[str, ContributionMethod], chosen: str, seed: int = 0
+) -> dict[str, float]:
     """The ``faithfulness/*`` metrics of one split.
 
     Args:
         grn: the distilled network.
-        table: the split, with F's answers on the edits; ``second_logits`` (another fill) gives the ceiling.
-        method: the default contributions.
+        table: the split, with F's logits on the edits; ``second_logits`` (another fill) gives the ceiling.
+        methods: name -> contribution method.
+        chosen: which of them explanations show.
         seed: of the random baseline.
 
     Returns:
-        Mean Spearman of the contributions (``spearman``), of both methods and of every baseline on the same
+        Mean Spearman of the chosen contributions (``spearman``), of every method and of every baseline on the same
         patches, one-sided paired p-values against each baseline (``p_above_*``, Wilcoxon), photos counted.
     """
     measured = measured_falls(table)
     generator = torch.Generator().manual_seed(seed)
     scores = {"random": torch.rand(measured.shape, generator=generator)}
     scores |= {name: table["baselines"][..., i] for i, name in enumerate(BASELINES)}
-    scores |= {f"method_{name}": own_scores(grn, table, name) for name in ("gradient", "knockout")}
-    if "second_logits" in table:
-        second = measured_falls(table, "second_logits")
-    ours = per_photo(scores[f"method_{method}"], measured, table)
+    per_method = {name: per_photo(own_scores(grn, table, method), measured, table) for name, method in methods.items()}
+    ours = per_method[chosen]
     counted = ~np.isnan(ours)
     result = {"faithfulness/spearman": _mean(ours[counted]), "faithfulness/photos": float(counted.sum())}
+    result |= {f"faithfulness/spearman_method_{name}": _mean(v[counted]) for name, v in per_method.items()}
     for name, values in scores.items():
         baseline = per_photo(values, measured, table)
         result[f"faithfulness/spearman_{name}"] = _mean(baseline[counted])
-        if not name.startswith("method_"):
-            result[f"faithfulness/p_above_{name}"] = above_p_value(ours[counted], baseline[counted])
+        result[f"faithfulness/p_above_{name}"] = above_p_value(ours[counted], baseline[counted])
     if "second_logits" in table:
+        second = measured_falls(table, "second_logits")
         result["faithfulness/ceiling"] = _mean(per_photo(second, measured, table)[counted])
     return result
+
+
+def evaluation(
+    grn: GRN, val: Table, test: Table, methods: Mapping[str, ContributionMethod], seed: int = 0
+) -> tuple[str, dict[str, float]]:
+    """Choose the contributions that follow the measured effects best on ``val``; measure everything on ``test``.
+
+    Returns:
+        The name of the method, and the metrics: those of the validation photos under ``val/``.
+    """
+    agreement = {
+        name: _mean_counted(per_photo(own_scores(grn, val, method), measured_falls(val), val))
+        for name, method in methods.items()
+    }
+    chosen = max(agreement, key=lambda name: agreement[name])
+    metrics = {f"val/{name}": value for name, value in fidelity(grn, val).items()}
+    metrics |= {f"val/faithfulness/spearman_method_{name}": value for name, value in agreement.items()}
+    metrics["val/faithfulness/spearman"] = agreement[chosen]
+    return chosen, metrics | fidelity(grn, test) | faithfulness(grn, test, methods, chosen, seed)
 
 
 def fidelity(grn: GRN, table: Table, batch_size: int = 256) -> dict[str, float]:
@@ -119,3 +140,7 @@ def _masked_graphs(table: Table, photo: Tensor, variant: Tensor) -> SCG:
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else float("nan")
+
+
+def _mean_counted(values: NDArray[np.float64]) -> float:
+    return _mean(values[~np.isnan(values)])

@@ -17,6 +17,7 @@ from vrx.concepts.patches import pool
 from vrx.edits import Editor, gaussian_blur, soften
 from vrx.errors import VRXError
 from vrx.graphs.matching import ConceptMatcher
+from vrx.specs import describe
 from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches
 
 SOURCES = ("pooled", "head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape")
@@ -150,7 +151,7 @@ class SCGBuilder:
     ) -> None:
         unknown = set(sources) - set(SOURCES)
         if unknown or not sources:
-            raise VRXError(f"graph.sources={list(sources)}: use one or more of {', '.join(SOURCES)}.")
+            raise VRXError(f"graph.builder.sources={list(sources)}: use one or more of {', '.join(SOURCES)}.")
         self.classifier = classifier
         self.bank = bank
         self.extractor = extractor
@@ -168,7 +169,7 @@ class SCGBuilder:
             "layers": list(self.layers),
             "rest": self.rest,
             "baseline_layer": self.baseline_layer,
-            "extractor": self.extractor.settings(),
+            "extractor": describe(self.extractor),
             "margin": self.editor.margin,
         }
 

@@ -207,7 +207,7 @@ def _known(given: Mapping[str, float], names: tuple[str, ...], setting: str) -> 
     return {name: float(value) for name, value in given.items()}
 
 
-def load_grn(checkpoint: str | Path) -> GRN:
+def grn_of_checkpoint(checkpoint: str | Path) -> GRN:
     """The GRN of a checkpoint of :class:`Distillation`, on the CPU, in eval mode.
 
     Raises:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vrx.errors import VRXError
+from vrx.storage import write_atomically
 from vrx.structures import NEUTRAL, SCG
 from vrx.structures import edges as edge_ends
 
@@ -25,21 +30,21 @@ class ConceptGraphConv(nn.Module):
 
     Args:
         num_classes: n.
-        num_concepts: N, nodes of a graph.
+        num_nodes: N, nodes per graph: the concepts and, perhaps, the rest of the photo.
         nodes: (in, out) width of the node features.
         edges: (in, out) width of the edge features.
     """
 
-    def __init__(self, num_classes: int, num_concepts: int, nodes: tuple[int, int], edges: tuple[int, int]) -> None:
+    def __init__(self, num_classes: int, num_nodes: int, nodes: tuple[int, int], edges: tuple[int, int]) -> None:
         super().__init__()
-        num_edges = num_concepts * (num_concepts - 1)
-        self.num_concepts = num_concepts
+        num_edges = num_nodes * (num_nodes - 1)
+        self.num_nodes = num_nodes
         self.centre = nn.Linear(*nodes)  # W1
         self.neighbour = nn.Linear(*nodes, bias=False)  # W2
         self.message_map = nn.Linear(nodes[1] + edges[0], nodes[1], bias=False)  # W3
         self.edge_map = nn.Linear(*edges, bias=False)  # W4
-        self.dependency = nn.Parameter(torch.full((num_classes, num_edges), 1 / max(num_concepts - 1, 1)))  # e_ji^c
-        j, i = functional.one_hot(edge_ends(num_concepts), num_concepts).float()
+        self.dependency = nn.Parameter(torch.full((num_classes, num_edges), 1 / max(num_nodes - 1, 1)))  # e_ji^c
+        j, i = functional.one_hot(edge_ends(num_nodes), num_nodes).float()
         self.register_buffer("receives", i.T.contiguous(), persistent=False)  # [N, E]
         self.register_buffer("place", (i[:, :, None] * j[:, None]).flatten(1), persistent=False)  # [E, N * N]
         self.receives: Tensor
@@ -56,7 +61,7 @@ class ConceptGraphConv(nn.Module):
         Returns:
             Node features ``[B, n, N, out]`` and edge features ``[B, n, E, out]``.
         """
-        num = self.num_concepts
+        num = self.num_nodes
         adjacency = ((self.dependency * keep) @ self.place).unflatten(2, (num, num))  # [B, n, i, j]
         heard = adjacency @ self.neighbour(x)
         places = self.receives @ (edge_attr * keep.unsqueeze(-1))
@@ -70,7 +75,7 @@ class GRN(nn.Module):
 
     Args:
         num_classes: n, classes of interest.
-        num_concepts: N, nodes of a graph.
+        num_nodes: N, nodes per graph: the concepts and, perhaps, the rest of the photo.
         node_features: D, width of a node.
         node_widths: width of the node features after each layer.
         edge_widths: width of the edge features after each layer.
@@ -89,7 +94,7 @@ class GRN(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        num_concepts: int,
+        num_nodes: int,
         node_features: int,
         node_widths: Sequence[int] = (64, 32, 32),
         edge_widths: Sequence[int] = (5, 5, 5),
@@ -106,7 +111,7 @@ class GRN(nn.Module):
             )
         self.hparams = {
             "num_classes": num_classes,
-            "num_concepts": num_concepts,
+            "num_nodes": num_nodes,
             "node_features": node_features,
             "node_widths": list(node_widths),
             "edge_widths": list(edge_widths),
@@ -115,12 +120,12 @@ class GRN(nn.Module):
             "isolate_dummies": isolate_dummies,
             "squash": squash,
         }
-        self.num_classes, self.num_concepts = num_classes, num_concepts
+        self.num_classes, self.num_nodes = num_classes, num_nodes
         self.skip, self.isolate_dummies, self.squash = skip, isolate_dummies, squash
-        self.num_edges = num_concepts * (num_concepts - 1)
+        self.num_edges = num_nodes * (num_nodes - 1)
         nodes, links = [node_features, *node_widths], [4, *edge_widths]
         self.convs = nn.ModuleList(
-            ConceptGraphConv(num_classes, num_concepts, (nodes[i], nodes[i + 1]), (links[i], links[i + 1]))
+            ConceptGraphConv(num_classes, num_nodes, (nodes[i], nodes[i + 1]), (links[i], links[i + 1]))
             for i in range(len(node_widths))
         )
         self.node_norms = nn.ModuleList(nn.BatchNorm1d(w) for w in node_widths)
@@ -129,15 +134,35 @@ class GRN(nn.Module):
         self.node_size = nodes[-1] + (node_features if skip else 0)
         self.edge_size = links[-1]
         self.dropout = nn.Dropout(dropout)
-        per_class = num_concepts * nodes[-1] + self.num_edges * self.edge_size
+        per_class = num_nodes * nodes[-1] + self.num_edges * self.edge_size
         self.embedding = nn.Linear(num_classes * per_class, num_classes)  # E
         self.additive = nn.Linear(node_features, 1, bias=False) if skip else None
-        self.register_buffer("edge_index", edge_ends(num_concepts), persistent=False)
+        self.register_buffer("edge_index", edge_ends(num_nodes), persistent=False)
         self.register_buffer("node_mean", torch.zeros(node_features))
         self.register_buffer("node_std", torch.ones(node_features))
         self.edge_index: Tensor
         self.node_mean: Tensor
         self.node_std: Tensor
+
+    def save(self, path: Path) -> None:
+        """Write weights and sizes, one safetensors file: what :meth:`load` reads."""
+        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        write_atomically(path, lambda part: save_file(state, part, {"hparams": json.dumps(self.hparams)}))
+
+    @classmethod
+    def load(cls, path: Path) -> GRN:
+        """Read what :meth:`save` wrote, on the CPU, in eval mode.
+
+        Raises:
+            VRXError: no such file, or a damaged one.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                grn = cls(**json.loads(file.metadata()["hparams"]))
+                grn.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
+        except Exception as error:  # damage shows in many ways: header, JSON, missing keys, other shapes
+            raise VRXError(f"{path} holds no graph network ({str(error)[:120]}): rerun train.py.") from error
+        return grn.eval()
 
     @property
     def normalised(self) -> bool:
@@ -166,7 +191,7 @@ class GRN(nn.Module):
         return torch.where(scg.detected.unsqueeze(-1), scaled, scg.nodes)
 
     def _check(self, scg: SCG) -> None:
-        expected = (self.num_classes, self.num_concepts, len(self.node_mean))
+        expected = (self.num_classes, self.num_nodes, len(self.node_mean))
         if scg.nodes.ndim != 4 or scg.nodes.shape[1:] != expected:
             raise VRXError(
                 f"This GRN reads graphs of shape [B, n, N, D] = [B, {', '.join(map(str, expected))}], got "

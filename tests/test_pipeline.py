@@ -1,0 +1,133 @@
+"""The public API without Hydra: the same settings as the config files, from a network and photos to an explainer."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+import vrx
+from tests import planted
+from vrx.api import default_pipeline, photos_of
+from vrx.concepts.discovery import ConceptDiscovery
+from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
+from vrx.pipeline import Pipeline
+from vrx.runtime import CONFIG, build_pipeline
+from vrx.specs import describe
+from vrx.structures import ConceptBank
+
+MEAN = dict(input_size=planted.SIDE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize="squash")
+
+
+def test_the_default_pipeline_is_the_one_of_the_config_files() -> None:
+    with initialize_config_dir(CONFIG, version_base="1.3"):
+        cfg = compose("train", ["experiment=null", "graph.workers=0"])
+    composed, default = build_pipeline(cfg), default_pipeline()
+    for name in ("discovery", "builder", "data", "grn", "optimizer", "scheduler", "distillation", "trainer", "methods"):
+        assert describe(getattr(default, name)) == describe(getattr(composed, name)), name
+    assert (default.cache, default.seed) == (composed.cache, composed.seed)
+    kept = [describe(callback) for callback in composed.callbacks]
+    assert all(describe(callback) in kept for callback in default.callbacks)
+
+
+def small(cache: Path, **changes: Any) -> Pipeline:
+    """Few clusters and epochs: enough for photos of 64 pixels whose truth is planted."""
+    made = default_pipeline(cache, epochs=4, num_concepts=3, device="cpu")
+    extractor = planted.make_extractor()
+    parts = (extractor.segmenter, extractor.attention, extractor.encoder, made.discovery.editor)
+    settings = {"num_concepts": 3, "clusters": 6, "min_patches": 5, "max_exemplars": 6, **changes}
+    return Pipeline(**{**vars(made), "discovery": ConceptDiscovery(*parts, **settings)})
+
+
+def pictures(count: int = 16) -> dict[str, list[Any]]:
+    """Class -> photos, as paths of no file, PIL images and tensors in turn would come."""
+    rng = np.random.default_rng(3)
+    found: dict[str, list[Any]] = {}
+    for label, name in enumerate(planted.CLASSES):
+        places = [(int(x), int(y)) for x, y in rng.integers(14, 50, (count, 2))]
+        squares = [(min(max((x + 32) % 64, 7), 57), min(max((y + 32) % 64, 7), 57)) for x, y in places]
+        found[name] = [
+            planted.picture(label, part, square, seed=100 * label + k)
+            for k, (part, square) in enumerate(zip(places, squares, strict=True))
+        ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Explainer, Path]:
+    cache = tmp_path_factory.mktemp("cache")
+    return vrx.fit(planted.ColourNet(), pictures(), MEAN, device="cpu", pipeline=small(cache)), cache
+
+
+def test_a_network_and_photos_make_an_explainer_that_finds_the_planted_part(fitted: tuple[Explainer, Path]) -> None:
+    explainer, _ = fitted
+    photo = planted.picture(0, (20, 40), (50, 10), seed=999)
+    explanation = explainer.explain(photo, true_class=0)
+    assert explanation.class_names == planted.CLASSES and explanation.predicted == 0
+    strongest = int(np.nanargmax(np.nan_to_num(explanation.measured[0], nan=-np.inf)))
+    mask = explanation.mask(0, strongest)
+    assert (mask & planted.disc((20, 40))).sum() > 0.5 * mask.sum(), "what counts for a berry is the red disc"
+    assert {"fidelity/agreement", "faithfulness/spearman", "val/objective"} <= set(explainer.provenance["metrics"])
+
+
+def test_a_second_call_reads_what_the_first_one_made(
+    fitted: tuple[Explainer, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explainer, cache = fitted
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("this was finished before")
+
+    monkeypatch.setattr(ConceptDiscovery, "__call__", never)
+    monkeypatch.setattr("vrx.models.distillation.Distillation.training_step", never)
+    again = vrx.fit(planted.ColourNet(), pictures(), MEAN, device="cpu", pipeline=small(cache))
+    assert again.provenance["metrics"] == explainer.provenance["metrics"]
+    for name, value in explainer.grn.state_dict().items():
+        assert torch.equal(value, again.grn.state_dict()[name])
+
+
+def test_other_settings_find_other_concepts(fitted: tuple[Explainer, Path]) -> None:
+    _, cache = fitted
+    banks = len(list((cache / "banks").glob("*/bank.json")))
+    vrx.fit(planted.ColourNet(), pictures(), MEAN, device="cpu", pipeline=small(cache, radius_quantile=0.5))
+    assert len(list((cache / "banks").glob("*/bank.json"))) == banks + 1
+
+
+def test_a_damaged_bank_is_made_again(fitted: tuple[Explainer, Path], caplog: pytest.LogCaptureFixture) -> None:
+    explainer, cache = fitted
+    (file,) = [f for f in (cache / "banks").glob("*/bank.json") if explainer.bank.digest in f.read_text()]
+    file.with_name("bank.safetensors").write_bytes(b"torn")
+    vrx.fit(planted.ColourNet(), pictures(), MEAN, device="cpu", pipeline=small(cache))
+    assert "is damaged" in caplog.text and ConceptBank.load(file.parent).digest == explainer.bank.digest
+
+
+def test_a_saved_run_of_a_live_network_opens_with_that_network(fitted: tuple[Explainer, Path], tmp_path: Path) -> None:
+    explainer, _ = fitted
+    explainer.save(tmp_path / "run")
+    photo = planted.picture(1, (30, 30), (60, 60), seed=5)
+    again = Explainer.load(tmp_path / "run", network=planted.ColourNet())
+    np.testing.assert_array_equal(again.explain(photo).node_scores, explainer.explain(photo).node_scores)
+    with pytest.raises(VRXError, match="network="):
+        Explainer.load(tmp_path / "run")
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(VRXError, match=r"preprocessing is not given.*mean="):
+        vrx.fit(planted.ColourNet(), pictures(2))
+    with pytest.raises(VRXError, match="photos=int"):
+        photos_of(3)
+
+
+def test_a_photo_of_any_size_is_explained(fitted: tuple[Explainer, Path]) -> None:
+    wide = Image.new("RGB", (200, 90), (200, 30, 30))
+    assert fitted[0].explain(wide).image.shape == (planted.SIDE, planted.SIDE, 3)
+
+
+def test_partial_arguments_decide_the_key() -> None:
+    one = functools.partial(torch.optim.AdamW, lr=0.1)
+    assert describe(one) != describe(functools.partial(torch.optim.Adam, lr=0.1))

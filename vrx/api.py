@@ -1,0 +1,150 @@
+"""The public API for notebooks and scripts: :func:`fit`, with the default settings of ``train.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from vrx.classifier.architectures import Preprocessing
+from vrx.classifier.classifier import Classifier
+from vrx.concepts.attention import GradCAMAttention
+from vrx.concepts.discovery import ConceptDiscovery
+from vrx.concepts.encoders import PooledEncoder
+from vrx.concepts.patches import Segmenter
+from vrx.data.images import PhotoFolder
+from vrx.data.scg_datamodule import SCGDataModule
+from vrx.data.sources import PhotoSource
+from vrx.edits import Editor
+from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
+from vrx.graphs.scg import SCGBuilder
+from vrx.models.distillation import Distillation
+from vrx.models.grn import GRN
+from vrx.pipeline import Pipeline, device_of
+
+EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape"]  # conf/graph/evidence.yaml
+
+
+def default_pipeline(
+    cache: str | Path = "data/cache", *, epochs: int = 12, num_concepts: int = 8, device: str = "auto", seed: int = 0
+) -> Pipeline:
+    """The pipeline of ``python train.py`` with its default settings, a test holds both equal.
+
+    Args:
+        cache: folder of what is made once.
+        epochs: of the distillation.
+        num_concepts: N, concepts per class.
+        device: ``auto``, ``cpu`` or ``gpu``.
+        seed: of everything.
+    """
+    editor = Editor()
+    discovery = ConceptDiscovery(
+        Segmenter(), GradCAMAttention(), PooledEncoder(), editor, num_concepts=num_concepts, seed=seed
+    )
+    rate = 0.003
+    return Pipeline(
+        discovery=discovery,
+        builder=partial(SCGBuilder, sources=EVIDENCE, layers=[], rest=True),
+        data=partial(
+            SCGDataModule, second_editor=Editor("inpaint", editor.margin), masking="graph", variants=12, moves=6,
+            batch_size=64, build_batch_size=16, workers=0, seed=seed,
+        ),
+        grn=partial(GRN, node_widths=[64, 32, 32], edge_widths=[5, 5, 5], dropout=0.6, skip=True, squash=True),
+        optimizer=partial(torch.optim.AdamW, lr=rate, betas=[0.9, 0.999], weight_decay=0.1),
+        scheduler=partial(
+            torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=epochs, pct_start=0.2
+        ),
+        distillation=partial(
+            Distillation,
+            weights={"softmax_l1": 1.0, "logits": 1.0, "difference": 3.0, "correlation": 4.0, "moved": 10.0},
+            objective={"spearman": 1.0, "agreement": 1.0, "l1": -2.0},
+            variants_per_step=0,
+            moves_per_step=2,
+        ),
+        trainer=partial(
+            Trainer, accelerator=device, devices=1, max_epochs=epochs, gradient_clip_val=2.0, log_every_n_steps=1,
+            num_sanity_val_steps=0, enable_model_summary=False, deterministic="warn",
+        ),
+        callbacks=[
+            partial(ModelCheckpoint, monitor="val/objective", mode="max", auto_insert_metric_name=False),
+            partial(ModelCheckpoint, filename="last", enable_version_counter=False),
+        ],
+        cache=Path(cache),
+        seed=seed,
+    )  # fmt: skip
+
+
+def fit(
+    classifier: Classifier | nn.Module,
+    photos: PhotoSource | str | Path | Mapping[str, Sequence[str | Path | Image | Tensor]],
+    preprocessing: Any = None,
+    *,
+    class_indices: Sequence[int] | None = None,
+    epochs: int = 12,
+    num_concepts: int = 8,
+    cache: str | Path = "data/cache",
+    device: str = "auto",
+    seed: int = 0,
+    layers: Sequence[str] | None = None,
+    pipeline: Pipeline | None = None,
+) -> Explainer:
+    """Explain a trained classifier, from Python: concepts, graphs, distillation, with progress bars.
+
+    Args:
+        classifier: your network (photos ``[B, 3, H, W]`` -> logits ``[B, C]``), or a :class:`Classifier`.
+        photos: class name -> photos (paths, PIL images, or tensors ``[3, H, W]``, uint8 or floats in [0, 1]); the
+            folder ``root/<class>/*``; or any source with splits (:class:`vrx.data.sources.PhotoSource`).
+        preprocessing: the network's own, see :meth:`Preprocessing.of`; not needed with a :class:`Classifier`.
+        class_indices: which outputs of the network the classes are, in their order; None: all of them.
+        epochs: of the distillation.
+        num_concepts: N, concepts per class.
+        cache: folder of what is made once; a second call with the same arguments reads it.
+        device: ``auto``, ``cpu`` or ``gpu``.
+        seed: of everything.
+        layers: modules of the network to read instead of those that a probe finds.
+        pipeline: all other settings; ``epochs``, ``num_concepts``, ``cache`` and ``seed`` are then its own.
+
+    Returns:
+        The explainer; ``explainer.provenance["metrics"]`` says how far it can be trusted, ``save(folder)`` keeps it.
+
+    Raises:
+        VRXError: anything that does not fit, with the remedy.
+    """
+    source = photos_of(photos)
+    if not isinstance(classifier, Classifier):
+        if preprocessing is None:
+            raise VRXError(
+                "preprocessing is not given: say how your network reads a photo, e.g. "
+                "preprocessing=dict(input_size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))."
+            )
+        read = Preprocessing.of(preprocessing)
+        classifier = Classifier(classifier, list(source.class_names), class_indices, read, layers=layers)
+    if pipeline is None:
+        pipeline = default_pipeline(cache, epochs=epochs, num_concepts=num_concepts, device=device, seed=seed)
+    seed_everything(pipeline.seed, workers=True, verbose=False)
+    return pipeline.explainer(classifier.to(device_of(device)), source)
+
+
+def photos_of(photos: Any) -> PhotoSource:
+    """A source of whatever holds photos: itself, a folder, or photos by class.
+
+    Raises:
+        VRXError: none of these.
+    """
+    if isinstance(photos, (str, Path)):
+        return PhotoFolder(photos)
+    if isinstance(photos, Mapping):
+        return MemoryPhotos(photos)
+    if all(hasattr(photos, name) for name in ("class_names", "photos", "read", "settings")):
+        return photos  # type: ignore[no-any-return]
+    raise VRXError(
+        f"photos={type(photos).__name__}: give a folder of class folders, or a mapping of class names to photos."
+    )

@@ -1,0 +1,106 @@
+"""``explain.py``: a finished run and photos -> explanations."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections import Counter
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from vrx.data.images import SUFFIXES, is_image
+from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
+from vrx.pipeline import device_of
+from vrx.report.pages import write_explanation
+from vrx.report.words import sentence, trust_line
+from vrx.runtime import CONFIG, require, script
+
+log = logging.getLogger("vrx")
+
+
+def find_images(path: Path) -> list[Path]:
+    """The photo itself, or the photos beneath a folder, sorted.
+
+    Raises:
+        VRXError: there is nothing there.
+    """
+    if path.is_file():
+        return [path]
+    found = sorted(p for p in path.rglob("*") if is_image(p)) if path.is_dir() else []
+    if not found:
+        raise VRXError(f"images={path}: no photo there. Give a file, or a folder of {', '.join(sorted(SUFFIXES))}.")
+    return found
+
+
+def folders(images: list[Path], root: Path) -> list[Path]:
+    """Where each explanation goes, relative to ``out``: by the photo's name, with its suffix where two share one."""
+    if root.is_file():
+        return [Path(root.stem)]
+    inside = [image.relative_to(root) for image in images]
+    stems = Counter(path.with_suffix("") for path in inside)
+    return [path if stems[path.with_suffix("")] > 1 else path.with_suffix("") for path in inside]
+
+
+def class_index(label: str | None, class_names: tuple[str, ...]) -> int | None:
+    """Index of the label among the classes of interest.
+
+    Raises:
+        VRXError: it is none of them.
+    """
+    if label is None:
+        return None
+    if label not in class_names:
+        near = difflib.get_close_matches(label, class_names, 3, 0.0)
+        raise VRXError(f"label={label!r} is not a class of this run; nearest: {', '.join(near)}.")
+    return class_names.index(label)
+
+
+def open_run(cfg: DictConfig) -> Explainer:
+    """The run's explainer.
+
+    Raises:
+        VRXError: not a finished run, a damaged one, or an option that there is not.
+    """
+    if cfg.device not in ("cpu", "cuda"):
+        raise VRXError(f"device={cfg.device!r}: use cpu or cuda.")
+    if cfg.device == "cuda":
+        device_of("cuda")
+    try:
+        return Explainer.load(str(cfg.run), cfg.device, cfg.method)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise VRXError(f"run={cfg.run} is damaged ({reason}): rerun train.py.") from error
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG, config_name="explain")
+@script
+def main(cfg: DictConfig) -> None:
+    """Write JSON, PNG and a self-contained HTML page for every photo."""
+    for key in ("run", "images"):
+        require(cfg, key, "python explain.py run=<run folder> images=<file or folder>")
+    root, out = Path(str(cfg.images)), Path(str(cfg.out))
+    images = find_images(root)
+    explainer = open_run(cfg)
+    label = class_index(cfg.label, explainer.bank.class_names)
+    unreadable = []
+    with logging_redirect_tqdm():
+        bar = tqdm(list(zip(images, folders(images, root), strict=True)), desc="explaining", unit="photo")
+        for path, folder in bar:
+            try:
+                explanation = explainer.explain(path, label)
+            except VRXError as error:
+                unreadable.append(str(error))
+                log.warning("skipped: %s", error)
+                continue
+            write_explanation(out / folder, explanation, explainer.bank)
+            page = (out / folder / "explanation.html").resolve()
+            log.info("%s\n  %s\n  %s\n  Open %s", path, sentence(explanation), trust_line(explanation), page)
+    if len(unreadable) == len(images):
+        raise VRXError(f"images={root}: none of the {len(images)} photos could be read. {unreadable[0]}")
+    if unreadable:
+        log.warning("Skipped %d of %d photos (named above).", len(unreadable), len(images))

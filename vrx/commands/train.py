@@ -1,0 +1,132 @@
+"""``train.py``: fit the classifier if asked, concepts, graphs, distillation, test, report."""
+
+from __future__ import annotations
+
+import logging
+from itertools import zip_longest
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from pytorch_lightning import seed_everything
+from pytorch_lightning.utilities import rank_zero_only
+
+from vrx.data.images import Photo
+from vrx.data.scg_datamodule import SCGDataModule
+from vrx.data.sources import PhotoSource
+from vrx.explain.explainer import Explainer
+from vrx.explain.faithfulness import evaluation
+from vrx.pipeline import first_process
+from vrx.report.figures import gallery_figure
+from vrx.report.pages import write_report
+from vrx.runtime import CONFIG, Run, build, build_pipeline, in_sweep, running, script
+from vrx.structures import ConceptBank
+
+log = logging.getLogger("vrx")
+
+SUMMARY = ("fidelity/agreement", "fidelity/agreement_masked", "fidelity/l1", "faithfulness/spearman")
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG, config_name="train")
+@script
+def main(cfg: DictConfig) -> float:
+    """Run every stage; what an earlier run with the same settings finished is read from the cache.
+
+    Returns:
+        The objective of a sweep.
+    """
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    with running(cfg, Path(HydraConfig.get().runtime.output_dir)) as run:
+        with run.stage("data"):
+            source: PhotoSource = build(cfg.data)
+        pipeline = build_pipeline(cfg, run.logger or False)
+        with run.stage("classifier"):
+            classifier = pipeline.classifier(run.settings["classifier"], source)
+        with run.stage("concepts"):
+            bank = pipeline.bank(classifier, source)
+            save_galleries(run, bank)
+        with run.stage("graphs"):
+            data = pipeline.graphs(classifier, bank, source)
+        with run.stage("distillation"):
+            grn, score = pipeline.distil(data)
+            run.log(score)
+        if not first_process():  # the first process does the rest
+            return run.objective
+        with run.stage("evaluation"):
+            method, metrics = evaluation(grn, data.tables["val"], data.tables["test"], pipeline.methods, cfg.seed)
+            run.log(metrics)
+            log_photos(run, data)
+        explainer = pipeline.assembled(data, grn, method, {"run": str(run.folder)})
+        with run.stage("report"):
+            page = report(run, source, data, explainer)
+        run.write_metrics()
+        explainer.save(run.folder)  # the last: it makes the folder a finished run
+        summarise(run, page)
+        return run.objective
+
+
+@rank_zero_only
+def save_galleries(run: Run, bank: ConceptBank) -> None:
+    """A picture per class of its concepts, in ``concepts/`` and in W&B, and the metrics of the concepts."""
+    folder = run.folder / "concepts"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(bank.class_names):
+        path = folder / f"gallery_{name.replace(' ', '_').replace('/', '_')}.png"
+        gallery_figure(bank, index).savefig(path, dpi=110)
+        run.log_image(f"concepts/{name}", path, name)
+        missing = bank.num_concepts - int(bank.present[index].sum())
+        if missing:
+            log.warning("Class %s has %d concepts fewer than the %d asked for.", name, missing, bank.num_concepts)
+    present = bank.present
+    run.log(
+        {
+            "concepts/per_class": float(present.sum(1).mean()),
+            "concepts/importance": float(bank.importance[present].mean()),
+            "concepts/above_random": float((bank.p_value[present] < 0.05).mean()),  # share of them, Holm-corrected
+        }
+    )
+
+
+def log_photos(run: Run, data: SCGDataModule) -> None:
+    """How many photos could not be read, and how fast the graphs were built."""
+    run.log({f"skipped/{split}": float(len(names)) for split, names in data.skipped.items()})
+    if data.images_per_s == data.images_per_s:  # not where all came from the cache
+        run.log({"throughput/scg_images_per_s": data.images_per_s})
+
+
+def explained_photos(source: PhotoSource, data: SCGDataModule, count: int) -> list[Photo]:
+    """Test photos for the report: a third wrong ones, and of every class in turn a right one, as far as there are."""
+    table = data.tables["test"]
+    photos = source.photos("test")
+    hit, label, index = table["logits"].argmax(1) == table["label"], table["label"], table["index"]
+    wrong = index[~hit].tolist()
+    classes = [index[hit & (label == c)].tolist() for c in range(len(source.class_names))]
+    right = [i for turn in zip_longest(*classes) for i in turn if i is not None]
+    kept = right[: count - min(len(wrong), count // 3)]
+    return [photos[i] for i in kept + wrong[: count - len(kept)]]
+
+
+def report(run: Run, source: PhotoSource, data: SCGDataModule, explainer: Explainer) -> Path:
+    """Explain some test photos and write ``reports/index.html``; the jobs of a sweep explain none.
+
+    Returns:
+        The page.
+    """
+    photos = explained_photos(source, data, 0 if in_sweep() else run.cfg.report.explanations)
+    explanations = [explainer.explain(source.read(photo), photo.label, name=photo.path) for photo in photos]
+    folder = run.folder / "reports"
+    title = f"VRX: {run.cfg.name}"
+    page = write_report(folder, title, run.metrics, explanations, explainer.bank, run.settings, run.notes)
+    for number, explanation in enumerate(explanations, 1):
+        run.log_image(f"explanations/{number:02d}", folder / f"explanation_{number:02d}.png", explanation.name)
+    return page
+
+
+def summarise(run: Run, page: Path) -> None:
+    """The numbers that matter and where to look, on the console."""
+    for name in dict.fromkeys([*SUMMARY, run.cfg.objective]):
+        if name in run.metrics:
+            log.info("%-28s %.3f", name, run.metrics[name])
+    log.info("Open %s", page.resolve())
+    log.info("Explain your own photos: python explain.py run=%s images=<file or folder>", run.folder)

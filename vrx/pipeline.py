@@ -1,0 +1,281 @@
+"""From a classifier and photos to an explainer: concepts, graphs, Graph Reasoning Network. No Hydra here.
+
+``train.py`` builds a :class:`Pipeline` from the config, the dataset study one with some settings changed, and
+:func:`vrx.fit` one from plain arguments. Every step reads what an earlier run with the same settings finished from the
+cache.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from vrx.classifier.classifier import Classifier, load_classifier
+from vrx.concepts.assembly import DiscoveryPhoto
+from vrx.concepts.discovery import ConceptDiscovery
+from vrx.data.scg_datamodule import SCGDataModule, prepared
+from vrx.data.sources import PhotoSource, stamps
+from vrx.errors import VRXError
+from vrx.explain.contributions import ContributionMethod
+from vrx.explain.explainer import METHODS, Explainer
+from vrx.explain.faithfulness import evaluation
+from vrx.graphs.scg import SCGBuilder
+from vrx.models.classification import fit_classifier
+from vrx.models.distillation import Distillation, grn_of_checkpoint
+from vrx.models.grn import GRN
+from vrx.specs import describe
+from vrx.storage import KEY_LENGTH, content_key, digest, locked, write_text
+from vrx.structures import ConceptBank
+
+log = logging.getLogger("vrx")
+
+BANK_CODE = ("vrx.classifier", "vrx.concepts", "vrx.edits", "vrx.structures", "vrx.thumbnails")
+GRN_CODE = ("vrx.models", "vrx.scores")
+FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
+WEIGHTS = "grn.safetensors"  # beside it: that checkpoint's GRN
+
+
+def first_process() -> bool:
+    """Whether this is the only process, or rank 0 of several."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Where F computes: where the trainer does.
+
+    Raises:
+        VRXError: a GPU is asked for and there is none.
+    """
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise VRXError(f"trainer.accelerator={accelerator}: no GPU was found here. Use trainer=cpu (or device=cpu).")
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All that turns a classifier and photos into an explainer.
+
+    What must be made anew for each classifier is given as a callable (a class with settings, ``functools.partial``).
+
+    Args:
+        discovery: finds the concepts; its extractor and editor serve the graphs too.
+        builder: ``(classifier, bank, extractor, editor)`` -> :class:`SCGBuilder`.
+        data: ``(source, builder, editor, cache_dir)`` -> :class:`SCGDataModule`.
+        grn: ``(num_classes, num_nodes, node_features)`` -> :class:`GRN`.
+        optimizer: parameters -> optimizer.
+        scheduler: optimizer -> learning-rate scheduler, stepped every epoch.
+        distillation: ``(grn, optimizer, scheduler)`` -> :class:`Distillation`.
+        trainer: ``(callbacks, logger, default_root_dir)`` -> Lightning's Trainer.
+        callbacks: each -> a callback; one is a ModelCheckpoint with a monitor, which chooses the GRN that is kept.
+        cache: folder of fitted classifiers, concept banks, graphs and GRNs, keyed by content.
+        methods: name -> contribution method; the one that follows the measured effects best on the validation photos
+            is what explanations show.
+        seed: of everything.
+        workers: processes that read and segment photos.
+        logger: Lightning's, or False.
+    """
+
+    discovery: ConceptDiscovery
+    builder: Callable[..., SCGBuilder]
+    data: Callable[..., SCGDataModule]
+    grn: Callable[..., GRN]
+    optimizer: Callable[..., torch.optim.Optimizer]
+    scheduler: Callable[..., Any] | None
+    distillation: Callable[..., Distillation]
+    trainer: Callable[..., Trainer]
+    callbacks: Sequence[Callable[..., Callback]]
+    cache: Path
+    methods: Mapping[str, ContributionMethod] = field(default_factory=lambda: dict(METHODS))
+    seed: int = 0
+    workers: int = 0
+    logger: Logger | bool = False
+
+    def explainer(self, classifier: Classifier, source: PhotoSource) -> Explainer:
+        """All steps at once; what the tests of the run found is in ``provenance["metrics"]``.
+
+        Raises:
+            VRXError: too few photos, no concept survives, nothing can be read.
+        """
+        bank = self.bank(classifier, source)
+        data = self.graphs(classifier, bank, source)
+        grn, score = self.distil(data)
+        method, metrics = evaluation(grn, data.tables["val"], data.tables["test"], self.methods, self.seed)
+        return self.assembled(data, grn, method, {"metrics": {**score, **metrics}})
+
+    def assembled(self, data: SCGDataModule, grn: GRN, method: str, provenance: Mapping[str, Any]) -> Explainer:
+        """The explainer of a distilled GRN."""
+        classifier = data.builder.classifier
+        grn = grn.to(classifier.device)
+        return Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods)
+
+    def classifier(self, settings: Mapping[str, Any], source: PhotoSource) -> Classifier:
+        """F on its device: loaded or, when ``settings["fit"]`` is given, fitted once and cached.
+
+        PROVISIONAL
+        """
+        options = dict(settings)
+        fit = options.pop("fit", None)
+        checkpoint, pretrained = options.pop("checkpoint", None), options.pop("pretrained", True)
+        indices = None if fit else getattr(source, "class_indices", None)
+        spec: dict[str, Any] = {**options, "class_names": list(source.class_names), "class_indices": indices}
+        accelerator = getattr(self.trainer, "keywords", {}).get("accelerator", "auto")
+        if fit:
+            key = digest(
+                {
+                    "spec": spec,
+                    "fit": fit,
+                    "start": [checkpoint, pretrained],
+                    "seed": self.seed,
+                    "data": source.settings(),
+                    "photos": [stamps(source.photos(s)) for s in ("discovery", "train", "val")],
+                }
+            )
+            folder = self.cache / "classifiers" / key[:20]
+            start = {**spec, "checkpoint": checkpoint, "pretrained": pretrained}
+            with locked(folder):
+                checkpoint, pretrained = (
+                    str(fit_classifier(folder, source, start, fit, self.seed, accelerator, self.logger or False)),
+                    False,
+                )
+        classifier = load_classifier(**spec, checkpoint=checkpoint, pretrained=pretrained)
+        classifier.spec = spec
+        return classifier.to(device_of(accelerator))
+
+    def bank(self, classifier: Classifier, source: PhotoSource) -> ConceptBank:
+        """The concepts of every class, discovered once and cached; a damaged bank is made again.
+
+        Raises:
+            VRXError: no photo of a class can be read, or none of its clusters survives.
+        """
+        photos = source.photos("discovery")
+        key = content_key(
+            BANK_CODE,
+            {
+                "classifier": classifier.fingerprint,
+                "data": source.settings(),
+                "photos": stamps(photos),
+                "discovery": describe(self.discovery),
+            },
+        )
+        folder = self.cache / "banks" / key[:KEY_LENGTH]
+        with locked(folder):
+            if (folder / "bank.json").exists():
+                try:
+                    return ConceptBank.load(folder)
+                except VRXError as error:
+                    log.warning("%s Making it again.", error)
+            bank = self.discovery(classifier, self._discovery_photos(classifier, source))
+            bank.save(folder)
+        return bank
+
+    def _discovery_photos(self, classifier: Classifier, source: PhotoSource) -> dict[str, list[DiscoveryPhoto]]:
+        photos = source.photos("discovery")
+        found: dict[str, list[DiscoveryPhoto]] = {name: [] for name in source.class_names}
+        skipped = []
+        for batch in prepared(source, photos, classifier, self.discovery.extractor.segmenter, 16, self.workers):
+            for item in batch:
+                if item.x is None or item.superpixels is None:
+                    skipped.append(item.error)
+                    continue
+                photo = photos[item.index]
+                found[source.class_names[photo.label]].append(DiscoveryPhoto(photo.path, item.x, item.superpixels))
+        if skipped:
+            log.warning("Skipped %d discovery photos that cannot be read: %s", len(skipped), ", ".join(skipped[:3]))
+        empty = [name for name, kept in found.items() if not kept]
+        if empty:
+            raise VRXError(
+                f"No discovery photo of {', '.join(empty)} can be read ({skipped[0]}): repair or replace them."
+            )
+        return found
+
+    def graphs(self, classifier: Classifier, bank: ConceptBank, source: PhotoSource) -> SCGDataModule:
+        """The graphs of all photos. With several processes each builds its share, but only when training starts."""
+        discovery = self.discovery
+        builder = self.builder(classifier, bank, discovery.extractor, discovery.editor)
+        data = self.data(source=source, builder=builder, editor=discovery.editor, cache_dir=self.cache)
+        if not self._strategy:
+            data.setup()
+        return data
+
+    @property
+    def _strategy(self) -> str | None:
+        """How several processes train together; None: there is one."""
+        return getattr(self.trainer, "keywords", {}).get("strategy")
+
+    def distil(self, data: SCGDataModule) -> tuple[GRN, dict[str, float]]:
+        """Train the GRN on the cached graphs, going on where an earlier try stopped; a finished one is read.
+
+        Returns:
+            The best GRN by the monitored score, on the CPU, and that score under its own name.
+
+        Raises:
+            VRXError: no callback chooses a checkpoint.
+        """
+        names = ("grn", "optimizer", "scheduler", "distillation", "trainer", "callbacks", "seed")
+        settings = {name: describe(getattr(self, name)) for name in names}
+        settings |= {"graphs": [data.cache(split).key for split in ("train", "val")], "batch_size": data.batch_size}
+        folder = self.cache / "grn" / content_key(GRN_CODE, settings)[:KEY_LENGTH]
+        alone: AbstractContextManager[None] = locked(folder) if first_process() else nullcontext()
+        with alone:  # the other processes train with the first
+            if not (folder / FINISHED).exists():
+                self._train(data, folder)
+            data.setup()
+            return GRN.load(folder / WEIGHTS), json.loads((folder / FINISHED).read_text())
+
+    def _train(self, data: SCGDataModule, folder: Path) -> None:
+        """Distil F into a new GRN; leaves checkpoints, the best GRN and, last, ``finished.json``."""
+        seed_everything(self.seed, workers=True, verbose=False)
+        trainer = self.trainer(
+            callbacks=self._callbacks(folder), logger=self.logger or False, default_root_dir=str(folder)
+        )
+        builder = data.builder
+        grn = self.grn(
+            num_classes=len(builder.bank.class_names),
+            num_nodes=builder.num_nodes,
+            node_features=builder.node_features,
+        )
+        module = self.distillation(grn, self.optimizer, self.scheduler)
+        trainer.fit(module, datamodule=data, ckpt_path=_resumable(folder / "last.ckpt"))
+        checkpoint = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
+        best, score = Path(checkpoint.best_model_path or folder / "last.ckpt"), checkpoint.best_model_score
+        if first_process():
+            grn_of_checkpoint(best).save(folder / WEIGHTS)
+            write_text(folder / FINISHED, json.dumps({} if score is None else {checkpoint.monitor: float(score)}))
+        trainer.strategy.barrier("distilled")
+
+    def _callbacks(self, folder: Path) -> list[Callback]:
+        made = []
+        for callback in self.callbacks:
+            kind = getattr(callback, "func", callback)
+            if kind is LearningRateMonitor and not self.logger:
+                continue
+            made.append(callback(dirpath=str(folder)) if kind is ModelCheckpoint else callback())
+        if not any(isinstance(callback, ModelCheckpoint) and callback.monitor for callback in made):
+            raise VRXError("callbacks has no ModelCheckpoint with a monitor, so no GRN is kept: use callbacks=default.")
+        return made
+
+
+def _resumable(last: Path) -> str | None:
+    """The last checkpoint of an interrupted try; a damaged one is put aside."""
+    if not last.exists():
+        return None
+    try:
+        grn_of_checkpoint(last)
+    except VRXError as error:
+        log.warning("%s Starting again.", error)
+        return None
+    return str(last)
