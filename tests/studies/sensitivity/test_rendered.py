@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,9 @@ SIDE = 64
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyVehicles]:
-    made = ToyVehicles(
-        tmp_path_factory.mktemp("toys"), SIDE, 1, 1, 1, 3, classes=["fire engine", "school bus", "military truck"]
-    )
-    yield made
-    made.close()
+def source(tmp_path_factory: pytest.TempPathFactory) -> ToyVehicles:
+    classes = ["fire engine", "school bus", "military truck"]
+    return ToyVehicles(tmp_path_factory.mktemp("toys"), SIDE, 1, 1, 1, 3, classes=classes)
 
 
 @pytest.fixture(scope="module")

@@ -171,6 +171,15 @@ class ToyVehicles:
             labels = np.asarray(file)
         return part_masks(labels)
 
+    def render_again(self, photo: Photo, **edits: Any) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
+        """A photo once more with some parts edited (arguments of :meth:`render`): the frame and its part masks."""
+        frame, labels = self.render(self.class_names[photo.label], self.pose(photo), self.truth(photo)["seed"], **edits)
+        return frame, part_masks(labels)
+
+    def classes_with(self, part: str) -> list[str]:
+        """All classes that have a part of this name, shown or not."""
+        return [name for name in BUILDERS if part in model(name)]
+
     def pose(self, photo: Photo) -> Pose:
         """Azimuth and elevation of the camera, degrees."""
         truth = self.truth(photo)
@@ -211,15 +220,6 @@ class ToyVehicles:
         scene = compose(class_name, entropy, None if pose is None else Pose(*pose), edits, background)
         self._renderer = self._renderer or make_renderer(self._size)
         return self._renderer(scene)
-
-    def render_again(self, photo: Photo, **edits: Any) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
-        """A photo once more with some parts edited (arguments of :meth:`render`): the frame and its part masks."""
-        frame, labels = self.render(self.class_names[photo.label], self.pose(photo), self.truth(photo)["seed"], **edits)
-        return frame, part_masks(labels)
-
-    def classes_with(self, part: str) -> list[str]:
-        """All classes that have a part of this name, shown or not."""
-        return [name for name in BUILDERS if part in model(name)]
 
     def close(self) -> None:
         """Give back the window that :meth:`render` keeps open."""
