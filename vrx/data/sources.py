@@ -57,6 +57,14 @@ class CanRender(HasPartMasks, Protocol):
         """The frame, uint8 ``[H, W, 3]``, and its part labels, uint8 ``[H, W]``; 0 is background."""
         ...
 
+    def render_again(self, photo: Photo, **edits: Any) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
+        """A photo once more with some parts edited (arguments of ``render``): the frame and its part masks."""
+        ...
+
+    def classes_with(self, part: str) -> list[str]:
+        """Classes that can lend a part of this name (``replace_part={part: (class, part)}``)."""
+        ...
+
 
 def stamps(photos: Sequence[Photo]) -> list[tuple[str, int, int, int]]:
     """Path, label, size and time of change of every photo: a file that changes misses the cache."""

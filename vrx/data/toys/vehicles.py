@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vrx.data.images import SPLITS, Photo, read_image
-from vrx.data.toys.models import BUILDERS, part_names
+from vrx.data.toys.models import BUILDERS, model, part_names
 from vrx.data.toys.renderer import draw
 from vrx.data.toys.scene import AZIMUTHS, ELEVATIONS, Background, Edits, Offset, Pose, compose, draw_pose
 from vrx.errors import VRXError
@@ -160,6 +160,15 @@ class ToyVehicles:
         with Image.open(_truth(Path(photo.path), "png")) as file:
             labels = np.asarray(file)
         return part_masks(labels)
+
+    def render_again(self, photo: Photo, **edits: Any) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
+        """A photo once more with some parts edited (arguments of :meth:`render`): the frame and its part masks."""
+        frame, labels = self.render(self.class_names[photo.label], self.pose(photo), self.truth(photo)["seed"], **edits)
+        return frame, part_masks(labels)
+
+    def classes_with(self, part: str) -> list[str]:
+        """All classes that have a part of this name, shown or not."""
+        return [name for name in BUILDERS if part in model(name)]
 
     def pose(self, photo: Photo) -> Pose:
         """Azimuth and elevation of the camera, degrees."""

@@ -1,7 +1,8 @@
 """The studies of 4.2 to 4.4: does the explanation hold, and does it help?
 
 ``diagnose.py`` builds a :class:`StudyContext` from a finished run and calls the study that ``study=<name>`` names: the
-``_target_`` of ``conf/study/<name>.yaml``, built from the keys of that file. What a study leaves in ``context.folder``:
+``_target_`` of ``conf/study/<name>.yaml``, built from the keys of that file, with
+``__call__(self, context: StudyContext) -> dict[str, float]``. What a study leaves in ``context.folder``:
 
 * ``records.jsonl``: one line per photo or edit, appended as soon as it is known
   (:class:`~vrx.studies.core.records.Records`); the same command reads them and goes on,
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
@@ -67,9 +68,3 @@ class StudyContext:
                 "decisive": decisive,
             },
         )
-
-
-class Study(Protocol):
-    """A study: built from its config, called with a run."""
-
-    def __call__(self, context: StudyContext) -> dict[str, float]: ...

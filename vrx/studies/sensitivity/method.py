@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,92 +14,91 @@ from PIL import Image
 from torch import Tensor
 
 from vrx.data.images import Photo
-from vrx.data.toys.models import BUILDERS, model
-from vrx.data.toys.vehicles import ToyVehicles, part_masks
-from vrx.edits import FAR, Editor, far_offset, shifted
+from vrx.data.sources import CanRender
+from vrx.edits import FAR, far_offset, shifted
 from vrx.explain.explainer import Explainer
 from vrx.graphs.variants import LARGEST
 from vrx.structures import Explanation
-from vrx.studies.core.exemplars import Donors, placed_patch
+from vrx.studies.core.exemplars import Donors, Mask, placed_patch
 
-EXPOSED = 0.5  # a concept is touched when this share of its patch changes, or of the change lies in its patch
+EXPOSED = 0.5  # a concept is edited when this share of its patch changes, or of the change lies in its patch
 OFFSETS = ((0.0, 0.0, 1.6), (0.0, 0.0, 1.2), (2.2, 0.0, 0.9), (-2.2, 0.0, 0.9), (0.0, 1.6, 0.8), (0.0, -1.6, 0.8))
-Mask = NDArray[np.bool_]
+"""Where rendered parts move to, (forward, left, up); a toy is about 4.5 long."""
 
 
 @dataclass(frozen=True)
-class Touch:
-    """An edit of one photo.
+class EditedPhoto:
+    """A photo after one edit.
 
     Args:
-        before: the photo, normalised ``[3, H, W]`` (rendered anew where the edit is rendered).
-        after: the edited one.
-        touched: concepts of the true class that the edit changed or moved.
+        x: normalised ``[3, H, W]``.
+        concepts: those of the true class that the edit changed or moved.
+        what: the edit in words.
         moved: superpixel label -> where its patch is now, bool ``[H, W]``.
-        what: in words.
     """
 
-    before: Tensor
-    after: Tensor
-    touched: tuple[int, ...]
-    moved: dict[int, Mask]
+    x: Tensor
+    concepts: tuple[int, ...]
     what: str
+    moved: dict[int, Mask] = field(default_factory=dict)
 
 
-class Toucher(Protocol):
-    """Offers edits of the two kinds, in random order; none when a photo offers none."""
+class ConceptEditor(Protocol):
+    """Offers edits of both kinds in random order; none when a photo offers none."""
 
-    def appearance(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]: ...
-    def structure(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]: ...
+    def appearance(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]: ...
+    def structure(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]: ...
 
 
-def touched_by(view: Explanation, index: int, changed: Mask) -> tuple[int, ...]:
+def edited_concepts(before: Explanation, index: int, changed: Mask) -> tuple[int, ...]:
     """Concepts of a class that a change concerns: half of their patch changes, or half of the change lies in it.
 
     Args:
-        view: of the photo before.
+        before: of the photo before.
         index: the class.
         changed: pixels, ``[H, W]``.
 
     Returns:
         Empty when the change, like a stripe across many patches, is not one of any concept.
     """
-    found = np.flatnonzero(view.detected[index])
-    masks = [view.mask(index, int(k)) for k in found]
+    found = np.flatnonzero(before.detected[index])
+    masks = [before.mask(index, int(k)) for k in found]
     exposure = np.array([changed[mask].mean() for mask in masks])
     held = np.array([(changed & mask).sum() / max(changed.sum(), 1) for mask in masks])
     return tuple(found[(exposure >= EXPOSED) | (held >= EXPOSED)].tolist())
 
 
-class PastedTouches:
+class PastedEdits:
     """Edits by pasting: a worse exemplar of the same concept and class; the patch itself somewhere else.
 
     Args:
-        editor: the run's.
+        explainer: of the run.
         donors: exemplars of every concept.
     """
 
-    def __init__(self, editor: Editor, donors: Donors) -> None:
-        self.editor, self.donors = editor, donors
+    def __init__(self, explainer: Explainer, donors: Donors) -> None:
+        self.editor, self.donors = explainer.editor, donors
 
-    def appearance(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]:
+    def appearance(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
         """Replace a good concept (positive contribution) by a worse exemplar of the same concept."""
         own = photo.label
-        for concept in rng.permutation(np.flatnonzero(view.node_scores[own, own] > 0)).tolist():
-            mask = view.mask(own, concept)
+        scores = before.node_scores[own, own]
+        for concept in rng.permutation(np.flatnonzero(scores > 0)).tolist():
+            mask = before.mask(own, concept)
             donor = self.donors.bad(own, concept, int(mask.sum()))
-            if donor is None or donor.photo == photo or donor.score >= view.node_scores[own, own, concept]:
+            if donor is None or donor.photo == photo or donor.score >= scores[concept]:
                 continue
             layer, changed = placed_patch(*self.donors.patch(donor), mask)
-            after = self.editor.paste(view.x[None], torch.from_numpy(changed)[None], layer[None])[0]
-            touched = touched_by(view, own, changed)
-            yield Touch(view.x, after, touched, {}, f"concept {concept + 1} replaced by a worse one")
+            x = self.editor.paste(before.x[None], torch.from_numpy(changed)[None], layer[None])[0]
+            yield EditedPhoto(
+                x, edited_concepts(before, own, changed), f"concept {concept + 1} replaced by a worse one"
+            )
 
-    def structure(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]:
+    def structure(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
         """Move a concept far away, to where it covers the other concepts least; its old place is filled."""
         own = photo.label
-        found = np.flatnonzero(view.detected[own])
-        masks = {k: view.mask(own, k) for k in found.tolist()}
+        found = np.flatnonzero(before.detected[own])
+        masks = {k: before.mask(own, k) for k in found.tolist()}
         for concept in rng.permutation(found).tolist():
             mask = masks[concept]
             if not 0 < mask.mean() <= LARGEST:
@@ -108,78 +107,69 @@ class PastedTouches:
             offset = far_offset(mask, others, rng)
             if offset is None:
                 continue
-            after, place = self.editor.move(view.x[None], torch.from_numpy(mask)[None], torch.tensor([offset]))
-            label = int(view.matched[own, concept])
-            yield Touch(view.x, after[0], (concept,), {label: place[0].numpy()}, f"concept {concept + 1} moved")
+            x, place = self.editor.move(before.x[None], torch.from_numpy(mask)[None], torch.tensor([offset]))
+            moved = {int(before.matched[own, concept]): place[0].numpy()}
+            yield EditedPhoto(x[0], (concept,), f"concept {concept + 1} moved", moved)
 
 
-class RenderedTouches:
-    """Edits by rendering the toy anew: another class' part of the same name, or the part itself somewhere else.
+class RenderedEdits:
+    """Edits by rendering the photo again: another class' part of the same name, or the part itself somewhere else.
 
-    No pixel is pasted, so no artefact of pasting can explain the result.
+    No pixel is pasted, so no artefact of pasting can explain the result. Edits of parts that no concept with a positive
+    contribution shows are passed over.
 
     Args:
         explainer: of the run.
-        source: the toys.
+        source: of the photos.
     """
 
-    def __init__(self, explainer: Explainer, source: ToyVehicles) -> None:
+    def __init__(self, explainer: Explainer, source: CanRender) -> None:
         self.explainer, self.source = explainer, source
 
-    def appearance(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]:
-        """Give the toy the part of another class in the place of its own."""
-        own = self.source.class_names[photo.label]
-        for part in self._parts(photo, view, rng):
-            others = [c for c in BUILDERS if c != own and part in model(c)]
+    def appearance(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
+        """Give the object the part of another class in the place of its own."""
+        own = photo.label
+        clean, parts = self.source.render_again(photo)
+        for part in rng.permutation(sorted(parts)).tolist():
+            others = [name for name in self.source.classes_with(part) if name != before.class_names[own]]
             if not others:
                 continue
             other = str(rng.choice(others))
-            before, _ = self._render(photo)
-            after, _ = self._render(photo, replace_part={part: (other, part)})
-            touched = touched_by(view, photo.label, self._fitted((before != after).any(2)))
-            if self._good(view, photo.label, touched):
-                what = f"{part} replaced by the {other}'s"
-                yield Touch(view.x, self.explainer.read(Image.fromarray(after)), touched, {}, what)
+            frame, _ = self.source.render_again(photo, replace_part={part: (other, part)})
+            concepts = edited_concepts(before, own, self._as_read((clean != frame).any(2)))
+            if _any_good(before, own, concepts):
+                yield EditedPhoto(self._read(frame), concepts, f"{part} replaced by the {other}'s")
 
-    def structure(self, photo: Photo, view: Explanation, rng: Generator) -> Iterator[Touch]:
-        """Move a part of the toy to where it does not belong."""
+    def structure(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
+        """Move a part of the object to where it does not belong."""
         own = photo.label
-        for part in self._parts(photo, view, rng):
-            _, labels = self._render(photo)
+        _, parts = self.source.render_again(photo)
+        for part in rng.permutation(sorted(parts)).tolist():
             offset = OFFSETS[int(rng.integers(len(OFFSETS)))]
-            after, labels_after = self._render(photo, move_part={part: offset})
-            old, new = part_masks(labels).get(part), part_masks(labels_after).get(part)
-            if old is None or new is None:
+            frame, parts_after = self.source.render_again(photo, move_part={part: offset})
+            if part not in parts_after:  # hidden now
                 continue
-            old, new = self._fitted(old), self._fitted(new)
-            touched = touched_by(view, own, old)
-            if not (new.any() and old.any() and self._good(view, own, touched)):
+            old, new = self._as_read(parts[part]), self._as_read(parts_after[part])
+            concepts = edited_concepts(before, own, old)
+            if not (old.any() and new.any() and _any_good(before, own, concepts)):
                 continue
             way = np.argwhere(new).mean(0) - np.argwhere(old).mean(0)
             if np.hypot(*way) < 0.5 * FAR * max(old.shape):
                 continue
             dy, dx = way.round().astype(int).tolist()
-            places = {int(view.matched[own, k]): self._shift(view.mask(own, k), dx, dy) for k in touched}
-            if all(place.any() for place in places.values()):
-                x = self.explainer.read(Image.fromarray(after))
-                yield Touch(view.x, x, touched, places, f"{part} moved")
+            patches = {int(before.matched[own, k]): torch.from_numpy(before.mask(own, k)) for k in concepts}
+            moved = {label: shifted(patch, dx, dy).numpy() for label, patch in patches.items()}
+            if all(place.any() for place in moved.values()):
+                yield EditedPhoto(self._read(frame), concepts, f"{part} moved", moved)
 
-    def _parts(self, photo: Photo, view: Explanation, rng: Generator) -> list[str]:
-        return [str(part) for part in rng.permutation(sorted(self.source.parts(photo)))]
+    def _read(self, frame: NDArray[np.uint8]) -> Tensor:
+        return self.explainer.read(Image.fromarray(frame))
 
-    def _render(self, photo: Photo, **edits: object) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        truth, name = self.source.truth(photo), self.source.class_names[photo.label]
-        return self.source.render(name, self.source.pose(photo), truth["seed"], **edits)  # type: ignore[arg-type]
+    def _as_read(self, mask: Mask) -> Mask:
+        """A mask of the frame as the classifier's preprocessing shows it."""
+        frame = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
+        return np.asarray(self.explainer.pixels(self._read(frame))[..., 0] > 127)
 
-    def _fitted(self, mask: Mask) -> Mask:
-        """A mask of the frame as F's transform shows it."""
-        picture = Image.fromarray(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255)
-        return np.asarray(self.explainer.pixels(self.explainer.read(picture))[..., 0] > 127)
 
-    @staticmethod
-    def _shift(mask: Mask, dx: int, dy: int) -> Mask:
-        return np.asarray(shifted(torch.from_numpy(mask), dx, dy).numpy())
-
-    @staticmethod
-    def _good(view: Explanation, index: int, touched: tuple[int, ...]) -> bool:
-        return bool(touched) and any(view.node_scores[index, index, k] > 0 for k in touched)
+def _any_good(before: Explanation, index: int, concepts: tuple[int, ...]) -> bool:
+    return any(before.node_scores[index, index, k] > 0 for k in concepts)

@@ -8,46 +8,47 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vrx.data.images import Photo
-from vrx.data.toys.vehicles import ToyVehicles
+from vrx.data.sources import CanRender
 from vrx.errors import VRXError
-from vrx.explain.explainer import Explainer
+from vrx.scores import margins
 from vrx.structures import Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors
-from vrx.studies.core.predictions import margin, predictions
+from vrx.studies.core.predictions import predictions
 from vrx.studies.core.records import Records, write_results
 from vrx.studies.core.statistics import Correlation, Share, above_chance
-from vrx.studies.sensitivity.method import PastedTouches, RenderedTouches, Touch, Toucher
-from vrx.studies.sensitivity.page import before_and_after, sensitivity_page
+from vrx.studies.sensitivity.method import ConceptEditor, EditedPhoto, PastedEdits, RenderedEdits
+from vrx.studies.sensitivity.page import save_pair, write_sensitivity
 
-KINDS = ("appearance", "structure")
-KEPT_PICTURES = 12  # of each kind
+KINDS = {"appearance": "nodes", "structure": "edges"}  # kind of edit -> the contributions that should fall
+Record = Mapping[str, Any]
 
 
 class Sensitivity:
-    """Edits photos that F gets right, one concept a time, and asks whether the explanation says which one it was.
+    """Edits one concept at a time in photos that are classified right; does the explanation say which one it was?
 
-    An edit counts when F notices it: an explanation of F must not notice what F does not. Whether it does is asked of F
-    alone, before the edit is explained; edits are tried in random order until F notices one.
+    An edit counts when the classifier notices it: an explanation must not notice what the classifier does not. Whether
+    it does is decided by the classifier alone, before the edit is explained; edits are tried in random order.
 
     The patches keep their concepts (:meth:`Explainer.follow`): the question is whether the contributions move, not
-    whether the concept is detected again. An edit counts as found when, of all detected concepts of the class, a
-    touched one has the largest fall: of its node contribution (appearance), of the contributions of its edges, in and
+    whether the concept is detected again. An edit counts as found when, of all detected concepts of the class, an
+    edited one has the largest fall: of its node contribution (appearance), of the contributions of its edges, in and
     out (structure).
 
     Args:
         split: whose photos.
         max_edits: of each kind.
         min_detected: concepts of its own class that a photo must show.
-        least_fall: of F's log-odds for the class, from which on F notices an edit.
-        tries: edits of a kind tried on a photo at most.
-        rendered: edits are rendered; None: where the photos are.
+        least_fall: of the log-odds of the class, from which on the classifier notices an edit.
+        tries: edits of a kind tried per photo at most.
+        rendered: edits are rendered; None: where the source of the photos can.
         examples: of each kind on the page.
-        seed: which concept is touched, and where to it moves.
+        seed: which concept is edited, and where to it moves.
 
     Raises:
         VRXError: a setting out of range.
@@ -78,167 +79,159 @@ class Sensitivity:
         num = context.explainer.bank.num_concepts
         if num < self.min_detected:
             raise VRXError(
-                f"The run has {num} concepts a class, study.min_detected={self.min_detected} are needed: lower it, or "
-                f"train with concepts.num_concepts={self.min_detected} or more."
+                f"The run has {num} concepts per class, study.min_detected={self.min_detected} are needed: lower it, "
+                f"or train with concepts.num_concepts={self.min_detected} or more."
             )
-        explainer = context.explainer
         records = Records(context.folder / "records.jsonl", context.key())
-        toucher = self._toucher(explainer, context, records)
-        found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+        editor = self._editor(context, records)
+        found: dict[str, list[Record]] = {kind: [] for kind in KINDS}
         tried = dict.fromkeys(KINDS, 0)
-        photos = self._right(explainer, context, records)
-        with tqdm(total=len(KINDS) * min(self.max_edits, len(photos)), desc="touching concepts", unit="edit") as bar:
+        photos = self._right(context, records)
+        with tqdm(total=len(KINDS) * min(self.max_edits, len(photos)), desc="editing concepts", unit="edit") as bar:
             for photo in photos:
                 if all(len(done) >= self.max_edits for done in found.values()):
                     break
-                for kind, record in self._photo(explainer, toucher, context, records, photo).items():
-                    if len(found[kind]) >= self.max_edits:
-                        continue
-                    tried[kind] += record["tried"]
-                    if record.get("touched"):
-                        found[kind].append(record)
-                        bar.update()
+                for kind, record in self._edits(context, editor, records, photo).items():
+                    if len(found[kind]) < self.max_edits:
+                        tried[kind] += record["tried"]
+                        found[kind] += [record] if "concepts" in record else []
+                        bar.update("concepts" in record)
         metrics = summary(found)
         metrics |= {f"noticed/{kind}": len(found[kind]) / tried[kind] for kind in KINDS if tried[kind]}
         write_results(context.folder, [row(kind, r) for kind in KINDS for r in found[kind]], metrics)
-        sensitivity_page(context, found, metrics, self.examples)
+        write_sensitivity(context, found, metrics, self.examples)
         return metrics
 
-    def _toucher(self, explainer: Explainer, context: StudyContext, records: Records) -> Toucher:
-        is_toy = isinstance(context.source, ToyVehicles)
-        if self.rendered and not is_toy:
-            raise VRXError("study.rendered=true needs photos that can be rendered: toy_vehicles; set it to null.")
-        if is_toy and self.rendered is not False:
-            return RenderedTouches(explainer, context.source)  # type: ignore[arg-type]
-        return PastedTouches(context.explainer.editor, Donors(explainer, context.source, records))
+    def _editor(self, context: StudyContext, records: Records) -> ConceptEditor:
+        if self.rendered is not False and isinstance(context.source, CanRender):
+            return RenderedEdits(context.explainer, context.source)
+        if self.rendered:
+            raise VRXError("study.rendered=true needs photos that can be rendered, as toy_vehicles: set it to null.")
+        return PastedEdits(context.explainer, Donors(context.explainer, context.source, records))
 
-    def _right(self, explainer: Explainer, context: StudyContext, records: Records) -> list[Photo]:
-        """Photos that F gets right, the classes taking turns."""
+    def _right(self, context: StudyContext, records: Records) -> list[Photo]:
+        """Photos that are classified right, the classes taking turns."""
         photos = context.source.photos(self.split)
-        asked = predictions(explainer, context.source, photos, records)
-        right = [photo for photo, logits in asked if int(logits.argmax()) == photo.label]
-        by_class = {label: [p for p in right if p.label == label] for label in sorted({p.label for p in right})}
-        turns = itertools.zip_longest(*by_class.values())
-        return [photo for turn in turns for photo in turn if photo is not None]
+        predicted = predictions(context.explainer, context.source, photos, records)
+        right = [photo for photo, logits in predicted if logits.argmax() == photo.label]
+        by_class = [[p for p in right if p.label == label] for label in sorted({p.label for p in right})]
+        return [photo for turn in itertools.zip_longest(*by_class) for photo in turn if photo is not None]
 
-    def _photo(
-        self, explainer: Explainer, toucher: Toucher, context: StudyContext, records: Records, photo: Photo
-    ) -> dict[str, dict[str, Any]]:
-        """Both kinds of edit of one photo; an empty record where it offers none."""
+    def _edits(self, context: StudyContext, editor: ConceptEditor, records: Records, photo: Photo) -> dict[str, Record]:
+        """Both kinds of edit of one photo; no concepts where the photo offers none that is noticed."""
         names = {kind: f"{kind} {photo.path}" for kind in KINDS}
-        if all(name in records for name in names.values()):
-            return {kind: records[name] for kind, name in names.items()}
-        view = explainer.explain_input(explainer.read(context.source.read(photo)), relations=False)
-        enough = int(view.detected[photo.label].sum()) >= self.min_detected
-        before = explainer.follow(view, view.x) if enough else view
-        for number, (kind, name) in enumerate(names.items()):
-            rng = np.random.default_rng([self.seed, number, zlib.crc32(photo.path.rsplit("/", 1)[-1].encode())])
-            offered = getattr(toucher, kind)(photo, before, rng) if enough else iter(())
-            touch, tried = self._noticed(explainer, before, photo.label, offered)
-            if touch is None:
-                records.add(name, {"tried": tried})
-                continue
-            after = explainer.follow(before, touch.after, touch.moved)
-            records.add(name, {**measured(photo, before, after, touch), "tried": tried})
-            before_and_after(context.folder, kind, photo.path, explainer, touch, KEPT_PICTURES)
+        if any(name not in records for name in names.values()):
+            explainer, own = context.explainer, photo.label
+            before = explainer.explain_input(explainer.read(context.source.read(photo)), relations=False)
+            enough = before.detected[own].sum() >= self.min_detected
+            before = explainer.follow(before, before.x) if enough else before
+            for number, (kind, name) in enumerate(names.items()):
+                rng = np.random.default_rng([self.seed, number, zlib.crc32(photo.path.rsplit("/", 1)[-1].encode())])
+                offered = getattr(editor, kind)(photo, before, rng) if enough else iter(())
+                edited, tried = self._noticed(context, before, own, offered)
+                if edited is None:
+                    records.add(name, {"tried": tried})
+                    continue
+                after = explainer.follow(before, edited.x, edited.moved)
+                records.add(name, {"tried": tried, **measured(photo, before, after, edited)})
+                save_pair(context.folder, kind, photo.path, before.image, after.image)
         return {kind: records[name] for kind, name in names.items()}
 
     def _noticed(
-        self, explainer: Explainer, before: Explanation, own: int, offered: Iterator[Touch]
-    ) -> tuple[Touch | None, int]:
-        """The first edit that F notices, None when there is none, and how many were tried."""
+        self, context: StudyContext, before: Explanation, own: int, offered: Iterator[EditedPhoto]
+    ) -> tuple[EditedPhoto | None, int]:
+        """The first edit that the classifier notices, None when there is none, and how many were tried."""
         tried = 0
-        for touch in itertools.islice(offered, self.tries):
+        for edited in itertools.islice(offered, self.tries):
             tried += 1
-            logits = explainer.logits(touch.after[None])[0]
+            logits = context.explainer.logits(edited.x[None])[0]
             if before.margin(own) - margin(logits, own) >= self.least_fall:
-                return touch, tried
+                return edited, tried
         return None, tried
 
 
-def measured(photo: Photo, before: Explanation, after: Explanation, touch: Touch) -> dict[str, Any]:
-    """What one edit did to F, to the GRN and to the contributions of the true class' graph."""
-    own = photo.label
+def margin(logits: NDArray[np.float64], index: int) -> float:
+    """Log-odds of one class."""
+    return float(margins(torch.from_numpy(logits))[index])
+
+
+def measured(photo: Photo, before: Explanation, after: Explanation, edited: EditedPhoto) -> dict[str, Any]:
+    """What one edit did to the classifier, to the GRN and to the contributions of the true class' graph."""
+    own, both = photo.label, (before, after)
     return {
         "name": photo.path,
         "label": own,
-        "what": touch.what,
-        "touched": touch.touched,
+        "what": edited.what,
+        "concepts": edited.concepts,
         "detected": np.flatnonzero(before.detected[own]),
-        "nodes": [before.node_scores[own, own], after.node_scores[own, own]],
-        "edges": [before.at_edges(own), after.at_edges(own)],
-        "links": [before.edge_scores[own, own], after.edge_scores[own, own]],
-        "centroids": [before.centroids[own], after.centroids[own]],
-        "f": [before.probabilities, after.probabilities],
-        "f_margin": [before.margin(own), after.margin(own)],
-        "grn_margin": [margin(before.grn_logits, own), margin(after.grn_logits, own)],
+        "nodes": [e.node_scores[own, own] for e in both],
+        "edges": [e.at_edges(own) for e in both],
+        "centroids": [e.centroids[own] for e in both],
+        "probability": [e.probabilities[own] for e in both],
+        "margin": [e.margin(own) for e in both],
+        "grn_margin": [margin(e.grn_logits, own) for e in both],
     }
 
 
-def falls(record: Mapping[str, Any], of: str) -> NDArray[np.float64]:
+def falls(record: Record, of: str) -> NDArray[np.float64]:
     """Fall of each concept's contribution, ``[N]``; ``of`` is nodes or edges."""
     before, after = np.array(record[of], float)
     return before - after
 
 
-def is_found(record: Mapping[str, Any], of: str) -> bool:
-    """Whether a touched concept has the largest fall of all detected ones; a fall of nothing finds nothing."""
+def fall(record: Record, of: str) -> float:
+    """Fall of a log-odds from before to after the edit; ``of`` is margin or grn_margin."""
+    return float(record[of][0] - record[of][1])
+
+
+def is_found(record: Record, of: str) -> bool:
+    """Whether an edited concept has the largest fall of all detected ones; where nothing falls, nothing is found."""
     detected = np.array(record["detected"])
-    fall = falls(record, of)[detected]
-    return bool(fall.max() > 0) and int(detected[int(fall.argmax())]) in record["touched"]
+    fallen = falls(record, of)[detected]
+    return bool(fallen.max() > 0) and int(detected[int(fallen.argmax())]) in record["concepts"]
 
 
-def chance(record: Mapping[str, Any]) -> float:
-    """Share of the detected concepts that were touched: how often a blind guess is right."""
-    return len(record["touched"]) / len(record["detected"])
+def chance(record: Record) -> float:
+    """Share of the detected concepts that were edited: how often a blind guess is right."""
+    return len(record["concepts"]) / len(record["detected"])
 
 
-def summary(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """The metrics of the study: found, chance, correlation with F, and how far other parts hold."""
+def summary(records: Mapping[str, Sequence[Record]]) -> dict[str, float]:
+    """The metrics of the study: found, chance, correlation with the classifier, falls of edited and other concepts."""
     metrics: dict[str, float] = {}
-    for kind, of in zip(KINDS, ("nodes", "edges"), strict=True):
+    for kind, of in KINDS.items():
         rows = records[kind]
         metrics[f"edits/{kind}"] = float(len(rows))
         if not rows:
             continue
-        hits = [is_found(r, of) for r in rows]
+        hits, chances = [is_found(r, of) for r in rows], [chance(r) for r in rows]
         metrics |= Share(sum(hits), len(hits)).metrics(f"found/{kind}")
-        metrics[f"chance/{kind}"] = float(np.mean([chance(r) for r in rows]))
-        metrics[f"p_value/{kind}"] = above_chance(hits, [chance(r) for r in rows])
-        touched = [float(falls(r, of)[list(r["touched"])].sum()) for r in rows]
-        f = [r["f_margin"][0] - r["f_margin"][1] for r in rows]
-        grn = [r["grn_margin"][0] - r["grn_margin"][1] for r in rows]
-        metrics |= Correlation.of(touched, f).metrics(f"spearman/{kind}")
-        metrics |= Correlation.of(grn, f).metrics(f"spearman_grn/{kind}")
-        metrics[f"fell/{kind}"] = float(np.mean(np.array(touched) > 0))
-        for part in ("nodes", "edges"):
+        metrics[f"chance/{kind}"] = float(np.mean(chances))
+        metrics[f"p_value/{kind}"] = above_chance(hits, chances)
+        edited = [float(falls(r, of)[list(r["concepts"])].sum()) for r in rows]
+        noticed = [fall(r, "margin") for r in rows]
+        metrics |= Correlation.of(edited, noticed).metrics(f"spearman/{kind}")
+        metrics |= Correlation.of([fall(r, "grn_margin") for r in rows], noticed).metrics(f"spearman_grn/{kind}")
+        metrics[f"fell/{kind}"] = float(np.mean(np.array(edited) > 0))
+        for part in KINDS.values():
+            own = [falls(r, part)[k] for r in rows for k in r["concepts"]]
+            others = [falls(r, part)[k] for r in rows for k in r["detected"] if k not in r["concepts"]]
             metrics[f"found_by_{part}/{kind}"] = float(np.mean([is_found(r, part) for r in rows]))
-            own, others = _mean_falls(rows, part)
-            metrics[f"fall_{part}_touched/{kind}"], metrics[f"fall_{part}_others/{kind}"] = own, others
+            metrics[f"fall_{part}_touched/{kind}"] = float(np.mean(own))
+            metrics[f"fall_{part}_others/{kind}"] = float(np.mean(others)) if others else float("nan")
     return metrics
 
 
-def _mean_falls(rows: Sequence[Mapping[str, Any]], of: str) -> tuple[float, float]:
-    """Mean fall of the touched concepts, and of the other detected ones."""
-    own, others = [], []
-    for record in rows:
-        fall = falls(record, of)
-        own += [fall[k] for k in record["touched"]]
-        others += [fall[k] for k in record["detected"] if k not in record["touched"]]
-    return float(np.mean(own)), float(np.mean(others)) if others else float("nan")
-
-
-def row(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
+def row(kind: str, record: Record) -> dict[str, Any]:
     """One line of the result table."""
-    of = "nodes" if kind == "appearance" else "edges"
-    touched = list(record["touched"])
+    concepts = list(record["concepts"])
     return {
         "kind": kind,
         "photo": record["name"],
         "edit": record["what"],
-        "touched": " ".join(str(k + 1) for k in touched),
+        "edited concepts": " ".join(str(k + 1) for k in concepts),
         "detected": len(record["detected"]),
-        "found": is_found(record, of),
-        "fall of the touched": float(falls(record, of)[touched].sum()),
-        "fall of F's margin": record["f_margin"][0] - record["f_margin"][1],
+        "found": is_found(record, KINDS[kind]),
+        "fall of their contribution": float(falls(record, KINDS[kind])[concepts].sum()),
+        "fall of the log-odds": fall(record, "margin"),
     }
