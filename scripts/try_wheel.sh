@@ -26,7 +26,7 @@ for command in vrx-train vrx-explain vrx-diagnose; do
 done
 "$WORK/venv/bin/vrx-train" --cfg job > "$WORK/log"
 echo "vrx-train --cfg job: $(wc -l < "$WORK/log") lines"
-"$WORK/venv/bin/vrx-train" debug=fast logger=none
+"$WORK/venv/bin/vrx-train" debug=fast classifier.fit.epochs=1 logger=none
 RUN=$(ls -d runs/toy_vehicles/*/)
 "$WORK/venv/bin/vrx-explain" run="$RUN" images="$(find data/toy_vehicles -name '*.png' -o -name '*.jpg' | head -1)"
 echo "The wheel works from an empty folder."

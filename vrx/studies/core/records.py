@@ -37,9 +37,6 @@ class Records:
     def __getitem__(self, name: str) -> dict[str, Any]:
         return self._known[name]
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def add(self, name: str, value: Mapping[str, Any]) -> None:
         """Keep a record: of one photo, or of one edit."""
         line = json.dumps({"key": self.key, "name": name, "value": finite(value)}, allow_nan=False)
