@@ -26,7 +26,7 @@ MEAN = dict(input_size=planted.SIDE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), 
 
 def test_the_default_pipeline_is_the_one_of_the_config_files() -> None:
     with initialize_config_dir(CONFIG, version_base="1.3"):
-        cfg = compose("train", ["experiment=null", "graph.workers=0"])
+        cfg = compose("train", ["~experiment", "graph.workers=0"])
     composed, default = build_pipeline(cfg), default_pipeline()
     for name in ("discovery", "builder", "data", "grn", "optimizer", "scheduler", "distillation", "trainer", "methods"):
         assert describe(getattr(default, name)) == describe(getattr(composed, name)), name
@@ -44,7 +44,7 @@ def small(cache: Path, **changes: Any) -> Pipeline:
     return Pipeline(**{**vars(made), "discovery": ConceptDiscovery(*parts, **settings)})
 
 
-def pictures(count: int = 16) -> dict[str, list[Any]]:
+def pictures(count: int = 48) -> dict[str, list[Any]]:
     """Class -> photos, as paths of no file, PIL images and tensors in turn would come."""
     rng = np.random.default_rng(3)
     found: dict[str, list[Any]] = {}
@@ -66,12 +66,16 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Explainer, Path]:
 
 def test_a_network_and_photos_make_an_explainer_that_finds_the_planted_part(fitted: tuple[Explainer, Path]) -> None:
     explainer, _ = fitted
-    photo = planted.picture(0, (20, 40), (50, 10), seed=999)
-    explanation = explainer.explain(photo, true_class=0)
-    assert explanation.class_names == planted.CLASSES and explanation.predicted == 0
-    strongest = int(np.nanargmax(np.nan_to_num(explanation.measured[0], nan=-np.inf)))
-    mask = explanation.mask(0, strongest)
-    assert (mask & planted.disc((20, 40))).sum() > 0.5 * mask.sum(), "what counts for a berry is the red disc"
+    on_part = []
+    for number, part in enumerate([(20, 40), (40, 20), (30, 30), (24, 24), (44, 40), (36, 16)]):
+        photo = planted.picture(number % 3, part, (60 - part[0], 62 - part[1]), seed=900 + number)
+        explanation = explainer.explain(photo, true_class=number % 3)
+        assert explanation.class_names == planted.CLASSES and explanation.predicted == number % 3
+        measured = explanation.measured[number % 3]
+        if np.isfinite(measured).any():
+            mask = explanation.mask(number % 3, int(np.nanargmax(measured)))
+            on_part.append((mask & planted.disc(part)).sum() / mask.sum())
+    assert len(on_part) >= 4 and np.median(on_part) > 0.5, "what counts is the disc in the colour of the class"
     assert {"fidelity/agreement", "faithfulness/spearman", "val/objective"} <= set(explainer.provenance["metrics"])
 
 
@@ -118,7 +122,7 @@ def test_a_saved_run_of_a_live_network_opens_with_that_network(fitted: tuple[Exp
 
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(VRXError, match=r"preprocessing is not given.*mean="):
-        vrx.fit(planted.ColourNet(), pictures(2))
+        vrx.fit(planted.ColourNet(), pictures(6))
     with pytest.raises(VRXError, match="photos=int"):
         photos_of(3)
 

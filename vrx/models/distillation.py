@@ -76,12 +76,6 @@ class Distillation(LightningModule):
         self._random_state: Tensor | None = None
         self.scores: Any = torch.nn.ModuleDict({name: MeanMetric() for name in SCORES})
 
-    def transfer_batch_to_device(
-        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
-    ) -> dict[str, Any]:
-        """Move tensors and graphs alike."""
-        return {name: value.to(device) for name, value in batch.items()}
-
     def on_fit_start(self) -> None:
         """Take the scale of the node features from the training graphs, and random numbers up where they stopped."""
         table = getattr(getattr(self.trainer, "datamodule", None), "tables", {}).get("train")
