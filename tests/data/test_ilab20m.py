@@ -4,6 +4,7 @@ from PIL import Image
 
 from vrx.data.ilab20m import ILab20M, pose_of
 from vrx.data.images import SPLITS, Photo
+from vrx.data.sources import HasPoses
 from vrx.errors import VRXError
 
 SIZES = {"discovery": 4, "val": 3, "train": 8, "test": 5}
@@ -40,6 +41,8 @@ def test_no_instance_is_in_two_splits(root):
             assert owner.setdefault(name.split("-b")[0], split) == split
             camera, rotation = source.pose(photo)
             assert f"-c{camera:02d}-r{rotation:02d}-" in name
+            assert f"-{source.pose_name(photo)}-" in name
+    assert isinstance(source, HasPoses)
 
 
 def test_splits_are_fixed_by_the_seed(root):

@@ -1,7 +1,10 @@
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from PIL import Image
 
 from vrx.data.images import SPLITS, PhotoFolder, allot, read_image
@@ -220,6 +223,61 @@ def test_fewer_than_asked_shrinks_with_a_warning(imagenet, caplog):
 def test_bad_settings_are_named(imagenet, arguments, message):
     with pytest.raises(VRXError, match=message):
         PhotoFolder(imagenet, **{"discovery": 1, "val": 1, **arguments})
+
+
+KNOWN = {"n03": ["beach wagon", 436], "n01": ["ambulance", 407]}
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "indices"),
+    [
+        (None, ["beach wagon", "ambulance"], [436, 407]),
+        (["n01", "n03"], ["ambulance", "beach wagon"], [407, 436]),
+        ({"n01": "van", "n03": "beach wagon"}, ["van", "beach wagon"], [407, 436]),
+    ],
+)
+def test_known_classes_bring_their_names_and_outputs(imagenet, classes, names, indices):
+    source = PhotoFolder(imagenet, classes, discovery=1, val=1, known=KNOWN)
+    assert (source.class_names, source.class_indices) == (names, indices)
+    assert PhotoFolder(imagenet, classes, [7, 2], discovery=1, val=1, known=KNOWN).class_indices == [7, 2]
+
+
+def test_outputs_of_other_classes_must_be_given(imagenet):
+    source = PhotoFolder(imagenet, ["n02", "n01"], discovery=1, val=1, known=KNOWN)
+    assert source.class_names == ["n02", "ambulance"]
+    with pytest.raises(
+        VRXError, match=r"data\.classes has n02.*data\.class_indices=\[\.\.\.\], one per class \(n02, n01\)"
+    ):
+        source.class_indices  # noqa: B018
+    assert PhotoFolder(imagenet, discovery=1, val=1).class_indices is None
+
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.mark.parametrize(
+    ("override", "names", "indices"),
+    [
+        ("data.classes=[n03,n01]", ["n03", "n01"], [5, 6]),
+        ("data.classes={n03: bus, n01: tram}", ["bus", "tram"], [5, 6]),
+    ],
+)
+@pytest.mark.parametrize("experiment", ["imagenette", "xception_vehicles"])
+def test_other_classes_from_the_command_line(imagenet, experiment, override, names, indices):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = [f"experiment={experiment}", f"data.root={imagenet}", "data.class_indices=[5,6]", override]
+        source = instantiate(compose("train", overrides).data, _convert_="all")
+    assert (source.class_names, source.class_indices) == (names, indices)
+
+
+def test_some_of_an_experiments_classes_from_the_command_line(tmp_path):
+    for folder in ("n03028079", "n03417042"):
+        plant(tmp_path / "train" / folder, 4)
+        plant(tmp_path / "val" / folder, 1)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = ["experiment=imagenette", f"data.root={tmp_path}", "data.classes=[n03028079,n03417042]"]
+        source = instantiate(compose("train", overrides).data, _convert_="all")
+    assert (source.class_names, source.class_indices) == (["church", "garbage truck"], [497, 569])
 
 
 def test_missing_things_are_named(tmp_path, imagenet):

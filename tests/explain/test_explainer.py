@@ -26,7 +26,12 @@ from vrx.models.grn import GRN
 from vrx.scores import margins
 from vrx.structures import UNMATCHED, Explanation, edges
 
-SETTINGS = {"_target_": "vrx.classifier.networks.named_network", "name": "timm/test_resnet", "pretrained": False}
+SETTINGS = {
+    "_target_": "vrx.classifier.networks.named_network",
+    "name": "timm/test_resnet",
+    "pretrained": False,
+    "input_size": 64,
+}
 
 
 def make_explainer(builder: SCGBuilder, method: str = "knockout") -> Explainer:
@@ -124,7 +129,7 @@ def test_unreadable_photos_are_named(explained: tuple[Explainer, Explanation, st
 def run(source: PhotoFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Explainer]:
     """A run folder of a network that is loaded by its name."""
     torch.manual_seed(1)
-    f = load_classifier({**SETTINGS, "input_size": 64}, planted.CLASSES)
+    f = load_classifier(SETTINGS, planted.CLASSES)
     extractor = planted.make_extractor()
     photos = planted.discovery_photos(f, source, extractor.segmenter)
     bank = planted.make_discovery(extractor, min_patches=2, clusters=8, num_concepts=2)(f, photos)

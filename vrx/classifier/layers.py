@@ -11,7 +11,7 @@ import copy
 import difflib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -124,30 +124,29 @@ def _probe(network: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, Tensor
         return network, x, _trace(network, x)
 
 
-def _trunk(network: nn.Module) -> set[str]:
-    """Names of the top-level modules, and of what is inside those that are plain sequences."""
+def _trunk(network: nn.Module, opened: Container[str] = ()) -> set[str]:
+    """Names of the top-level modules, and of what is inside those that are plain sequences, or named."""
     names: set[str] = set()
 
     def walk(module: nn.Module, prefix: str) -> None:
         for child_name, child in module.named_children():
             if not isinstance(child, NOT_A_STAGE):
                 names.add(prefix + child_name)
-            if isinstance(child, (nn.Sequential, nn.ModuleList)):
+            if isinstance(child, (nn.Sequential, nn.ModuleList)) or prefix + child_name in opened:
                 walk(child, f"{prefix}{child_name}.")
 
     walk(network, "")
     return names
 
 
-def _before_pooling(network: nn.Module, outputs: Sequence[_Output]) -> list[_Output]:
-    """The outputs of four dimensions up to the head's pooling, where that is a module of the trunk."""
-    trunk = _trunk(network)
-    maps: list[_Output] = []
+def _maps(network: nn.Module, outputs: Sequence[_Output], trunk: set[str], size: tuple[int, int]) -> list[Layer]:
+    """The feature maps of the trunk up to the head's pooling."""
+    maps: list[Layer] = []
     for output in outputs:
         if output.name in trunk and "Adaptive" in type(network.get_submodule(output.name)).__name__:
             break
-        if len(output.shape) == 4:
-            maps.append(output)
+        if output.name in trunk and len(output.shape) == 4:
+            maps.append(_as_map(output, size))
     return maps
 
 
@@ -185,11 +184,13 @@ def find_layers(network: nn.Module, size: tuple[int, int]) -> list[Layer]:
         VRXError: the network has no feature map larger than 1 x 1 at this size.
     """
     ghost, x, outputs = _probe(network, size)
-    trunk = _trunk(network)
     blocks = _token_blocks(network, outputs)
     if blocks:
         return _token_layers(network, blocks, outputs, size)
-    maps = [_as_map(o, size) for o in _before_pooling(network, outputs) if o.name in trunk]
+    maps = _maps(network, outputs, _trunk(network), size)
+    if max((m.reduction for m in maps), default=0) < MIN_STRIDE:  # a network inside another one
+        inner = {o.name for o in outputs if len(o.shape) == 2}
+        maps = _maps(network, outputs, _trunk(network, inner), size)
     if not maps or min(maps[-1].grid) < 2:
         raise VRXError(
             f"{type(network).__name__} has no last feature map larger than 1 x 1 at {size[0]} x {size[1]} pixels: "

@@ -126,8 +126,10 @@ def _built_by(settings: Mapping[str, Any], outputs: int | None) -> dict[str, Any
     named = inspect.signature(make).parameters
     arguments = {k: v for k, v in settings.items() if k not in OWN and (v is not None or k in named)}
     arguments |= {k: settings[k] for k in sorted(OWN & set(named)) if settings.get(k) is not None}
-    if arguments.get("num_classes") is None and "num_classes" in named and outputs is not None:
-        arguments["num_classes"] = outputs
+    if arguments.get("num_classes") is None:
+        arguments.pop("num_classes", None)
+        if "num_classes" in named and outputs is not None:
+            arguments["num_classes"] = outputs
     if "pretrained" in named:
         arguments["pretrained"] = False
     return {TARGET: str(target), **{k: v for k, v in arguments.items() if k != TARGET}}

@@ -209,10 +209,11 @@ def _from_compose(transforms: Sequence[Any]) -> Preprocessing:
         if single and crop is None:
             raise VRXError(f"preprocessing resizes one side to {resized[0]} alone: add a CenterCrop.")
         way = "shorter" if single else "squash"
+    how = getattr(resize, "interpolation", "bilinear")  # torchvision's enumeration, or in v2 a string
     return Preprocessing(
         size,
         resized,
-        resize.interpolation.value if resize is not None else "bilinear",
+        str(getattr(how, "value", how)),
         _three(normalize.mean if normalize is not None else 0.0),
         _three(normalize.std if normalize is not None else 1.0),
         cast(Resize, way),
