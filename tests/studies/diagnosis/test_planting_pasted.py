@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.studies.planted import DISCOVERY, HALF, SIDE, PlantedSource, PlantedViewer
+from tests.studies.planted import DISCOVERY, HALF, SIDE, PlantedExplainer, PlantedSource
 from vrx.edits import Editor
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.records import Records
-from vrx.studies.diagnosis.planting import CAUSES, Attempt
+from vrx.studies.diagnosis.causes import ERROR_CAUSES
+from vrx.studies.diagnosis.planting import Attempt
 from vrx.studies.diagnosis.planting_pasted import LAYOUTS, PastedPlanter, clear_place, overlaps, place_on, relaid
 
 QUARTER = HALF * HALF
@@ -23,17 +23,11 @@ ALL_SPEAK = ([0.6] * 4, [0.1] * 4, 0)
 NONE_SPEAKS = ([0.1] * 4, [0.1] * 4, 0)
 
 
-class Explainer(PlantedViewer):
-    def __init__(self) -> None:
-        super().__init__()
-        self.explainer = SimpleNamespace(bank=SimpleNamespace(num_concepts=4))
-
-
 def planted(folder: Path, photo: Any, cause: str, trials: int = 12) -> tuple[np.ndarray, list[Attempt]]:
     """A photo as it is and all attempts to plant a cause in it, with an editor that leaves no soft edge."""
-    source, explainer = PlantedSource(discovery=DISCOVERY, val=[photo]), Explainer()
+    source, explainer = PlantedSource(discovery=DISCOVERY, val=[photo]), PlantedExplainer()
     donors = Donors(explainer, source, Records(folder / "records.jsonl", "key"))  # type: ignore[arg-type]
-    planter = PastedPlanter(explainer, source, donors, Editor("mean", 0.0))  # type: ignore[arg-type]
+    planter = PastedPlanter(explainer, source, donors)  # type: ignore[arg-type]
     photos = source.photos("val")
     return np.asarray(source.read(photos[0])), list(planter.attempts(photos, cause, trials))
 
@@ -80,13 +74,13 @@ def test_unseen_pastes_nothing_and_any_wrong_answer_counts(tmp_path: Path) -> No
 
 
 def test_attempts_repeat_and_skip_what_failed(tmp_path: Path) -> None:
-    names = {cause: [a.name for a in planted(tmp_path, ONE_SPEAKS, cause, 3)[1]] for cause in CAUSES}
+    names = {cause: [a.name for a in planted(tmp_path, ONE_SPEAKS, cause, 3)[1]] for cause in ERROR_CAUSES}
     assert len({name for some in names.values() for name in some}) == 9
     first, again = (planted(tmp_path, ONE_SPEAKS, "shared", 3)[1] for _ in range(2))
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(first, again, strict=True))
-    source, explainer = PlantedSource(discovery=DISCOVERY, val=[ONE_SPEAKS]), Explainer()
+    source, explainer = PlantedSource(discovery=DISCOVERY, val=[ONE_SPEAKS]), PlantedExplainer()
     donors = Donors(explainer, source, Records(tmp_path / "records.jsonl", "key"))  # type: ignore[arg-type]
-    planter = PastedPlanter(explainer, source, donors, Editor("mean", 0.0))  # type: ignore[arg-type]
+    planter = PastedPlanter(explainer, source, donors)  # type: ignore[arg-type]
     left = planter.attempts(source.photos("val"), "shared", 3, lambda name: name == names["shared"][1])
     assert [a.name for a in left] == [names["shared"][0], names["shared"][2]]
 

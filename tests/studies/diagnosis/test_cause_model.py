@@ -1,0 +1,96 @@
+"""The cause model on planted evidence: it recovers causes where they show, and finds nothing where there is nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vrx.errors import VRXError
+from vrx.studies.diagnosis.cause_model import EVIDENCE, CauseModel, rule
+from vrx.studies.diagnosis.causes import ERROR_CAUSES
+from vrx.studies.diagnosis.gradcam import OVERLAP, gradcam_overlap
+from vrx.studies.diagnosis.novelty import NOVELTY
+
+TELLING = dict(zip(ERROR_CAUSES, ("deletion: all gains", "place: gap", NOVELTY[0]), strict=True))
+
+
+def planted_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Evidence with a known cause: each cause moves one number by four standard deviations."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        for cause in ERROR_CAUSES:
+            found = {name: float(rng.normal()) for name in EVIDENCE}
+            found[TELLING[cause]] += 4
+            rows.append({"evidence": found, "cause": cause, "photo": f"{seed}/{number}"})
+    return rows
+
+
+def fitted(rows: list[dict[str, Any]], causes: list[str] | None = None) -> CauseModel:
+    known = causes or [r["cause"] for r in rows]
+    return CauseModel().fit([r["evidence"] for r in rows], known, [r["photo"] for r in rows])
+
+
+def accuracy(model: CauseModel, rows: list[dict[str, Any]]) -> float:
+    return float(np.mean([model(r["evidence"]) == r["cause"] for r in rows]))
+
+
+def test_planted_causes_are_recovered_in_other_photos() -> None:
+    assert accuracy(fitted(planted_rows(40, 0)), planted_rows(40, 1)) > 0.85
+
+
+def test_nothing_is_learnt_from_permuted_causes() -> None:
+    learn, test = planted_rows(40, 0), planted_rows(40, 1)
+    known = [r["cause"] for r in learn]
+    shuffled = [np.random.default_rng(seed).permutation(known).tolist() for seed in range(3)]
+    assert np.mean([accuracy(fitted(learn, causes), test) for causes in shuffled]) == pytest.approx(1 / 3, abs=0.15)
+
+
+def test_missing_evidence_is_a_value_of_its_own() -> None:
+    learn = planted_rows(30, 0)
+    for row in learn:  # the cause shows in nothing but what is missing
+        row["evidence"] = {name: 0.0 for name in EVIDENCE}
+        row["evidence"][TELLING[row["cause"]]] = float("nan")
+    model = fitted(learn)
+    for cause in ERROR_CAUSES:
+        assert model({**dict.fromkeys(EVIDENCE, 0.0), TELLING[cause]: None}) == cause
+    assert sum(model.probabilities(learn[0]["evidence"]).values()) == pytest.approx(1)
+
+
+def test_the_model_can_choose_among_some_causes_alone() -> None:
+    model = fitted(planted_rows(20, 0))
+    for row in [r["evidence"] for r in planted_rows(5, 1) if r["cause"] == "unseen"]:
+        found = model.probabilities(row)
+        chosen = model(row, among=("shared", "false alarm"))
+        assert chosen != "unseen" and found[chosen] == max(found["shared"], found["false alarm"])
+
+
+def test_rule_asks_first_whether_the_concepts_support_the_prediction_and_then_where() -> None:
+    far, near = {"place: distance of centres": 0.4}, {"place: distance of centres": 0.1}
+    drop = "predicted class' concepts alone deleted: drop of predicted class"
+    assert drop in EVIDENCE and "place: distance of centres" in EVIDENCE
+    assert rule({**far, drop: 0.1}) == rule({**near, drop: 0.1}) == "unseen"
+    assert rule({**far, drop: 1.0}) == "false alarm"
+    assert rule({**near, drop: 1.0}) == "shared"
+    assert rule(dict.fromkeys(EVIDENCE)) == "unseen"  # no concept found: none supports the prediction
+
+
+def test_too_few_errors_are_refused() -> None:
+    row = planted_rows(1, 0)[0]
+    with pytest.raises(VRXError, match=r"study\.trials"):
+        CauseModel().fit([row["evidence"]] * 4, ["shared"] * 4, ["a", "b", "c", "d"])
+    with pytest.raises(VRXError, match="not fitted"):
+        CauseModel()(row["evidence"])
+
+
+def test_gradcam_overlap_of_equal_and_of_disjoint_maps() -> None:
+    maps = np.zeros((2, 4, 4))
+    maps[0, 0, 0] = maps[1, 3, 3] = 2.0
+    apart = gradcam_overlap(maps, 0, 1)
+    assert apart["overlap"] == 0 and apart["distance of peaks"] == pytest.approx(np.hypot(0.75, 0.75))
+    same = gradcam_overlap(maps[[0, 0]], 0, 1)
+    assert same["overlap"] == 1 and same["correlation"] == pytest.approx(1) and same["distance of centres"] == 0
+    empty = gradcam_overlap(np.zeros((2, 4, 4)), 0, 1)
+    assert tuple(empty) == OVERLAP and np.isfinite(list(empty.values())).all()
