@@ -69,6 +69,11 @@ def test_every_photo_of_a_folder_gets_its_page(explained: tuple[Path, str, str])
         assert (out / folder / "explanation.png").stat().st_size > 10_000
 
 
+def test_only_the_formats_asked_for_are_written(finished: Finished, album: Path, tmp_path: Path) -> None:
+    run_explain(f"run={finished.folder}", f"images={album}/plain.png", f"out={tmp_path}", "formats=[json]")
+    assert [p.name for p in tmp_path.rglob("*.*")] == ["explanation.json"]
+
+
 def test_a_turned_photo_is_explained_upright(explained: tuple[Path, str, str]) -> None:
     out = explained[0]
     upright, turned = (
@@ -98,6 +103,7 @@ def test_what_must_be_given(album: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["label=circuss"], ["label='circuss'", "nearest: circus"]),
         (["method=shap"], ["method='shap'", "knockout and gradient"]),
         (["device=tpu"], ["device='tpu'", "cpu or cuda"]),
+        (["formats=[html,pdf]"], ["'pdf'", "html, png and json"]),
     ],
 )
 def test_bad_options_are_one_line(

@@ -29,7 +29,7 @@ from vrx.explain.explainer import Explainer
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.distillation import Distillation
 from vrx.models.grn import GRN
-from vrx.pipeline import Pipeline, device_of
+from vrx.pipeline import Pipeline, device_of, quiet_logs
 
 EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape"]  # conf/graph/evidence.yaml
 
@@ -130,6 +130,7 @@ def fit(
         classifier = Classifier(classifier, list(source.class_names), class_indices, read, layers=layers)
     if pipeline is None:
         pipeline = default_pipeline(cache, epochs=epochs, num_concepts=num_concepts, device=device, seed=seed)
+    quiet_logs()
     seed_everything(pipeline.seed, workers=True, verbose=False)
     return pipeline.explainer(classifier.to(device_of(device)), source)
 

@@ -53,6 +53,12 @@ def first_process() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
+def quiet_logs() -> None:
+    """Silence what libraries log about themselves."""
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "faiss", "timm", "filelock"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def device_of(accelerator: str) -> torch.device:
     """Where F computes: where the trainer does.
 

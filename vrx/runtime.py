@@ -28,14 +28,12 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vrx.errors import VRXError
-from vrx.pipeline import Pipeline, device_of, first_process
+from vrx.pipeline import Pipeline, device_of, first_process, quiet_logs
 from vrx.storage import write_text
 
 log = logging.getLogger("vrx")
 
-_CHECKOUT = Path(__file__).parents[1] / "conf"
-CONFIG = str(_CHECKOUT if _CHECKOUT.is_dir() else Path(__file__).parent / "conf")  # a checkout's, or the wheel's
-LIBRARIES = ("pytorch_lightning", "lightning", "lightning.pytorch", "faiss", "timm", "filelock")
+CONFIG = str(Path(__file__).parent / "conf")  # a link to conf/ in a checkout, the files themselves in a wheel
 
 
 def script(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
@@ -73,12 +71,11 @@ def was_interrupted(error: BaseException) -> bool:
 
 
 def quiet_libraries() -> None:
-    """Silence what libraries say about themselves; our own warnings stay, and only the first process speaks."""
-    for name in LIBRARIES:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Silence what libraries log about themselves; our own warnings stay, and only the first process speaks."""
+    quiet_logs()
     if not first_process():
         log.setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning|torch|timm|faiss|pyvista|wandb).*")
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning|torch|timm|faiss|wandb).*")
 
 
 def build(cfg: Any, **kwargs: Any) -> Any:

@@ -16,7 +16,7 @@ from vrx.data.images import SUFFIXES, is_image
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.pipeline import device_of
-from vrx.report.pages import write_explanation
+from vrx.report.pages import checked_formats, write_explanation
 from vrx.report.words import sentence, trust_line
 from vrx.runtime import CONFIG, require, script
 
@@ -80,11 +80,12 @@ def open_run(cfg: DictConfig) -> Explainer:
 @hydra.main(version_base="1.3", config_path=CONFIG, config_name="explain")
 @script
 def main(cfg: DictConfig) -> None:
-    """Write JSON, PNG and a self-contained HTML page for every photo."""
+    """Write a self-contained HTML page, a PNG and JSON for every photo, or what ``formats`` names of them."""
     for key in ("run", "images"):
         require(cfg, key, "python explain.py run=<run folder> images=<file or folder>")
     root, out = Path(str(cfg.images)), Path(str(cfg.out))
     images = find_images(root)
+    formats = checked_formats(cfg.formats)
     explainer = open_run(cfg)
     label = class_index(cfg.label, explainer.bank.class_names)
     unreadable = []
@@ -97,8 +98,8 @@ def main(cfg: DictConfig) -> None:
                 unreadable.append(str(error))
                 log.warning("skipped: %s", error)
                 continue
-            write_explanation(out / folder, explanation, explainer.bank)
-            page = (out / folder / "explanation.html").resolve()
+            write_explanation(out / folder, explanation, explainer.bank, formats)
+            page = (out / folder / f"explanation.{formats[0]}").resolve()
             log.info("%s\n  %s\n  %s\n  Open %s", path, sentence(explanation), trust_line(explanation), page)
     if len(unreadable) == len(images):
         raise VRXError(f"images={root}: none of the {len(images)} photos could be read. {unreadable[0]}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import measured_effects, shared_nodes
+from vrx.explain.grn_metrics import grn_metrics
 from vrx.graphs.scg import BASELINES
 from vrx.graphs.variants import Variants
 from vrx.models.grn import GRN
@@ -106,7 +107,8 @@ def evaluation(
     metrics = {f"val/{name}": value for name, value in fidelity(grn, val).items()}
     metrics |= {f"val/faithfulness/spearman_method_{name}": value for name, value in agreement.items()}
     metrics["val/faithfulness/spearman"] = agreement[chosen]
-    return chosen, metrics | fidelity(grn, test) | faithfulness(grn, test, methods, chosen, seed)
+    metrics |= fidelity(grn, test) | faithfulness(grn, test, methods, chosen, seed)
+    return chosen, metrics | grn_metrics(grn, test, methods[chosen])
 
 
 def fidelity(grn: GRN, table: Table, batch_size: int = 256) -> dict[str, float]:

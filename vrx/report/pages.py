@@ -31,6 +31,17 @@ BARS_CAPTION = (
 SCATTER_CAPTION = "Every concept of the predicted class in the photos of this page."
 
 
+def checked_formats(formats: Collection[str]) -> list[str]:
+    """The formats, in the order given.
+
+    Raises:
+        VRXError: none is given, or one that there is not.
+    """
+    if not formats or (set(formats) - set(FORMATS)):
+        raise VRXError(f"formats={list(formats)}: choose among {join(FORMATS)}.")
+    return list(formats)
+
+
 def write_explanation(
     folder: Path, explanation: Explanation, bank: ConceptBank, formats: Collection[str] = FORMATS
 ) -> None:
@@ -45,8 +56,7 @@ def write_explanation(
     Raises:
         VRXError: a format that there is not.
     """
-    if unknown := set(formats) - set(FORMATS):
-        raise VRXError(f"formats={sorted(unknown)}: choose among {join(FORMATS)}.")
+    formats = checked_formats(formats)
     shown = shown_classes(explanation)
     if "json" in formats:
         write_text(folder / "explanation.json", _json(explanation))
