@@ -85,8 +85,9 @@ class Explainer:
         """The concepts that explanations speak of."""
         return self.builder.bank
 
-    def save(self, run: Path) -> None:
+    def save(self, run: str | Path) -> None:
         """Write all that :meth:`load` needs into a run folder: ``concepts/``, ``checkpoints/``, ``explainer.json``."""
+        run = Path(run)
         checkpoints = run / "checkpoints"
         self.bank.save(run / "concepts")
         self.grn.save(checkpoints / "grn.safetensors")
