@@ -34,7 +34,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "my_package.py").write_text(MY_PACKAGE)
     tree = planted.write_tree(folder / "made", train=150)
     (tree / "train").rename(folder / "photos")
-    planted.picture(0, (20, 40), (50, 10), seed=999).save(folder / "photo.jpg", quality=95)
+    planted.picture(0, (30, 30), (57, 57), seed=999).save(folder / "photo.jpg", quality=95)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
@@ -62,7 +62,7 @@ def test_your_own_network_from_python(desk: Path) -> None:
     )
     measured = explanation.measured[explanation.predicted]
     mask = explanation.mask(explanation.predicted, int(np.nanargmax(measured)))
-    assert (mask & planted.disc((20, 40))).sum() > 0.5 * mask.sum(), "what counts for a berry is its red disc"
+    assert (mask & planted.disc((30, 30))).sum() > 0.5 * mask.sum(), "what counts for a berry is its red disc"
     with pytest.raises(VRXError, match="network="):
         Explainer.load("runs/my_net")
 
