@@ -34,7 +34,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "my_package.py").write_text(MY_PACKAGE)
     tree = planted.write_tree(folder / "made", train=150)
     (tree / "train").rename(folder / "photos")
-    planted.picture(0, (30, 30), (57, 57), seed=999).save(folder / "photo.jpg", quality=95)
+    planted.picture(0, (30, 30), (57, 57), seed=999).save(folder / "photo.jpg", quality=100, subsampling=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))

@@ -86,7 +86,7 @@ def test_drop_makes_dummies_of_the_given_nodes_and_touches_no_other() -> None:
 def test_graphs_check_their_shapes_and_stack() -> None:
     one = SCG(torch.rand(3, 4, 5), torch.rand(3, 4, 2), torch.ones(3, 4, dtype=torch.bool))
     assert SCG.stack([one, one]).nodes.shape == (2, 3, 4, 5)
-    with pytest.raises(ValueError, match="differ"):
+    with pytest.raises(ValueError, match=r"detected must start with"):
         SCG(one.nodes, one.centroids, one.detected[:, :3])
     with pytest.raises(ValueError, match="nodes must"):
         SCG(torch.rand(4, 5), torch.rand(4, 2), torch.ones(4, dtype=torch.bool))

@@ -29,7 +29,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from vrx.errors import VRXError
 from vrx.pipeline import Pipeline, device_of, first_process, quiet_logs
-from vrx.storage import write_text
+from vrx.storage import json_safe, write_text
 
 log = logging.getLogger("vrx")
 
@@ -261,8 +261,7 @@ class Run:
 
     def write_metrics(self) -> None:
         """``metrics.json``: flat name -> number; null where there was nothing to measure."""
-        plain = {k: v if v == v else None for k, v in sorted(self.metrics.items())}
-        self._write("metrics.json", json.dumps(plain, indent=1, allow_nan=False))
+        self._write("metrics.json", json.dumps(json_safe(dict(sorted(self.metrics.items()))), indent=1))
 
     def close(self, succeeded: bool) -> None:
         """End the logs; the next job of a sweep starts its own."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vrx.errors import VRXError
 from vrx.scores import margins, rank_agreement
-from vrx.storage import write_atomically, write_text
+from vrx.storage import json_safe, write_atomically, write_text
 
 EPSILON = 1e-3  # every value of a dummy node (3.2.1: "a small constant")
 UNMATCHED = -1  # in place of the patch of a concept that was not found
@@ -28,6 +28,13 @@ NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _check_shapes(owner: Any, **expected: tuple[int, ...]) -> None:
+    """Refuse an array whose shape does not begin as expected."""
+    for name, shape in expected.items():
+        got = tuple(getattr(owner, name).shape)
+        _require(got[: len(shape)] == shape, f"{type(owner).__name__}.{name} must start with {shape}, got {got}")
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,7 @@ class Patches:
     @property
     def masks(self) -> NDArray[np.bool_]:
         """Which pixels belong to each patch, bool ``[K, H, W]``."""
-        return (
-            np.stack([(self.labels == i).any(0) for i in self.ids]) if len(self) else np.zeros((0, *self.shape), bool)
-        )
+        return np.array([(self.labels == i).any(0) for i in self.ids], bool).reshape(-1, *self.shape)
 
     @property
     def areas(self) -> NDArray[np.float32]:
@@ -127,11 +132,7 @@ class SCG:
     def __post_init__(self) -> None:
         lead = self.nodes.shape[:-1]
         _require(self.nodes.ndim >= 3, f"SCG.nodes must be [..., n, N, D], got {tuple(self.nodes.shape)}")
-        _require(
-            self.centroids.shape == (*lead, 2) and self.detected.shape == lead,
-            f"SCG shapes differ: nodes {tuple(self.nodes.shape)}, centroids {tuple(self.centroids.shape)}, "
-            f"detected {tuple(self.detected.shape)}",
-        )
+        _check_shapes(self, centroids=(*lead, 2), detected=tuple(lead))
 
     def drop(self, nodes: Tensor) -> SCG:
         """The same graphs with some nodes set to the dummy.
@@ -195,9 +196,7 @@ class ConceptBank:
     def __post_init__(self) -> None:
         _require(self.centroids.ndim == 3, f"centroids must be [n, N, Dm], got {self.centroids.shape}")
         lead = (len(self.class_names), self.centroids.shape[1])
-        for name in ("centroids", "radius", "importance", "p_value", "exemplars"):
-            shape = getattr(self, name).shape
-            _require(shape[:2] == lead, f"ConceptBank.{name} must start with [n, N] = {lead}, got {shape}")
+        _check_shapes(self, **dict.fromkeys(("centroids", "radius", "importance", "p_value", "exemplars"), lead))
 
     @property
     def num_concepts(self) -> int:
@@ -302,20 +301,10 @@ class Explanation:
         n, num = self.matched.shape
         _require(len(self.class_names) == n, f"{len(self.class_names)} class names for {n} graphs")
         _require(
-            self.superpixels.shape == self.image.shape[:2],
-            f"superpixels of {self.superpixels.shape} for a photo of {self.image.shape[:2]}",
+            self.image.shape[:2] == self.superpixels.shape, f"superpixels of {self.superpixels.shape}, not the photo's"
         )
-        expected = {
-            "logits": (n,),
-            "grn_logits": (n,),
-            "node_scores": (n, n, num),
-            "edge_scores": (n, n, num * (num - 1)),
-            "centroids": (n, num, 2),
-            "measured": (n, num),
-        }
-        for name, shape in expected.items():
-            got = getattr(self, name).shape
-            _require(got == shape, f"Explanation.{name} must be {shape}, got {got}")
+        _check_shapes(self, logits=(n,), grn_logits=(n,), node_scores=(n, n, num))
+        _check_shapes(self, edge_scores=(n, n, num * (num - 1)), centroids=(n, num, 2), measured=(n, num))
 
     @property
     def predicted(self) -> int:
@@ -369,21 +358,9 @@ class Explanation:
 
     def to_json(self) -> str:
         """Everything but the pixels and masks, as JSON (NaN becomes null)."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, np.ndarray):
-                return plain(value.tolist())
-            if isinstance(value, (list, tuple)):
-                return [plain(v) for v in value]
-            if isinstance(value, dict):
-                return {k: plain(v) for k, v in value.items()}
-            if isinstance(value, float) and not np.isfinite(value):
-                return None
-            return value
-
         hidden = ("image", "x", "superpixels", "attended", "matched")
         content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         content |= {name: getattr(self, name) for name in ("probabilities", "grn_probabilities", "detected", "trust")}
         content["predicted"] = self.class_names[self.predicted]
         content["edges"] = edges(self.matched.shape[1]).T.tolist()
-        return json.dumps(plain(content), indent=1)
+        return json.dumps(json_safe(content), indent=1)

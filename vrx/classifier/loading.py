@@ -52,7 +52,7 @@ def load_classifier(
     network = build_network({**built_by, "pretrained": True} if downloads else built_by)
     if checkpoint is not None:
         load_weights(network, checkpoint)
-    elif "pretrained" in built_by and not downloads and not loads_itself:
+    elif "pretrained" in built_by and not (downloads or loads_itself or settings.get("fit")):
         log.warning("%s has random weights: nobody has trained it yet.", settings.get("name") or built_by[TARGET])
     return Classifier(
         network,

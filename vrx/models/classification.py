@@ -255,7 +255,7 @@ def _fit(
     logger: Any,
 ) -> Classifier:
     seed_everything(seed, workers=True, verbose=False)
-    classifier = load_classifier(settings, source.class_names)
+    classifier = load_classifier({**settings, "fit": True}, source.class_names)
     network = classifier.network.requires_grad_(True)
     network.train()
     module = Classification(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vrx.storage import write_text
+from vrx.storage import json_safe, write_text
 
 
 class Records:
@@ -39,7 +39,7 @@ class Records:
 
     def add(self, name: str, value: Mapping[str, Any]) -> None:
         """Keep a record: of one photo, or of one edit."""
-        line = json.dumps({"key": self.key, "name": name, "value": finite(value)}, allow_nan=False)
+        line = json.dumps({"key": self.key, "name": name, "value": json_safe(value)}, allow_nan=False)
         with self.path.open("a") as file:
             file.write(("\n" if self._torn else "") + line + "\n")
         self._torn = False
@@ -54,17 +54,6 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and {"key", "name", "value"} <= record.keys() else None
 
 
-def finite(value: Any) -> Any:
-    """The same with None for every number that is not finite, and numpy's numbers as plain ones."""
-    if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    if hasattr(value, "tolist"):
-        return finite(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def write_results(folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]) -> None:
     """Write ``results.json``, ``results.csv`` (the same table) and ``metrics.json``.
 
@@ -77,10 +66,10 @@ def write_results(folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Mapp
     buffer = io.StringIO()
     table = csv.DictWriter(buffer, columns, lineterminator="\n")
     table.writeheader()
-    table.writerows([finite(row) for row in rows])
+    table.writerows([json_safe(row) for row in rows])
     numbers = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
     for name, text in (
-        ("results.json", json.dumps(finite(list(rows)), indent=1)),
+        ("results.json", json.dumps(json_safe(list(rows)), indent=1)),
         ("results.csv", buffer.getvalue()),
         ("metrics.json", json.dumps(numbers, indent=1)),
     ):
