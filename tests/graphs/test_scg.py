@@ -103,7 +103,7 @@ def test_gradient_evidence_without_margin_against_a_sum_over_pixels(
 ) -> None:
     layer = colour_f.layers[-1].name
     made = make_builder(colour_f, bank, margin=0.0, sources=["gradact"], layers=[layer])(*batch)
-    maps = colour_f.inspect(batch[0], gradients=True, target="margin").grad_act[layer]
+    maps = colour_f.inspect(batch[0], gradients=True).grad_act[layer]
     for b, c, k in zip(*np.nonzero(made.matched != UNMATCHED), strict=True):
         mask = torch.from_numpy(made.patches[b].masks[made.matched[b, c, k]]).float()
         cells = mask.unflatten(1, (8, 8)).unflatten(0, (8, 8)).mean((1, 3))  # share of each cell that is covered

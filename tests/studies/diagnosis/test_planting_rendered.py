@@ -16,7 +16,6 @@ from vrx.studies.diagnosis.planting_rendered import (
     is_clear,
     point_at,
     roomiest,
-    unseen_azimuths,
 )
 
 
@@ -44,7 +43,7 @@ def test_planted_changes_are_what_they_claim(toys: ToyVehicles) -> None:
     first = [a.pixels for a in planter.attempts(photos, "shared", 1)]
     again = [a.pixels for a in RenderedPlanter(toys).attempts(photos, "shared", 1)]
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert unseen_azimuths(toys, 0) == [2, 3, 4, 5, 6, 7] and unseen_azimuths(toys, 1) == []
+    assert toys.unseen_azimuths(0) == [2, 3, 4, 5, 6, 7] and toys.unseen_azimuths(1) == []
     toys.close()
 
 

@@ -179,6 +179,11 @@ class ToyVehicles:
         """Rotation of the turntable, "0" to "7", in steps of 45 degrees."""
         return str(round(self.pose(photo).azimuth / 45) % AZIMUTHS)
 
+    def unseen_azimuths(self, label: int) -> list[int]:
+        """Rotations (0 to 7) in which no training photo shows a class."""
+        poses = self._poses.get("train", {}).get(self._classes[label], range(AZIMUTHS))
+        return [a for a in range(AZIMUTHS) if a not in poses]
+
     def render(
         self,
         class_name: str,

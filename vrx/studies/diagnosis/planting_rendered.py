@@ -14,7 +14,7 @@ from scipy.ndimage import label as label_pieces
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.data.toys.models import BUILDERS, model
-from vrx.data.toys.scene import AZIMUTHS, ELEVATIONS, VIEW_ANGLE, Pose, compose
+from vrx.data.toys.scene import ELEVATIONS, VIEW_ANGLE, Pose, compose
 from vrx.errors import VRXError
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
 from vrx.studies.diagnosis.planting import CLEAR, Attempt, Skip
@@ -130,7 +130,7 @@ class RenderedPlanter:
     def _unseen(self, photo: Photo, rng: Generator) -> tuple[Frame, int | None, str] | None:
         scene = self._scene(photo)
         azimuth, elevation = scene["pose"]
-        unseen = unseen_azimuths(self._source, photo.label)
+        unseen = self._source.unseen_azimuths(photo.label)
         if unseen and rng.random() < 0.8:
             azimuth = 45.0 * float(rng.choice(unseen)) + rng.uniform(-12, 12)
         else:
@@ -203,9 +203,3 @@ def is_clear(clean: Frame, changed: Frame, vehicle: Mask, distractor: Mask) -> b
         and (differs & vehicle).sum() <= CLEAR * vehicle.sum()
         and (distractor & near).sum() <= CLEAR * distractor.sum()
     )
-
-
-def unseen_azimuths(source: Any, label: int) -> list[int]:
-    """Rotations (0 to 7) in which no training photo shows a class, by the source's settings."""
-    poses = source.settings()["poses"].get("train", {}).get(source.class_names[label])
-    return [a for a in range(AZIMUTHS) if a not in poses] if poses else []
