@@ -24,7 +24,7 @@ def study(name: str, *overrides: str) -> Any:
 def test_the_yaml_names_the_arguments_of_the_class(name: str) -> None:
     cfg = study(name)
     arguments = inspect.signature(get_class(cfg._target_)).parameters
-    assert set(cfg) - {"_target_"} == set(arguments)
+    assert set(cfg) - {"_target_", "_recursive_"} == set(arguments)
     values = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(values, dict)
     for key, argument in arguments.items():  # who reads the class and who reads the yaml see the same defaults
@@ -45,7 +45,7 @@ def test_the_study_builds_from_its_own_keys(name: str) -> None:
         ("logic_consistency", "study.max_edits=3", "max_edits"),
         ("sensitivity", "study.tries=3", "tries"),
         ("diagnosis", "study.trials=3", "trials"),
-        ("dataset_fix", "study.epochs=3", "epochs"),
+        ("dataset_fix", "study.planted=3", "planted"),
     ],
 )
 def test_a_setting_of_the_command_line_arrives(name: str, override: str, attribute: str) -> None:
