@@ -44,7 +44,6 @@ def test_planted_changes_are_what_they_claim(toys: ToyVehicles) -> None:
     again = [a.pixels for a in RenderedPlanter(toys).attempts(photos, "shared", 1)]
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert toys.unseen_azimuths(0) == [2, 3, 4, 5, 6, 7] and toys.unseen_azimuths(1) == []
-    toys.close()
 
 
 def test_an_attempt_succeeds_only_with_the_error_it_was_to_cause() -> None:
