@@ -298,4 +298,4 @@ def test_bars_with_intervals_and_a_line() -> None:
     assert [round(p.get_width(), 2) for p in ax.patches] == [0.5, -0.32]
     whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
     np.testing.assert_allclose(whiskers, [[0.5, 0.5], [-0.4, -0.3]])
-    assert "ceiling 0.65" in texts(figure) and "−0.32" in texts(figure)
+    assert "ceiling 0.65 " in texts(figure) and "−0.32" in texts(figure)

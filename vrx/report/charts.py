@@ -91,7 +91,7 @@ def bar_figure(
     if line is not None and math.isfinite(line[1]):
         ax.axvline(line[1], color=CASING, linewidth=1.4, linestyle=(0, (4, 2)))
         at = ax.get_xaxis_transform()
-        ax.text(line[1], 1, f"{line[0]} {line[1]:.2f}", transform=at, ha="center", va="bottom", fontsize=9)
+        ax.text(line[1], 0.02, f"{line[0]} {line[1]:.2f} ", transform=at, ha="right", va="bottom", fontsize=9)
     return figure
 
 
