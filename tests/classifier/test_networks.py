@@ -43,7 +43,7 @@ def test_weights_that_cannot_be_downloaded(name: str, tmp_path: Path, monkeypatc
 
 
 def imagenette() -> Path:
-    root = Path(os.environ.get("VRX_IMAGENETTE", Path(__file__).parents[2] / "shared" / "imagenette"))
+    root = Path(os.environ.get("VRX_IMAGENETTE", Path(__file__).parents[3] / "shared" / "imagenette"))
     if not (root / "mobilenetv2_100.safetensors").exists():
         pytest.skip("needs real photos and weights: set VRX_IMAGENETTE to their folder")
     return root
