@@ -59,7 +59,7 @@ def test_every_file_and_module_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_of_a_group_named_exists(page: Path) -> None:
     groups = [p.relative_to(ROOT / "conf").as_posix() for p in (ROOT / "conf").rglob("*") if p.is_dir()]
-    for group, option in re.findall(r"(?<![\w./])([a-z]+(?:/[a-z]+)*)=(\w+)", page.read_text()):
+    for group, option in re.findall(r"(?<![\w./])([a-z]+(?:/[a-z]+)*)=(\w+)(?![\w(])", page.read_text()):
         if group in groups:
             assert (ROOT / "conf" / group / f"{option}.yaml").exists(), f"{group}={option}"
 

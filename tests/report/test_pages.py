@@ -168,7 +168,7 @@ def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "explanation.json").read_text() == "old"
 
 
-@pytest.mark.parametrize("formats", [("json",), ("png",), ("html", "json"), ()])
+@pytest.mark.parametrize("formats", [("json",), ("png",), ("html", "json")])
 def test_only_what_was_asked_for_is_written(tmp_path: Path, formats: tuple[str, ...]) -> None:
     write_explanation(tmp_path, make_explanation(), make_bank(), formats)
     assert {p.name for p in tmp_path.iterdir()} == {f"explanation.{kind}" for kind in formats}
@@ -180,8 +180,10 @@ def test_json_alone_draws_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(VRXError, match=r"formats=\['pdf'\]: choose among html, png and json"):
+    with pytest.raises(VRXError, match=r"formats=\['json', 'pdf'\]: choose among html, png and json"):
         write_explanation(tmp_path, make_explanation(), make_bank(), ["json", "pdf"])
+    with pytest.raises(VRXError, match=r"formats=\[\]"):
+        write_explanation(tmp_path, make_explanation(), make_bank(), [])
     assert not list(tmp_path.iterdir())
 
 
