@@ -16,25 +16,13 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 from torch import Tensor
 
-from vrx.errors import VRXError
+from vrx.errors import VRXError, check_shapes, require
 from vrx.scores import margins, rank_agreement
 from vrx.storage import json_safe, write_atomically, write_text
 
 EPSILON = 1e-3  # every value of a dummy node (3.2.1: "a small constant")
 UNMATCHED = -1  # in place of the patch of a concept that was not found
 NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _check_shapes(owner: Any, **expected: tuple[int, ...]) -> None:
-    """Refuse an array whose shape does not begin as expected."""
-    for name, shape in expected.items():
-        got = tuple(getattr(owner, name).shape)
-        _require(got[: len(shape)] == shape, f"{type(owner).__name__}.{name} must start with {shape}, got {got}")
 
 
 @dataclass(frozen=True)
@@ -51,8 +39,8 @@ class Patches:
     ids: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        _require(self.labels.ndim == 3, f"Patches.labels must be [R, H, W], got {self.labels.shape}")
-        _require(self.ids.ndim == 1, f"Patches.ids must be [K], got {self.ids.shape}")
+        require(self.labels.ndim == 3, f"Patches.labels must be [R, H, W], got {self.labels.shape}")
+        require(self.ids.ndim == 1, f"Patches.ids must be [K], got {self.ids.shape}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -131,8 +119,8 @@ class SCG:
 
     def __post_init__(self) -> None:
         lead = self.nodes.shape[:-1]
-        _require(self.nodes.ndim >= 3, f"SCG.nodes must be [..., n, N, D], got {tuple(self.nodes.shape)}")
-        _check_shapes(self, centroids=(*lead, 2), detected=tuple(lead))
+        require(self.nodes.ndim >= 3, f"SCG.nodes must be [..., n, N, D], got {tuple(self.nodes.shape)}")
+        check_shapes(self, centroids=(*lead, 2), detected=tuple(lead))
 
     def drop(self, nodes: Tensor) -> SCG:
         """The same graphs with some nodes set to the dummy.
@@ -141,9 +129,8 @@ class SCG:
             nodes: which, bool, broadcastable to ``[..., n, N]``.
         """
         gone = nodes.unsqueeze(-1)
-        return SCG(
-            self.nodes.masked_fill(gone, EPSILON), self.centroids.masked_fill(gone, NEUTRAL), self.detected & ~nodes
-        )
+        places = self.centroids.masked_fill(gone, NEUTRAL)
+        return SCG(self.nodes.masked_fill(gone, EPSILON), places, self.detected & ~nodes)
 
     def to(self, device: torch.device | str) -> SCG:
         return SCG(self.nodes.to(device), self.centroids.to(device), self.detected.to(device))
@@ -194,9 +181,9 @@ class ConceptBank:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require(self.centroids.ndim == 3, f"centroids must be [n, N, Dm], got {self.centroids.shape}")
+        require(self.centroids.ndim == 3, f"centroids must be [n, N, Dm], got {self.centroids.shape}")
         lead = (len(self.class_names), self.centroids.shape[1])
-        _check_shapes(self, **dict.fromkeys(("centroids", "radius", "importance", "p_value", "exemplars"), lead))
+        check_shapes(self, **dict.fromkeys(("centroids", "radius", "importance", "p_value", "exemplars"), lead))
 
     @property
     def num_concepts(self) -> int:
@@ -239,13 +226,9 @@ class ConceptBank:
         try:
             text = json.loads((folder / "bank.json").read_text())
             arrays = load_file(folder / "bank.safetensors")
-            bank = cls(
-                tuple(text["class_names"]),
-                exemplar_paths=text["exemplar_paths"],
-                settings=text["settings"],
-                **arrays,
-            )
-            _require(text.get("digest", bank.digest) == bank.digest, "bank.json and bank.safetensors do not belong")
+            texts: dict[str, Any] = {name: text[name] for name in ("exemplar_paths", "settings")}
+            bank = cls(tuple(text["class_names"]), **texts, **arrays)
+            require(text.get("digest", bank.digest) == bank.digest, "bank.json and bank.safetensors do not belong")
             return bank
         except FileNotFoundError as error:
             raise VRXError(f"No concept bank in {folder}: run train.py first, or give another run folder.") from error
@@ -299,12 +282,12 @@ class Explanation:
 
     def __post_init__(self) -> None:
         n, num = self.matched.shape
-        _require(len(self.class_names) == n, f"{len(self.class_names)} class names for {n} graphs")
-        _require(
+        require(len(self.class_names) == n, f"{len(self.class_names)} class names for {n} graphs")
+        require(
             self.image.shape[:2] == self.superpixels.shape, f"superpixels of {self.superpixels.shape}, not the photo's"
         )
-        _check_shapes(self, logits=(n,), grn_logits=(n,), node_scores=(n, n, num))
-        _check_shapes(self, edge_scores=(n, n, num * (num - 1)), centroids=(n, num, 2), measured=(n, num))
+        check_shapes(self, logits=(n,), grn_logits=(n,), node_scores=(n, n, num))
+        check_shapes(self, edge_scores=(n, n, num * (num - 1)), centroids=(n, num, 2), measured=(n, num))
 
     @property
     def predicted(self) -> int:
