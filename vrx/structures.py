@@ -22,6 +22,9 @@ from vrx.storage import json_safe, write_atomically, write_text
 
 EPSILON = 1e-3  # every value of a dummy node (3.2.1: "a small constant")
 UNMATCHED = -1  # in place of the patch of a concept that was not found
+PERHAPS = 0.25  # least probability of a concept that may be there
+STATE = "state."  # before the names of a bank's state in its file
+BANK_TEXTS = ("exemplar_paths", "settings", "featureless", "notes", "parts")  # of a bank, in its JSON file
 NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
 
 
@@ -169,6 +172,11 @@ class ConceptBank:
             uint8 ``[n, N, E, S, S, 3]``.
         exemplar_paths: the photo of each exemplar, ``[n][N][E]``; "" where there is none.
         settings: everything that the bank was made with (data, classifier fingerprint, patches, ...).
+        state: what else finding the concepts needs, by name.
+        featureless: mean probability of each class for photos without any detail, fill by fill, ``{fill: [n]}``.
+        notes: why a class has fewer than N concepts, by class.
+        names: what people call the concepts (``names.yaml``), ``[n][N]``; "" for those without a name.
+        parts: the part that each concept shows, where part masks make that certain, ``[n][N]``; "" elsewhere.
     """
 
     class_names: tuple[str, ...]
@@ -179,6 +187,11 @@ class ConceptBank:
     exemplars: NDArray[np.uint8]
     exemplar_paths: list[list[list[str]]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, NDArray[Any]] = field(default_factory=dict)
+    featureless: dict[str, list[float]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    names: list[list[str]] = field(default_factory=list)
+    parts: list[list[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require(self.centroids.ndim == 3, f"centroids must be [n, N, Dm], got {self.centroids.shape}")
@@ -201,18 +214,38 @@ class ConceptBank:
         state = hashlib.sha256("\n".join(self.class_names).encode())
         state.update(self.centroids.tobytes())
         state.update(self.radius.tobytes())
+        for name, value in sorted(self.state.items()):
+            state.update(name.encode() + np.ascontiguousarray(value).tobytes())
         return state.hexdigest()
+
+    def name(self, index: int, concept: int) -> str:
+        """What a concept is called: by people, else by its part; "" where neither is known."""
+        given = [table[index][concept] for table in (self.names, self.parts) if table]
+        return next(filter(None, given), "")
+
+    @property
+    def all_names(self) -> tuple[tuple[str, ...], ...]:
+        """:meth:`name` of every concept, ``[n][N]``."""
+        return tuple(tuple(self.name(c, k) for k in range(self.num_concepts)) for c in range(len(self.class_names)))
+
+    @property
+    def fallback(self) -> int | None:
+        """The class that F calls a photo without detail, whatever the fill, more likely than all others; else None."""
+        if not self.featureless:
+            return None
+        mean = np.mean(list(self.featureless.values()), axis=0)
+        return int(mean.argmax()) if mean.max() > 0.5 else None
 
     def save(self, folder: Path) -> None:
         """Write ``bank.safetensors`` and, last, ``bank.json`` into ``folder``."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays = {name: np.ascontiguousarray(v) for name, v in values.items() if isinstance(v, np.ndarray)}
+        arrays |= {f"{STATE}{name}": np.ascontiguousarray(v) for name, v in self.state.items()}
         write_atomically(folder / "bank.safetensors", lambda path: save_file(arrays, path))
         text = {
             "class_names": list(self.class_names),
             "digest": self.digest,
-            "exemplar_paths": self.exemplar_paths,
-            "settings": self.settings,
+            **{name: values[name] for name in BANK_TEXTS},
         }
         write_text(folder / "bank.json", json.dumps(text, indent=1))
 
@@ -226,8 +259,9 @@ class ConceptBank:
         try:
             text = json.loads((folder / "bank.json").read_text())
             arrays = load_file(folder / "bank.safetensors")
-            texts: dict[str, Any] = {name: text[name] for name in ("exemplar_paths", "settings")}
-            bank = cls(tuple(text["class_names"]), **texts, **arrays)
+            texts: dict[str, Any] = {name: text[name] for name in BANK_TEXTS}
+            state = {name.removeprefix(STATE): arrays.pop(name) for name in list(arrays) if name.startswith(STATE)}
+            bank = cls(tuple(text["class_names"]), **texts, **arrays, state=state)
             require(text.get("digest", bank.digest) == bank.digest, "bank.json and bank.safetensors do not belong")
             return bank
         except FileNotFoundError as error:
@@ -256,10 +290,14 @@ class Explanation:
         edge_scores: the same of edge e (order of :func:`edges`), ``[n, n, N(N-1)]``; 0 where not asked for.
         matched: label of the superpixel that shows each concept, int64 ``[n, N]``; ``UNMATCHED`` where undetected.
         centroids: (x, y) in [0, 1], ``[n, N, 2]``.
-        superpixels: of the photo, before attention.
+        superpixels: all regions of the photo, before attention.
         attended: labels of those that F attends to, the concept candidates, int64 ``[K]``.
         measured: fall of F's margin of class c (its logit minus the log-sum-exp of the others) when the
             concept k of graph c is deleted, ``[n, N]``; NaN where it was not measured.
+        presence: probability that the photo shows each concept, ``[n, N]`` in [0, 1]; found are those with at least even
+            odds.
+        names: what the concepts are called, ``[n][N]``; "" for those without a name.
+        fallback: index of the class that F calls a photo without detail, if it clearly prefers one.
         true_class: index of the label, if known.
         provenance: run folder, fingerprint of F, settings of the contributions.
     """
@@ -277,6 +315,9 @@ class Explanation:
     superpixels: Patches
     attended: NDArray[np.int64]
     measured: NDArray[np.float32]
+    presence: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    names: tuple[tuple[str, ...], ...] = ()
+    fallback: int | None = None
     true_class: int | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -319,6 +360,18 @@ class Explanation:
         found = self.detected[own]
         measured = self.measured[own][found]
         return rank_agreement(self.node_scores[own, own][found], measured) if np.isfinite(measured).all() else math.nan
+
+    @property
+    def perhaps(self) -> NDArray[np.bool_]:
+        """Which concepts may be there, with less than even odds, bool ``[n, N]``."""
+        unknown = self.presence.shape != self.matched.shape
+        likely = np.zeros(self.matched.shape, bool) if unknown else self.presence >= PERHAPS
+        return np.asarray(likely & ~self.detected)
+
+    def concept(self, graph: int, concept: int) -> str:
+        """A concept's number and, where it has one, its name: "3", "ladder (3)"."""
+        name = self.names[graph][concept] if self.names else ""
+        return f"{name} ({concept + 1})" if name else str(concept + 1)
 
     def mask(self, graph: int, concept: int) -> NDArray[np.bool_]:
         """The pixels of a concept, bool ``[H, W]``; none where it was not detected."""

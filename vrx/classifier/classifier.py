@@ -25,7 +25,7 @@ from vrx.classifier.activations import (
     slopes_in_logits,
 )
 from vrx.classifier.head import Head
-from vrx.classifier.layers import Hook, Layer, find_layers, hooked, layer_to_match, named_layers
+from vrx.classifier.layers import Hook, Layer, find_layers, hooked, layer_of_parts, layer_to_match, named_layers
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.errors import VRXError
 from vrx.storage import code_version, write_atomically
@@ -115,6 +115,11 @@ class Classifier(nn.Module):
     def match_layer(self) -> str:
         """Name of the layer at stride 16 (transformers: at 3/4 of the depth), whose features match patches."""
         return layer_to_match(self.layers)
+
+    @property
+    def part_layer(self) -> str:
+        """Name of the layer whose cells are about as large as the parts of an object."""
+        return layer_of_parts(self.layers)
 
     @property
     def spec(self) -> dict[str, Any]:

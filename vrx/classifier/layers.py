@@ -316,3 +316,18 @@ def layer_to_match(layers: Sequence[Layer]) -> str:
     if layers[-1].layout == "tokens":
         return layers[max(0, len(layers) - 2)].name
     return min(layers, key=lambda layer: abs(math.log2(layer.reduction) - 4)).name
+
+
+def layer_of_parts(layers: Sequence[Layer], cells: int = 14) -> str:
+    """The layer whose map has nearest to ``cells`` x ``cells`` cells: a photo's parts are about as large as one.
+
+    Stride 16 at 224 pixels, stride 8 at 128; the deeper of two that are equally near. Transformers, whose maps are all
+    of one size: three quarters of the depth.
+    """
+    if layers[-1].layout == "tokens":
+        return layer_to_match(layers)
+
+    def distance(layer: Layer) -> float:
+        return round(abs(math.log2(math.sqrt(layer.grid[0] * layer.grid[1]) / cells)), 3)
+
+    return min(reversed(layers), key=distance).name

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from skimage.measure import label as components
 from torch import Tensor
 
 from vrx.classifier.classifier import Classifier
+from vrx.edits import Editor, Fill
 from vrx.structures import ConceptBank, Patches
 from vrx.thumbnails import THUMBNAIL, thumbnail
+
+FEATURELESS: tuple[Fill, ...] = ("blur", "mean", "grey")  # inpainting needs something to start from
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,9 @@ def make_bank(
     num: int,
     shown: int,
     settings: dict[str, Any],
+    state: dict[str, NDArray[Any]] | None = None,
+    blank: dict[str, list[float]] | None = None,
+    notes: dict[str, str] | None = None,
 ) -> ConceptBank:
     """Put the concepts of all classes into one bank.
 
@@ -81,9 +89,13 @@ def make_bank(
         num: N, places a class; those left over are never detected.
         shown: E, exemplars kept of each concept.
         settings: all that the bank was made with.
+        state: what else finding them needs.
+        blank: from :func:`featureless`.
+        notes: why a class has fewer than ``num``.
     """
     n = len(concepts)
-    centroids = np.zeros((n, num, sources[0].features.shape[1]), np.float32)
+    width = next(concept.centroid.size for found in concepts for concept in found)
+    centroids = np.zeros((n, num, width), np.float32)
     radius = np.full((n, num), -1, np.float32)
     importance = np.zeros((n, num), np.float32)
     p_value = np.ones((n, num), np.float32)
@@ -95,8 +107,48 @@ def make_bank(
             importance[c, k], p_value[c, k] = concept.importance, concept.p_value
             for e, member in enumerate(concept.exemplars[:shown]):
                 photo, mask = pool.source(member), pool.mask(member)
-                thumbnails[c, k, e] = thumbnail(classifier.pixels(photo.x[None])[0], mask)
+                thumbnails[c, k, e] = thumbnail(classifier.pixels(photo.x[None])[0], largest_piece(mask))
                 paths[c][k][e] = photo.path
     return ConceptBank(
-        tuple(classifier.class_names), centroids, radius, importance, p_value, thumbnails, paths, settings
+        tuple(classifier.class_names),
+        centroids,
+        radius,
+        importance,
+        p_value,
+        thumbnails,
+        paths,
+        settings,
+        state or {},
+        blank or {},
+        notes or {},
     )
+
+
+def featureless(classifier: Classifier, margin: float, x: Tensor, batch_size: int = 16) -> dict[str, list[float]]:
+    """What F predicts for photos without any detail.
+
+    Args:
+        classifier: F.
+        margin: of the edits, see :class:`vrx.edits.Editor`.
+        x: normalised photos ``[B, 3, H, W]``.
+
+    Returns:
+        Fill -> mean probability of each class of interest over the photos, all of their pixels deleted, ``[n]``.
+    """
+    everything = torch.ones(x.shape[0], *x.shape[2:], dtype=torch.bool)
+    found = {}
+    for fill in FEATURELESS:
+        editor, shares = Editor(fill, margin), []
+        for part, mask in zip(x.split(batch_size), everything.split(batch_size), strict=True):
+            with torch.inference_mode():
+                shares.append(classifier(editor.delete(part.to(classifier.device), mask)).softmax(1).cpu())
+        found[fill] = torch.cat(shares).mean(0).tolist()
+    return found
+
+
+def largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected piece of a mask, bool ``[H, W]``: one of two wheels."""
+    pieces = components(mask, connectivity=1)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return np.asarray(pieces == sizes.argmax()) if len(sizes) > 1 else mask

@@ -1,4 +1,4 @@
-"""Where a classifier looks: which superpixels of a photo may be concepts (3.1)."""
+"""Where a classifier looks: which regions of a photo may be concepts (3.1)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vrx.classifier.activations import Activations
+from vrx.classifier.classifier import Classifier
 from vrx.errors import VRXError
 from vrx.structures import Patches
 
 
 class Attention(Protocol):
-    """Chooses superpixels by what a classifier looks at, the same way for every class and whatever the label."""
+    """What a classifier looks at, the same for every class and whatever the label.
+
+    One map for all hypotheses, so nothing about the true (or predicted) class leaks into the choice of regions.
+    """
+
+    tau: float
 
     def settings(self) -> dict[str, object]: ...
-    def __call__(self, activations: Activations, superpixels: Sequence[Patches]) -> list[Patches]: ...
+
+    def gradients(self, classifier: Classifier) -> tuple[str, ...]:
+        """Layers whose gradient x activation it reads."""
+        ...
+
+    def maps(self, classifier: Classifier, activations: Activations) -> Tensor:
+        """Values >= 0, ``[B, h, w]``."""
+        ...
 
 
 class GradCAMAttention:
-    """Patches on which the maximum, over the classes of interest, of Grad-CAM is high.
-
-    One map and one set of patches for all hypotheses, so nothing about the true (or predicted) class leaks into the
-    choice of patches.
+    """The maximum, over the classes of interest, of Grad-CAM: the paper's way.
 
     Args:
-        tau: share of the map's maximum above which a pixel is foreground, in [0, 1]; 0 keeps every patch.
-        share: a patch is kept when at least this share of it is foreground.
+        tau: share of the map's maximum above which a pixel is foreground, in [0, 1]; 0 keeps everything.
+        share: a superpixel is kept when at least this share of it is foreground.
 
     Raises:
         VRXError: tau out of range.
@@ -43,10 +53,40 @@ class GradCAMAttention:
     def settings(self) -> dict[str, object]:
         return {"tau": self.tau, "share": self.share}
 
-    def __call__(self, activations: Activations, superpixels: Sequence[Patches]) -> list[Patches]:
-        """The attended patches of each photo of a batch."""
-        maps = activations.gradcam.amax(1)
-        return [attended(p, m, self.tau, self.share) for p, m in zip(superpixels, maps, strict=True)]
+    def gradients(self, classifier: Classifier) -> tuple[str, ...]:
+        return ()
+
+    def maps(self, classifier: Classifier, activations: Activations) -> Tensor:
+        return activations.gradcam.amax(1)
+
+
+class GradientAttention(GradCAMAttention):
+    """The maximum, over the classes of interest, of positive gradient x activation at a middle layer.
+
+    It keeps the object and leaves the background out, where the last layer's grid is too coarse for either
+    (``docs/concepts.md``).
+    """
+
+    def gradients(self, classifier: Classifier) -> tuple[str, ...]:
+        return (classifier.part_layer,)
+
+    def maps(self, classifier: Classifier, activations: Activations) -> Tensor:
+        return activations.grad_act_positive[classifier.part_layer].amax(1)
+
+
+def relative(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Attention maps ``[B, h, w]`` enlarged to ``shape``, as shares of each photo's maximum; 1 where a map is 0."""
+    full = F.interpolate(maps[:, None].float(), size=shape, mode="bilinear", align_corners=False)[:, 0]
+    peak = full.amax((1, 2), keepdim=True)
+    return (full / peak.clamp(min=1e-12)).where(peak > 0, full.new_ones(()))
+
+
+def attend(attention: Attention, classifier: Classifier, activations: Activations, found: Sequence[Patches],
+           share: float = 0.5) -> list[Patches]:  # fmt: skip
+    """The superpixels of each photo on which the attention is high."""
+    maps = attention.maps(classifier, activations)
+    share = getattr(attention, "share", share)
+    return [attended(p, m, attention.tau, share) for p, m in zip(found, maps, strict=True)]
 
 
 def attended(patches: Patches, attention: Tensor, threshold: float, share: float = 0.5) -> Patches:
@@ -58,9 +98,5 @@ def attended(patches: Patches, attention: Tensor, threshold: float, share: float
         threshold: tau, share of the map's maximum above which a pixel is foreground, in [0, 1].
         share: a patch is kept when at least this share of it is foreground.
     """
-    full = F.interpolate(attention[None, None].float(), size=patches.shape, mode="bilinear", align_corners=False)[0, 0]
-    peak = float(full.max())
-    if peak <= 0:
-        return patches
-    foreground = (full >= threshold * peak).cpu().numpy()
+    foreground = (relative(attention[None], patches.shape)[0] >= threshold).cpu().numpy()
     return patches.select(patches.mean_of(foreground.astype(np.float32)) >= share)

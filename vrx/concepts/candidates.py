@@ -1,18 +1,25 @@
-"""What concept discovery and the graphs both start from: the attended patches of photos, with their features (3.1)."""
+"""What concept discovery and the graphs both start from: the regions of photos that may be concepts (3.1, 3.2.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vrx.classifier.classifier import Activations, Classifier
-from vrx.concepts.attention import Attention
+from vrx.concepts.attention import Attention, GradientAttention, attend, relative
 from vrx.concepts.encoders import PatchEncoder
-from vrx.concepts.patches import Segmenter
-from vrx.structures import Patches
+from vrx.concepts.matching import ConceptMatcher
+from vrx.concepts.patches import Segmenter, pool
+from vrx.concepts.words import LEAST, Vocabulary
+from vrx.errors import VRXError
+from vrx.structures import UNMATCHED, ConceptBank, Patches
+
+EVEN = 0.5  # least probability of a concept that is part of a graph
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,51 @@ class Candidates:
         return np.split(values, np.cumsum([len(p) for p in self.patches])[:-1])
 
 
+@dataclass(frozen=True)
+class Found:
+    """Which concepts a batch of B photos shows, and where.
+
+    Args:
+        activations: of F on the photos.
+        regions: all regions of each photo, attended or not.
+        patches: those that may be concepts.
+        matched: index of the patch of each concept, int64 ``[B, n, N]``; ``UNMATCHED`` where it is not found.
+        presence: probability that the photo shows it, float32 ``[B, n, N]`` in [0, 1].
+    """
+
+    activations: Activations
+    regions: list[Patches]
+    patches: list[Patches]
+    matched: NDArray[np.int64]
+    presence: NDArray[np.float32]
+
+
+class Finder(Protocol):
+    """Finds the concepts of a bank in photos."""
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        superpixels: Sequence[Patches],
+        gradients: Sequence[str] = (),
+        reference: Mapping[str, Tensor] | None = None,
+    ) -> Found:
+        """Find them in a batch.
+
+        Args:
+            classifier: F.
+            x: normalised photos ``[B, 3, H, W]``.
+            superpixels: what the extractor's ``segmenter`` made of each photo, or the regions of a clean photo that is
+                shown edited.
+            gradients: layers whose gradient x activation (of each class' margin) is wanted too.
+            reference: maps of a reference photo, for gradients times the difference to it.
+        """
+        ...
+
+
 class CandidateExtractor:
-    """Turns photos into concept candidates, the same way for every class and whatever the label.
+    """Superpixels as concept candidates, the same way for every class and whatever the label: the paper's way.
 
     Args:
         segmenter: photo -> superpixels.
@@ -57,15 +107,142 @@ class CandidateExtractor:
         gradients: Sequence[str] = (),
         reference: Mapping[str, Tensor] | None = None,
     ) -> Candidates:
-        """Extract the candidates of a batch.
-
-        Args:
-            classifier: F.
-            x: normalised photos ``[B, 3, H, W]``.
-            superpixels: what ``segmenter`` made of each photo.
-            gradients: layers whose gradient x activation (of each class' margin) is wanted too.
-            reference: maps of a reference photo, for gradients times the difference to it.
-        """
-        activations = classifier.inspect(x, gradients=gradients, reference=reference)
-        patches = self.attention(activations, superpixels)
+        """The candidates of a batch; arguments as of :class:`Finder`."""
+        wanted = tuple(dict.fromkeys([*gradients, *self.attention.gradients(classifier)]))
+        activations = classifier.inspect(x, gradients=wanted, reference=reference)
+        patches = attend(self.attention, classifier, activations, superpixels)
         return Candidates(activations, patches, self.encoder(classifier, x, activations, patches))
+
+    def finder(self, bank: ConceptBank) -> Finder:
+        """Nearest concepts within their radius (3.2.1)."""
+        matcher = ConceptMatcher(bank)
+
+        def find(
+            classifier: Classifier,
+            x: Tensor,
+            superpixels: Sequence[Patches],
+            gradients: Sequence[str] = (),
+            reference: Mapping[str, Tensor] | None = None,
+        ) -> Found:
+            candidates = self(classifier, x, superpixels, gradients, reference)
+            distances = candidates.split(matcher.distances(candidates.features.cpu().numpy()))
+            matched = np.stack([matcher.match(near) for near in distances])
+            presence = (matched != UNMATCHED).astype(np.float32)
+            return Found(candidates.activations, list(superpixels), candidates.patches, matched, presence)
+
+        return find
+
+
+class WholePhoto:
+    """No superpixels: regions are made of F's maps."""
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    def __call__(self, image: NDArray[np.uint8]) -> Patches:
+        """A label map without patches for a photo, uint8 ``[H, W, 3]``."""
+        return Patches(np.zeros((1, *image.shape[:2]), np.int16), np.zeros(0, np.int64))
+
+
+class WordExtractor:
+    """Visual words as concept candidates: where F looks, every cell of its map belongs to one (:class:`Vocabulary`).
+
+    Args:
+        attention: where F looks.
+        min_area: what a concept usually covers at least, share of the photo in (0, 1).
+
+    Raises:
+        VRXError: min_area out of range.
+    """
+
+    def __init__(self, attention: Attention | None = None, min_area: float = 0.01) -> None:
+        if not 0 < min_area < 1:
+            raise VRXError(f"concepts.min_area={min_area} is out of range: use a share of the photo in (0, 1).")
+        self.segmenter = WholePhoto()
+        self.attention, self.min_area = attention or GradientAttention(), min_area
+
+    def settings(self) -> dict[str, object]:
+        return {"attention": self.attention, "min_area": self.min_area}
+
+    def inspect(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        gradients: Sequence[str] = (),
+        reference: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Activations, Tensor]:
+        """F on a batch, and where it looks, bool ``[B, H, W]``."""
+        wanted = tuple(dict.fromkeys([*gradients, *self.attention.gradients(classifier)]))
+        activations = classifier.inspect(x, gradients=wanted, reference=reference)
+        shape = (x.shape[2], x.shape[3])
+        return activations, relative(self.attention.maps(classifier, activations), shape) >= self.attention.tau
+
+    def finder(self, bank: ConceptBank) -> Finder:
+        """The bank's words; a concept is found where it is present with at least even odds."""
+        return WordFinder(self, bank)
+
+
+class WordFinder:
+    """Finds the concepts of a bank of words, see :class:`WordExtractor`.
+
+    Raises:
+        VRXError: a bank of superpixels.
+    """
+
+    def __init__(self, extractor: WordExtractor, bank: ConceptBank) -> None:
+        if "word" not in bank.state:
+            raise VRXError(
+                "This concept bank was made of superpixels: use concepts=paper with it, or run train.py again."
+            )
+        self.extractor, self.vocabulary = extractor, Vocabulary.of(bank.state)
+        self.word = bank.state["word"].astype(np.int64)  # [n, N], -1 where there is no concept
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        superpixels: Sequence[Patches],
+        gradients: Sequence[str] = (),
+        reference: Mapping[str, Tensor] | None = None,
+    ) -> Found:
+        activations, attention = self.extractor.inspect(classifier, x, gradients, reference)
+        maps = activations.maps[classifier.part_layer]
+        found, clarity = self.vocabulary.regions(maps, attention)
+        parts = []
+        for photo, (given, own) in enumerate(zip(superpixels, found, strict=True)):
+            parts.append(self._own(own, clarity[photo]) if not len(given) else self._given(given, maps[photo]))
+        regions, patches, matched, presence = zip(*parts, strict=True)
+        return Found(activations, list(regions), list(patches), np.stack(matched), np.stack(presence))
+
+    def _own(
+        self, found: Patches, clarity: NDArray[np.float32]
+    ) -> tuple[Patches, Patches, NDArray[np.int64], NDArray[np.float32]]:
+        """The words that the photo shows."""
+        areas = np.zeros(len(clarity), np.float32)
+        areas[found.ids] = found.areas
+        probability = self.vocabulary.probability(areas, clarity, self.extractor.min_area)
+        patches = found.select(areas[found.ids] >= LEAST * self.extractor.min_area)
+        return (patches, patches, *self._concepts(patches.ids, probability))
+
+    def _given(self, given: Patches, maps: Tensor) -> tuple[Patches, Patches, NDArray[np.int64], NDArray[np.float32]]:
+        """What the regions of a clean photo show in an edited one: each the word that it is most like."""
+        shares = pool(given, self.vocabulary.posterior(maps[None])[0]).cpu().numpy()  # [K, W]
+        best = shares.argmax(1)
+        at, probability = np.full(shares.shape[1], -1), np.zeros(shares.shape[1], np.float32)
+        odds = self.vocabulary.probability(given.areas, shares.max(1), self.extractor.min_area)
+        for k in np.argsort(odds):
+            at[best[k]], probability[best[k]] = k, odds[k]
+        matched, presence = self._concepts(np.arange(len(given)), probability, at)
+        return given, given, matched, presence
+
+    def _concepts(
+        self, ids: NDArray[np.int64], probability: NDArray[np.float32], at: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Which patch shows each concept, ``[n, N]``, and how probably."""
+        if at is None:
+            at = np.full(len(probability), UNMATCHED)
+            at[ids] = np.arange(len(ids))
+        is_concept = self.word >= 0
+        presence = np.where(is_concept, probability[self.word], 0).astype(np.float32)
+        matched = np.where(is_concept & (presence >= EVEN), at[self.word], UNMATCHED).astype(np.int64)
+        return matched, presence

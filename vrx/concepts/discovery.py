@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vrx.classifier.classifier import Classifier
-from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, make_bank
+from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, featureless, make_bank
 from vrx.concepts.attention import Attention
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.encoders import PatchEncoder, PooledEncoder
@@ -118,7 +118,9 @@ class ConceptDiscovery:
             concepts.append(self._discover(classifier, patches, name, index))
             sources.append(patches)
         settings = {"classifier": classifier.fingerprint, "discovery": describe(self)}
-        return make_bank(classifier, concepts, sources, self.num_concepts, self.shown_exemplars, settings)
+        every = torch.stack([p.x for found in photos.values() for p in found[:10]])
+        blank = featureless(classifier, self.editor.margin, every, self.batch_size)
+        return make_bank(classifier, concepts, sources, self.num_concepts, self.shown_exemplars, settings, blank=blank)
 
     def _collect(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], index: int) -> ClassPatches:
         if not photos:

@@ -203,7 +203,7 @@ class Explainer:
         """
         superpixels = self.superpixels(x) if superpixels is None else superpixels
         graphs = self.builder(x[None], [superpixels])
-        explanation = self._explanation(x, superpixels, graphs, measure, relations)
+        explanation = self._explanation(x, graphs.regions[0], graphs, measure, relations)
         return replace(explanation, name=name, true_class=true_class)
 
     def follow(
@@ -254,6 +254,9 @@ class Explainer:
             superpixels=superpixels,
             attended=patches.ids.astype(np.int64),
             measured=measured_effects(graphs.logits, variants)[0, :, :num].numpy(),
+            presence=graphs.presence[0],
+            names=self.bank.all_names,
+            fallback=self.bank.fallback,
             provenance={
                 **self.provenance,
                 "classifier": self.classifier.fingerprint,

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vrx.classifier.classifier import Activations, Classifier
-from vrx.concepts.candidates import CandidateExtractor
+from vrx.concepts.candidates import CandidateExtractor, Found, WordExtractor
 from vrx.concepts.patches import pool
 from vrx.edits import Editor, gaussian_blur, soften
 from vrx.errors import VRXError
-from vrx.graphs.matching import ConceptMatcher
 from vrx.specs import describe
 from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches
 
@@ -33,6 +32,8 @@ class PhotoGraphs:
         scg: ``[B, n, N, ...]``.
         matched: index of the patch of each node, int64 ``[B, n, N]``; ``UNMATCHED`` for dummies and for the rest.
         patches: the attended patches of each photo.
+        regions: all regions of each photo, attended or not.
+        presence: probability that the photo shows each concept, ``[B, n, N]``; 1 where the matches were given.
         logits: of F, for the classes of interest, ``[B, n]``.
         baselines: plain attributions of each node to the class of its graph (order of ``BASELINES``),
             float32 ``[B, n, N, S]``: what a node's contribution must beat.
@@ -41,6 +42,8 @@ class PhotoGraphs:
     scg: SCG
     matched: NDArray[np.int64]
     patches: list[Patches]
+    regions: list[Patches]
+    presence: NDArray[np.float32]
     logits: Tensor
     baselines: Tensor
 
@@ -142,7 +145,7 @@ class SCGBuilder:
         self,
         classifier: Classifier,
         bank: ConceptBank,
-        extractor: CandidateExtractor,
+        extractor: CandidateExtractor | WordExtractor,
         editor: Editor,
         sources: Sequence[str] = ("pooled",),
         layers: Sequence[str] = (),
@@ -160,7 +163,7 @@ class SCGBuilder:
         self.rest = rest
         self.layers = tuple(layers) or tuple(layer.name for layer in classifier.layers)
         self.baseline_layer = baseline_layer or _nearest_stride(classifier, 8)
-        self.matcher = ConceptMatcher(bank)
+        self.finder = extractor.finder(bank)
 
     def settings(self) -> dict[str, object]:
         """What determines the graphs, for cache keys."""
@@ -197,10 +200,8 @@ class SCGBuilder:
             x: normalised photos ``[B, 3, H, W]``.
             superpixels: of each photo, from ``extractor.segmenter``.
         """
-        candidates = self.extractor(self.classifier, x, superpixels, self._gradient_layers, self._reference(x))
-        distances = candidates.split(self.matcher.distances(candidates.features.cpu().numpy()))
-        matched = np.stack([self.matcher.match(near) for near in distances])
-        return self._graphs(candidates.activations, candidates.patches, matched)
+        found = self.finder(self.classifier, x, superpixels, self._gradient_layers, self._reference(x))
+        return self._graphs(found)
 
     def rebuild(self, x: Tensor, patches: Sequence[Patches], matched: NDArray[np.int64]) -> PhotoGraphs:
         """Build the graphs of edited photos with the matches of the clean ones: only what the patches show may differ.
@@ -211,9 +212,11 @@ class SCGBuilder:
             matched: the patch of each node, ``[B, n, N]``; ``UNMATCHED`` for dummies.
         """
         activations = self.classifier.inspect(x, gradients=self._gradient_layers, reference=self._reference(x))
-        return self._graphs(activations, list(patches), matched)
+        given = (matched != UNMATCHED).astype(np.float32)
+        return self._graphs(Found(activations, list(patches), list(patches), matched, given))
 
-    def _graphs(self, activations: Activations, patches: list[Patches], matched: NDArray[np.int64]) -> PhotoGraphs:
+    def _graphs(self, found: Found) -> PhotoGraphs:
+        activations, patches, matched = found.activations, found.patches, found.matched
         graphs, baselines = [], []
         for photo, matches in enumerate(matched):
             used, place = _used(matches)  # evidence of the matched patches alone
@@ -227,7 +230,10 @@ class SCGBuilder:
             graphs.append(graph)
             baselines.append(baseline)
         nodes = np.pad(matched, ((0, 0), (0, 0), (0, int(self.rest))), constant_values=UNMATCHED)
-        return PhotoGraphs(SCG.stack(graphs), nodes, patches, activations.logits.float().cpu(), torch.stack(baselines))
+        logits = activations.logits.float().cpu()
+        return PhotoGraphs(
+            SCG.stack(graphs), nodes, patches, found.regions, found.presence, logits, torch.stack(baselines)
+        )
 
     def _reference(self, x: Tensor) -> dict[str, Tensor] | None:
         """F's maps of the photo without detail: what gradients are multiplied with the difference to."""

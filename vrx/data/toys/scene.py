@@ -265,12 +265,14 @@ def _light(rng: Generator, pose: Pose) -> tuple[NDArray[np.float64], float]:
 
 
 def _camera(rng: Generator, pose: Pose) -> NDArray[np.float64]:
-    """Position and target of the camera, ``[2, 3]``: distance and target vary a little."""
+    """Position and target of the camera, ``[2, 3]``: near enough for the vehicle to fill the frame from any side."""
     turn, height = np.radians(pose)
     away = np.array([np.cos(turn) * np.cos(height), np.sin(turn) * np.cos(height), np.sin(height)])
     right = np.array([-np.sin(turn), np.cos(turn), 0.0])
     target = np.array([0.1, 0.0, 0.9]) + right * rng.uniform(-0.35, 0.35) + [0, 0, rng.uniform(-0.3, 0.3)]
-    return np.stack([target + away * rng.uniform(10.3, 13.5), target])
+    wide = 4.9 * abs(np.sin(turn)) + 1.8 * abs(np.cos(turn))  # as seen from here
+    near = max(7.0, wide / (2 * np.tan(np.radians(VIEW_ANGLE / 2))))
+    return np.stack([target + away * near * rng.uniform(1.02, 1.2), target])
 
 
 def compose(

@@ -37,9 +37,20 @@ class _Frame:
     azimuth: int
     elevation: int
 
+    removal: float = 0.0
+
     @property
     def pose(self) -> Pose:
         return draw_pose(default_rng([*self.seed, 1]), self.azimuth, self.elevation)
+
+    @property
+    def removed(self) -> list[str]:
+        """The parts that are left out, up to half of them; none in most splits."""
+        rng = default_rng([*self.seed, 2])
+        if rng.random() >= self.removal:
+            return []
+        parts = list(model(self.class_name))
+        return sorted(rng.choice(parts, rng.integers(1, len(parts) // 2 + 1), replace=False).tolist())
 
 
 class ToyVehicles:
@@ -56,6 +67,8 @@ class ToyVehicles:
         classes: some of :data:`~vrx.data.toys.models.BUILDERS`; None: all six.
         poses: split -> class -> the azimuth indices (0 to 7, 45 degrees apart, 0 faces the camera) that may occur;
             what is not named has all. Makes biased training sets.
+        removal: share of the training frames in which up to half of the parts, drawn at random, are left out, so that a
+            classifier learns what a vehicle without a part is (FunnyBirds, Hesse et al. 2023); in [0, 1].
         seed: of everything.
     """
 
@@ -71,14 +84,15 @@ class ToyVehicles:
         test: int = 50,
         classes: Sequence[str] | None = None,
         poses: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
+        removal: float = 0.0,
         seed: int = 0,
     ) -> None:
         self._classes = tuple(BUILDERS if classes is None else classes)
         self._counts = dict(zip(SPLITS, (discovery, train, val, test), strict=True))
         self._poses = {s: {c: [int(a) for a in v] for c, v in by.items()} for s, by in (poses or {}).items()}
-        self._size, self._seed = size, seed
+        self._size, self._seed, self._removal = size, seed, removal
         self._check()
-        decisive = {"size": size, "seed": seed, "poses": self._poses}
+        decisive = {"size": size, "seed": seed, "poses": self._poses, "removal": removal}
         self._key = content_key(("vrx.data.toys",), decisive)
         self.root = Path(root) / self._key[:12]
 
@@ -94,6 +108,8 @@ class ToyVehicles:
                 raise VRXError(f"data.{split}={count}: at least one frame a class is needed.")
         if self._size < 16:
             raise VRXError(f"data.size={self._size} is too small to show a vehicle: use 64 or more.")
+        if not 0 <= self._removal <= 1:
+            raise VRXError(f"data.removal={self._removal}: use a share of the training frames, in [0, 1].")
         if self._seed < 0:
             raise VRXError(f"data.seed={self._seed}: use a number that is not negative.")
         for split, by_class in self._poses.items():
@@ -129,6 +145,7 @@ class ToyVehicles:
             (self._seed, SPLITS.index(split), list(BUILDERS).index(class_name), index),
             azimuths[azimuth],
             turns % len(ELEVATIONS),
+            self._removal if split == "train" else 0.0,
         )
 
     def photos(self, split: str) -> list[Photo]:
@@ -145,7 +162,8 @@ class ToyVehicles:
         if not frames:  # another process was faster
             return
         for frame in tqdm(frames, desc=f"rendering {split}", unit="image"):
-            _write(frame, *draw(compose(frame.class_name, frame.seed, frame.pose), self._size))
+            edits = Edits(omit=frame.removed)
+            _write(frame, *draw(compose(frame.class_name, frame.seed, frame.pose, edits), self._size))
 
     def read(self, photo: Photo) -> Image.Image:
         """The pixels of a photo, RGB."""
@@ -163,7 +181,9 @@ class ToyVehicles:
 
     def render_again(self, photo: Photo, **edits: Any) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
         """A photo once more with some parts edited (arguments of :meth:`render`): the frame and its part masks."""
-        frame, labels = self.render(self.class_names[photo.label], self.pose(photo), self.truth(photo)["seed"], **edits)
+        truth = self.truth(photo)
+        edits["omit_parts"] = [*truth["removed"], *edits.get("omit_parts", ())]
+        frame, labels = self.render(self.class_names[photo.label], self.pose(photo), truth["seed"], **edits)
         return frame, part_masks(labels)
 
     def classes_with(self, part: str) -> list[str]:
@@ -233,7 +253,15 @@ def _truth(image: Path, suffix: str) -> Path:
 def _write(frame: _Frame, image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
     """Store a frame; the image comes last, so a frame that is there is whole."""
     names = {str(label): part_names()[label - 1] for label in np.unique(labels).tolist() if label}
-    text = json.dumps({"class": frame.class_name, "seed": frame.seed, **frame.pose._asdict(), "parts": names})
+    text = json.dumps(
+        {
+            "class": frame.class_name,
+            "seed": frame.seed,
+            **frame.pose._asdict(),
+            "parts": names,
+            "removed": frame.removed,
+        }
+    )
 
     def png(pixels: NDArray[np.uint8]) -> Any:
         return lambda path: Image.fromarray(pixels).save(path, format="PNG", compress_level=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vrx.graphs.matching import ConceptMatcher
+from vrx.concepts.matching import ConceptMatcher
 from vrx.structures import UNMATCHED, ConceptBank
 
 

@@ -1,0 +1,144 @@
+"""Do concepts show parts? Detections against part masks, where a source has them (`concepts/*`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vrx.structures import UNMATCHED
+
+BACKGROUND = "background"
+VISIBLE = 0.01  # least share of the photo that a part covers where it counts as visible
+OVERLAP = 0.25  # least share of the smaller of detection and part that both cover, if the part is found
+CERTAIN = 0.6  # least mean share of a concept's object pixels on one part, if the concept is named after it
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in one photo, beside what it shows.
+
+    Args:
+        label: class of the photo.
+        masks: pixels of each concept, bool ``[n, N, H, W]``; nothing where it was not found.
+        parts: part -> its pixels, bool ``[H, W]``; hidden ones are left out.
+    """
+
+    label: int
+    masks: NDArray[np.bool_]
+    parts: Mapping[str, NDArray[np.bool_]]
+
+    def shares(self, graph: int, concept: int) -> dict[str, float]:
+        """Share of a detection's pixels on each part and on the background; nothing where it was not found."""
+        mask = self.masks[graph, concept]
+        size = int(mask.sum())
+        if not size:
+            return {}
+        on = {name: float((mask & part).sum() / size) for name, part in self.parts.items()}
+        return {**on, BACKGROUND: 1 - sum(on.values())}
+
+
+def masks_of(matched: NDArray[np.int64], patches: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of every concept, ``[n, N, H, W]``, from the patch of each (``[n, N]``) and the patches' masks."""
+    shape = patches.shape[1:]
+    padded = np.concatenate([patches, np.zeros((1, *shape), bool)])
+    return np.asarray(padded[np.where(matched == UNMATCHED, len(patches), matched)])
+
+
+def mean_shares(seen: Sequence[Seen], graph: int, concept: int) -> dict[str, float]:
+    """Mean share of a concept's pixels on each part and the background, over the photos of its class; or nothing."""
+    found = [shares for photo in seen if photo.label == graph and (shares := photo.shares(graph, concept))]
+    names = dict.fromkeys(name for shares in found for name in shares)
+    return {name: sum(s.get(name, 0.0) for s in found) / len(found) for name in names}
+
+
+def main_parts(seen: Sequence[Seen], present: NDArray[np.bool_], certain: float = 0.0) -> list[list[str]]:
+    """The part that each concept shows most, ``[n][N]``; "" where there is none, or less than ``certain`` on one."""
+
+    def main(graph: int, concept: int) -> str:
+        shares = mean_shares(seen, graph, concept) if present[graph, concept] else {}
+        object_ = {name: share for name, share in shares.items() if name != BACKGROUND and share > 0}
+        if not object_ or shares[BACKGROUND] > 0.5:
+            return ""
+        best = max(object_, key=lambda name: object_[name])
+        return best if object_[best] >= certain * sum(object_.values()) else ""
+
+    return [[main(g, k) for k in range(present.shape[1])] for g in range(len(present))]
+
+
+@dataclass
+class _Counts:
+    purity: list[float] = field(default_factory=list)
+    consistency: list[float] = field(default_factory=list)
+    background: list[float] = field(default_factory=list)
+    recall_own: list[float] = field(default_factory=list)
+    recall_other: list[float] = field(default_factory=list)
+    precision: list[float] = field(default_factory=list)
+
+
+def part_metrics(
+    seen: Sequence[Seen], mains: Sequence[Sequence[str]], present: NDArray[np.bool_], alike: Sequence[str] | None
+) -> dict[str, float]:
+    """The ``concepts/*`` metrics that need part masks, of held-out photos.
+
+    Args:
+        seen: the photos.
+        mains: main part of each concept, by other photos, ``[n][N]``.
+        present: which concepts there are, bool ``[n, N]``.
+        alike: parts that look alike in all classes, so that a concept of one class must be found in photos of the
+            others; None: all.
+
+    Returns:
+        All in [0, 1]. ``background``: share of the concepts whose detections lie mostly on background. ``purity``:
+        mean share of a detection's object pixels on its concept's main part. ``consistency``: mean over pairs of
+        detections of a concept of the overlap sum_p min(share_p, share'_p) of their object pixels. ``recall_own``,
+        ``recall_other``: of the visible main parts of a class's concepts in photos of the class, of other classes,
+        those that one of these concepts covers. ``precision``: share of these detections that lie on that part more
+        than on any other part.
+    """
+    counts = _Counts()
+    for graph, concept in zip(*np.nonzero(present), strict=True):
+        _of_concept(seen, int(graph), int(concept), mains[graph][concept], counts)
+    for graph in range(len(present)):
+        for part in dict.fromkeys(filter(None, mains[graph])):
+            concepts = [k for k, main in enumerate(mains[graph]) if main == part]
+            for photo in seen:
+                if photo.label == graph or alike is None or part in alike:
+                    _of_part(photo, graph, concepts, part, counts)
+    values = {f"concepts/{name}": float(np.mean(found)) for name, found in vars(counts).items() if found}
+    return values
+
+
+def _of_concept(seen: Sequence[Seen], graph: int, concept: int, main: str, counts: _Counts) -> None:
+    """Purity, consistency and background of one concept, on photos of its class."""
+    found = [shares for photo in seen if photo.label == graph and (shares := photo.shares(graph, concept))]
+    if not found:
+        return
+    counts.background.append(float(np.mean([s[BACKGROUND] for s in found]) > 0.5))
+    on_object = []
+    for shares in found:
+        total = 1 - shares[BACKGROUND]
+        if total > 0.01:
+            on_object.append({name: s / total for name, s in shares.items() if name != BACKGROUND})
+    counts.purity += [shares.get(main, 0.0) for shares in on_object]
+    for a, b in combinations(on_object, 2):
+        counts.consistency.append(sum(min(share, b.get(name, 0.0)) for name, share in a.items()))
+
+
+def _of_part(photo: Seen, graph: int, concepts: Sequence[int], part: str, counts: _Counts) -> None:
+    """Whether a part of a photo is found by one of the concepts that show it, and whether what they find is it."""
+    there = photo.parts.get(part)
+    hit = False
+    for concept in concepts:
+        mask, shares = photo.masks[graph, concept], photo.shares(graph, concept)
+        if not shares:
+            continue
+        on_object = {name: share for name, share in shares.items() if name != BACKGROUND}
+        counts.precision.append(float(max(on_object, key=lambda n: on_object[n], default="") == part))
+        if there is not None:
+            hit |= bool((mask & there).sum() >= OVERLAP * min(mask.sum(), there.sum()))
+    if there is not None and there.mean() >= VISIBLE:
+        (counts.recall_own if photo.label == graph else counts.recall_other).append(float(hit))

@@ -1,0 +1,261 @@
+"""The Visual Concept Extractor (3.1) on visual words: one vocabulary for all classes, for each class what F needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from vrx.classifier.classifier import Classifier
+from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, featureless, make_bank
+from vrx.concepts.attention import Attention
+from vrx.concepts.candidates import EVEN, WordExtractor
+from vrx.concepts.perturbations import PERTURBATIONS, moved_back
+from vrx.concepts.words import LEAST, Vocabulary, calibrated, traits
+from vrx.edits import Editor
+from vrx.errors import VRXError
+from vrx.scores import above_p_value, holm, margins
+from vrx.specs import describe
+from vrx.structures import ConceptBank, Patches
+
+SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
+SIGNIFICANT = 0.05
+
+
+class WordDiscovery:
+    """Finds the concepts of every class of interest among visual words of all classes.
+
+    Args:
+        attention: where F looks.
+        editor: how a concept is deleted.
+        num_concepts: N, concepts per class at most; a class shows as many as F needs.
+        words_per_class: the vocabulary holds that many times the number of classes.
+        cells: of each photo that the words are clustered from, at random, at most.
+        frequency: share of a class's photos in which a word must be present to be a concept, in (0, 1].
+        min_area: what a concept usually covers at least, share of the photo in (0, 1).
+        effects: photos on which the effect of deleting a word is measured, at most.
+        shown_exemplars: of these, how many the bank keeps for galleries and reports.
+        batch_size: photos per pass.
+        seed: of k-means and of all that is random.
+
+    Raises:
+        VRXError: a setting out of range.
+    """
+
+    def __init__(
+        self,
+        attention: Attention,
+        editor: Editor,
+        num_concepts: int = 8,
+        words_per_class: int = 8,
+        cells: int = 64,
+        frequency: float = 0.25,
+        min_area: float = 0.01,
+        effects: int = 24,
+        shown_exemplars: int = 6,
+        batch_size: int = 16,
+        seed: int = 0,
+    ) -> None:
+        if not 0 < frequency <= 1:
+            raise VRXError(f"concepts.frequency={frequency} is out of range: use a share of the photos in (0, 1].")
+        for name, value in (("num_concepts", num_concepts), ("words_per_class", words_per_class), ("effects", effects)):
+            if value < 1:
+                raise VRXError(f"concepts.{name}={value}: use 1 or more.")
+        self.extractor, self.editor = WordExtractor(attention, min_area), editor
+        self.num_concepts, self.words_per_class, self.cells = num_concepts, words_per_class, cells
+        self.frequency, self.effects, self.shown_exemplars = frequency, effects, shown_exemplars
+        self.batch_size, self.seed = batch_size, seed
+
+    def settings(self) -> dict[str, object]:
+        plain = {k: v for k, v in vars(self).items() if k != "extractor"}
+        return {**self.extractor.settings(), **plain}
+
+    def __call__(self, classifier: Classifier, photos: Mapping[str, Sequence[DiscoveryPhoto]]) -> ConceptBank:
+        """Discover the concepts of every class.
+
+        Args:
+            classifier: F.
+            photos: the discovery photos of each class of interest.
+
+        Raises:
+            VRXError: a class has no photo, or there is no concept in any class.
+        """
+        missing = [name for name in classifier.class_names if not photos[name]]
+        if missing:
+            raise VRXError(
+                f"Class {missing[0]!r} has no readable discovery photo: give some, or leave it out of data.classes."
+            )
+        vocabulary = self._vocabulary(classifier, photos)
+        concepts, sources, notes, words = [], [], {}, []
+        bar = tqdm(classifier.class_names, desc="discovering concepts", unit="class")
+        for index, name in enumerate(bar):
+            bar.set_postfix_str(name)
+            pool = self._collect(classifier, vocabulary, photos[name], index)
+            found, note = self._discover(classifier, pool, vocabulary, index)
+            concepts.append([concept for _, concept in found])
+            words.append([word for word, _ in found] + [-1] * (self.num_concepts - len(found)))
+            sources.append(pool)
+            if note:
+                notes[name] = note
+        if not any(concepts):
+            raise VRXError(
+                "No class has a concept whose deletion lowers it: "
+                + "; ".join(f"{name}: {note}" for name, note in notes.items())
+                + ". Give more discovery photos, or lower concepts.frequency or concepts.attention.tau."
+            )
+        settings = {"classifier": classifier.fingerprint, "discovery": describe(self)}
+        state = {**vocabulary.state(), "word": np.array(words, np.int32)}
+        every = torch.stack([p.x for found in photos.values() for p in found[:10]])
+        blank = featureless(classifier, self.editor.margin, every, self.batch_size)
+        return make_bank(
+            classifier, concepts, sources, self.num_concepts, self.shown_exemplars, settings, state, blank, notes
+        )
+
+    # --- the words
+
+    def _vocabulary(self, classifier: Classifier, photos: Mapping[str, Sequence[DiscoveryPhoto]]) -> Vocabulary:
+        """Cluster attended cells of all photos; then learn from changed photos which words stay where they are."""
+        rng = np.random.default_rng(self.seed)
+        every = [photo for found in photos.values() for photo in found]
+        cells = []
+        for batch in self._batches(classifier, every, "reading cells"):
+            activations, attention = self.extractor.inspect(classifier, batch)
+            maps = activations.maps[classifier.part_layer].float()
+            looks = torch.nn.functional.adaptive_avg_pool2d(attention[:, None].float(), maps.shape[2:])[:, 0] >= 0.5
+            for values, here in zip(maps.permute(0, 2, 3, 1).cpu().numpy(), looks.cpu().numpy(), strict=True):
+                chosen = rng.permutation(np.flatnonzero(here))[: self.cells]
+                cells.append(values.reshape(-1, values.shape[-1])[chosen])
+        count = self.words_per_class * len(photos)
+        pool = np.concatenate(cells)
+        if len(pool) < 2 * count:
+            raise VRXError(
+                f"F looks at {len(pool)} cells of all discovery photos, too few for {count} words: lower "
+                "concepts.words_per_class or concepts.attention.tau, or give more discovery photos."
+            )
+        vocabulary = Vocabulary.fit(pool, count, self.seed)
+        weights = calibrated(*self._stability(classifier, vocabulary, every))
+        return Vocabulary(vocabulary.centre, vocabulary.words, weights)
+
+    def _batches(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], what: str) -> tqdm[Tensor]:
+        parts = [photos[i : i + self.batch_size] for i in range(0, len(photos), self.batch_size)]
+        made = (torch.stack([p.x for p in part]).to(classifier.device) for part in parts)
+        return tqdm(made, desc=what, total=len(parts), unit="batch", leave=False)
+
+    def _stability(
+        self, classifier: Classifier, vocabulary: Vocabulary, photos: Sequence[DiscoveryPhoto]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Traits of each photo's words, and whether each stays when the photo is changed so that nobody sees it."""
+        found, stays = [], []
+        for batch in self._batches(classifier, photos, "changing photos"):
+            clean, clarity = self._regions(classifier, vocabulary, batch)
+            for name, change in PERTURBATIONS.items():
+                changed, _ = self._regions(classifier, vocabulary, change(classifier, batch))
+                for photo, (before, after) in enumerate(zip(clean, changed, strict=True)):
+                    nothing = len(vocabulary.words)
+                    areas, overlap = overlaps(before, moved_back(name, after.labels, nothing)[0], nothing)
+                    seen = areas >= LEAST * self.extractor.min_area
+                    found.append(traits(areas[seen], clarity[photo][seen], self.extractor.min_area))
+                    stays.append(overlap[seen] >= SAME_PLACE)
+        return np.concatenate(found), np.concatenate(stays)
+
+    def _regions(
+        self, classifier: Classifier, vocabulary: Vocabulary, x: Tensor
+    ) -> tuple[list[Patches], NDArray[np.float32]]:
+        activations, attention = self.extractor.inspect(classifier, x)
+        return vocabulary.regions(activations.maps[classifier.part_layer], attention)
+
+    # --- the concepts of a class
+
+    def _collect(
+        self, classifier: Classifier, vocabulary: Vocabulary, photos: Sequence[DiscoveryPhoto], index: int
+    ) -> ClassPatches:
+        """The words that are present in each photo of a class; features: word and clarity."""
+        patches, margin, features = [], [], []
+        for start in range(0, len(photos), self.batch_size):
+            x = torch.stack([p.x for p in photos[start : start + self.batch_size]]).to(classifier.device)
+            activations, attention = self.extractor.inspect(classifier, x)
+            found, clarity = vocabulary.regions(activations.maps[classifier.part_layer], attention)
+            margin.append(margins(activations.logits.double())[:, index].cpu().numpy())
+            for regions, clear in zip(found, clarity, strict=True):
+                own = clear[regions.ids]
+                present = vocabulary.probability(regions.areas, own, self.extractor.min_area) >= EVEN
+                patches.append(regions.select(present))
+                features.append(np.stack([regions.ids[present], own[present]], axis=1))
+        counts = [len(p) for p in patches]
+        return ClassPatches(
+            photos,
+            patches,
+            np.concatenate(margin),
+            np.concatenate(features).astype(np.float32),
+            np.repeat(np.arange(len(patches)), counts),
+            np.concatenate([np.arange(c) for c in counts]),
+        )
+
+    def _discover(
+        self, classifier: Classifier, pool: ClassPatches, vocabulary: Vocabulary, index: int
+    ) -> tuple[list[tuple[int, Concept]], str]:
+        """The words that F needs for a class, the most needed first, and why there are fewer than N."""
+        word_of = pool.features[:, 0].astype(np.int64)
+        counts = np.bincount(word_of, minlength=len(vocabulary.words))
+        frequent = np.flatnonzero(counts >= max(2, self.frequency * len(pool.photos)))
+        rng = np.random.default_rng([self.seed, index])
+        members = {int(w): self._typical(pool, np.flatnonzero(word_of == w)) for w in frequent}
+        effects = {w: self._effects(classifier, pool, chosen, index, rng) for w, chosen in members.items()}
+        p_values = holm(np.array([above_p_value(own, random) for own, random in effects.values()]))
+        needed = []
+        for (word, (own, _)), p in zip(effects.items(), p_values, strict=True):
+            if p < SIGNIFICANT and own.mean() > 0:
+                concept = Concept(vocabulary.words[word], 0.0, members[word], float(own.mean()), float(p))
+                needed.append((word, concept))
+        needed.sort(key=lambda found: -found[1].importance)
+        short = len(needed) < self.num_concepts
+        note = (
+            f"{len(frequent)} words occur in at least {self.frequency:.0%} of its photos, and deleting {len(needed)} "
+            "of them lowers the class more than deleting as many pixels at random places"
+        )
+        return needed[: self.num_concepts], note if short else ""
+
+    def _typical(self, pool: ClassPatches, members: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The members that show their word most clearly, one a photo as it is."""
+        return members[np.argsort(-pool.features[members, 1], kind="stable")][: self.effects]
+
+    def _effects(
+        self,
+        classifier: Classifier,
+        pool: ClassPatches,
+        members: NDArray[np.int64],
+        index: int,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Fall of the class's margin when the word is deleted, and when as many pixels at a random place are."""
+        masks = np.stack([pool.mask(m) for m in members])
+        falls = []
+        for chosen in (masks, np.stack([elsewhere(mask, rng) for mask in masks])):
+            after = []
+            for start in range(0, len(members), 4 * self.batch_size):
+                part = slice(start, start + 4 * self.batch_size)
+                x = torch.stack([pool.source(m).x for m in members[part]]).to(classifier.device)
+                with torch.inference_mode():
+                    logits = classifier(self.editor.delete(x, torch.from_numpy(chosen[part])))
+                after.append(margins(logits.double())[:, index].cpu().numpy())
+            falls.append(pool.margin[pool.photo[members]] - np.concatenate(after))
+        return falls[0], falls[1]
+
+
+def overlaps(before: Patches, after: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Area (share of the photo) of each of ``count`` words, and its overlap (IoU) with itself in another label map."""
+    first, second = before.labels[0].ravel(), after.ravel()
+    sizes = np.bincount(first, minlength=count + 1)[:count]
+    both = np.bincount(first[first == second], minlength=count + 1)[:count]
+    union = sizes + np.bincount(second, minlength=count + 1)[:count] - both
+    return (sizes / len(first)).astype(np.float32), (both / np.maximum(union, 1)).astype(np.float32)
+
+
+def elsewhere(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The same pixels at a random place of the photo; what leaves at one border enters at the other."""
+    offset = (int(rng.integers(mask.shape[0])), int(rng.integers(mask.shape[1])))
+    return np.roll(mask, offset, axis=(0, 1))

@@ -1,0 +1,124 @@
+"""Concepts as visual words (3.1): clusters of F's appearance features that all classes share.
+
+F's map at the depth of parts is cut into words, cell by cell: each cell goes to its nearest cluster of cells of all classes'
+photos. A concept of a class is a word that F needs for it, so a wheel is the same concept whatever it is part of. Its region
+in a photo is all that shows the word where F looks: no superpixels are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from vrx.structures import Patches
+
+SHARPNESS = 20.0  # of the softmax over cosines: between two cells no third word may win
+LEAST = 0.25  # of the smallest area that is expected of a concept: less is not even "perhaps"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """W visual words of one layer, and how the presence of a word is judged.
+
+    Args:
+        centre: mean feature of the cells that F attends to, ``[D]``.
+        words: directions from it, of length 1, ``[W, D]``.
+        presence: weights of :func:`traits` and, last, the intercept of a logistic regression, ``[3]``.
+    """
+
+    centre: NDArray[np.float32]
+    words: NDArray[np.float32]
+    presence: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, cells: NDArray[np.float32], count: int, seed: int) -> Vocabulary:
+        """Cluster the cells ``[M, D]`` of many photos into ``count`` words (spherical k-means); presence is not judged."""
+        centre = cells.mean(0)
+        directions = _unit(cells - centre)
+        means = faiss.Kmeans(
+            cells.shape[1], count, niter=30, nredo=3, seed=seed + 1, spherical=True, min_points_per_centroid=1,
+            max_points_per_centroid=2**31 // count, gpu=getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
+        )  # fmt: skip
+        means.train(np.ascontiguousarray(directions))
+        return cls(centre, np.asarray(means.centroids), np.zeros(3, np.float32))
+
+    def posterior(self, maps: Tensor) -> Tensor:
+        """How far each cell shows each word, softmax over the words: maps ``[B, D, h, w]`` -> ``[B, W, h, w]``."""
+        offset = maps.float() - torch.from_numpy(self.centre).to(maps.device)[:, None, None]
+        words = torch.from_numpy(self.words).to(maps.device)
+        return (SHARPNESS * torch.einsum("bdhw,kd->bkhw", F.normalize(offset, dim=1), words)).softmax(1)
+
+    def regions(self, maps: Tensor, attention: Tensor) -> tuple[list[Patches], NDArray[np.float32]]:
+        """Where each word is seen.
+
+        Args:
+            maps: of F at the layer of parts, ``[B, D, h, w]``.
+            attention: 1 where F looks, in the size of the photo, bool ``[B, H, W]``.
+
+        Returns:
+            Word of every pixel as patches whose ids are the words with any pixel (label W: none), and how clearly each word
+            is seen where it is, its mean posterior, ``[B, W]`` in [0, 1].
+        """
+        height, width = attention.shape[-2:]
+        half = (-(-height // 2), -(-width // 2))
+        shares = F.interpolate(self.posterior(maps), size=half, mode="bilinear", align_corners=False)
+        best, word = shares.max(1)
+        count = len(self.words)
+        word = word.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width]
+        best = best.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width]
+        labels = word.where(attention, word.new_full((), count)).cpu().numpy().astype(np.int16)
+        clarity = np.zeros((len(labels), count), np.float32)
+        patches = []
+        for photo, (label, share) in enumerate(zip(labels, best.cpu().numpy(), strict=True)):
+            sizes = np.bincount(label.ravel(), minlength=count + 1)[:count]
+            sums = np.bincount(label.ravel(), share.ravel(), minlength=count + 1)[:count]
+            clarity[photo] = sums / np.maximum(sizes, 1)
+            patches.append(Patches(label[None], np.flatnonzero(sizes)))
+        return patches, clarity
+
+    def probability(
+        self, areas: NDArray[np.float32], clarity: NDArray[np.float32], least: float
+    ) -> NDArray[np.float32]:
+        """That a word is present, in [0, 1], for words of these areas (share of the photo) and clarity, any shape."""
+        found = traits(areas, clarity, least)
+        odds = found @ self.presence[:2] + self.presence[2]
+        return np.where(areas >= LEAST * least, 1 / (1 + np.exp(-odds)), 0.0).astype(np.float32)
+
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        """As arrays that a bank keeps."""
+        return {"centre": self.centre, "words": self.words, "presence": self.presence}
+
+    @classmethod
+    def of(cls, state: Mapping[str, NDArray[np.float32]]) -> Vocabulary:
+        """The inverse of :meth:`state`."""
+        return cls(*(np.asarray(state[name], np.float32) for name in ("centre", "words", "presence")))
+
+
+def traits(areas: NDArray[np.float32], clarity: NDArray[np.float32], least: float) -> NDArray[np.float32]:
+    """What the presence of a word is judged by, ``[..., 2]``: log of its area over ``least``, and its clarity."""
+    return np.stack([np.log(np.maximum(areas, 1e-6) / least), clarity], axis=-1).astype(np.float32)
+
+
+def calibrated(found: NDArray[np.float32], stays: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Weights and intercept of a logistic regression of whether a word is found again, ``[3]``.
+
+    Args:
+        found: traits of words in photos, ``[M, 2]``.
+        stays: whether the same photo, changed so that nobody sees it, shows the word at the same place, ``[M]``.
+    """
+    if stays.all() or not stays.any():
+        return np.array([0, 0, 10.0 if stays.all() else -10.0], np.float32)
+    model = LogisticRegression(C=100.0, max_iter=1000).fit(found, stays)
+    return np.append(model.coef_[0], model.intercept_).astype(np.float32)
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12), np.float32)
