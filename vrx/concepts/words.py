@@ -1,8 +1,8 @@
 """Concepts as visual words (3.1): clusters of F's appearance features that all classes share.
 
-F's map at the depth of parts is cut into words, cell by cell: each cell goes to its nearest cluster of cells of all classes'
-photos. A concept of a class is a word that F needs for it, so a wheel is the same concept whatever it is part of. Its region
-in a photo is all that shows the word where F looks: no superpixels are needed.
+F's map at the depth of parts is cut into words, cell by cell: each cell goes to its nearest cluster of cells of all
+classes' photos. A concept of a class is a word that F needs for it, so a wheel is the same concept whatever it is part
+of. Its region in a photo is all that shows the word where F looks: no superpixels are needed.
 """
 
 from __future__ import annotations
