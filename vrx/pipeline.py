@@ -26,8 +26,9 @@ from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.discovery import ConceptDiscovery
-from vrx.data.scg_datamodule import SCGDataModule, prepared
-from vrx.data.sources import PhotoSource, stamps
+from vrx.data.prepared import prepared
+from vrx.data.scg_datamodule import SCGDataModule
+from vrx.data.sources import PhotoSource, photos_key
 from vrx.errors import VRXError
 from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import METHODS, Explainer
@@ -42,8 +43,17 @@ from vrx.structures import ConceptBank
 
 log = logging.getLogger("vrx")
 
-BANK_CODE = ("vrx.classifier", "vrx.concepts", "vrx.edits", "vrx.structures", "vrx.thumbnails")
-GRN_CODE = ("vrx.models", "vrx.scores")
+BANK_CODE = (
+    "vrx.classifier",
+    "vrx.concepts",
+    "vrx.data.images",
+    "vrx.data.prepared",
+    "vrx.edits",
+    "vrx.scores",
+    "vrx.structures",
+    "vrx.thumbnails",
+)
+GRN_CODE = ("vrx.models.distillation", "vrx.models.grn", "vrx.scores")
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
 WEIGHTS = "grn.safetensors"  # beside it: that checkpoint's GRN
 
@@ -152,13 +162,11 @@ class Pipeline:
         Raises:
             VRXError: no photo of a class can be read, or none of its clusters survives.
         """
-        photos = source.photos("discovery")
         key = content_key(
             BANK_CODE,
             {
-                "classifier": classifier.fingerprint,
-                "data": source.settings(),
-                "photos": stamps(photos),
+                "classifier": classifier.version,
+                "photos": photos_key(source, ["discovery"]),
                 "discovery": describe(self.discovery),
             },
         )

@@ -20,14 +20,14 @@ from torchvision.transforms import v2
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
 from vrx.data.images import Photo
-from vrx.data.sources import PhotoSource, stamps
+from vrx.data.sources import PhotoSource, photos_key
 from vrx.errors import VRXError
-from vrx.specs import TARGET, find
-from vrx.storage import KEY_LENGTH, code_version, content_key, locked
+from vrx.specs import find
+from vrx.storage import KEY_LENGTH, code_of, content_key, locked
 
 log = logging.getLogger("vrx")
 
-MADE_BY = ("vrx.classifier", "vrx.models.classification", "vrx.data.images")
+MADE_BY = ("vrx.classifier", "vrx.data.images", "vrx.models.classification", "vrx.scores")
 
 
 @dataclass(frozen=True)
@@ -222,11 +222,10 @@ def fit_classifier(
         MADE_BY,
         {
             "classifier": settings,
-            "own code": [_version(name) for name in (settings.get(TARGET), chosen.augmentation.own) if name],
+            "augmentation": code_of(find(chosen.augmentation.own)) if chosen.augmentation.own else None,
             "fit": asdict(chosen),
             "seed": seed,
-            "data": source.settings(),
-            "photos": [stamps(source.photos(split)) for split in ("discovery", "train", "val")],
+            "photos": photos_key(source, ["discovery", "train", "val"]),
         },
     )
     folder = cache / "classifiers" / key[:KEY_LENGTH]
@@ -237,12 +236,6 @@ def fit_classifier(
             _fit(folder, source, settings, chosen, seed, accelerator, logger).save_weights(weights)
             (folder / "last.ckpt").unlink(missing_ok=True)
     return weights
-
-
-def _version(target: str) -> str:
-    """Version of the code of somebody's own class or function."""
-    module = find(target).__module__
-    return "" if module.partition(".")[0] in ("vrx", "torch", "torchvision", "timm") else code_version(module)
 
 
 def _fit(
