@@ -104,7 +104,8 @@ def fit(
         photos: class name -> photos (paths, PIL images, or tensors ``[3, H, W]``, uint8 or floats in [0, 1]); the
             folder ``root/<class>/*``; or any source with splits (:class:`vrx.data.sources.PhotoSource`).
         preprocessing: the network's own, see :meth:`Preprocessing.of`; not needed with a :class:`Classifier`.
-        class_indices: which outputs of the network the classes are, in their order; None: all of them.
+        class_indices: which outputs of the network the classes are, in their order; None: those that the source names,
+            or all of them.
         epochs: of the distillation.
         num_concepts: N, concepts per class.
         cache: folder of what is made once; a second call with the same arguments reads it.
@@ -126,8 +127,14 @@ def fit(
                 "preprocessing is not given: say how your network reads a photo, e.g. "
                 "preprocessing=dict(input_size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))."
             )
+        indices = getattr(source, "class_indices", None) if class_indices is None else class_indices
         read = Preprocessing.of(preprocessing)
-        classifier = Classifier(classifier, list(source.class_names), class_indices, read, layers=layers)
+        classifier = Classifier(classifier, list(source.class_names), indices, read, layers=layers)
+    if classifier.class_names != tuple(source.class_names):
+        raise VRXError(
+            f"The photos are of {', '.join(source.class_names)}, the classifier's classes of interest are "
+            f"{', '.join(classifier.class_names)}: give the photos of these, in this order."
+        )
     if pipeline is None:
         pipeline = default_pipeline(cache, epochs=epochs, num_concepts=num_concepts, device=device, seed=seed)
     quiet_logs()
