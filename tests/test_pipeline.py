@@ -154,6 +154,11 @@ def test_photos_of_other_classes_than_the_classifiers_are_refused(monkeypatch: p
         vrx.fit(classifier, dict(reversed(photos.items())))
 
 
+def test_a_distillation_without_epochs_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(VRXError, match=r"trainer\.max_epochs=0"):
+        vrx.fit(planted.ColourNet(), pictures(6), MEAN, epochs=0)
+
+
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(VRXError, match=r"preprocessing is not given.*mean="):
         vrx.fit(planted.ColourNet(), pictures(6))

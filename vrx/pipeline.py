@@ -104,6 +104,9 @@ class Pipeline:
         seed: of everything.
         workers: processes that read and segment photos.
         logger: Lightning's, or False.
+
+    Raises:
+        VRXError: no epoch.
     """
 
     discovery: ConceptDiscovery
@@ -120,6 +123,11 @@ class Pipeline:
     seed: int = 0
     workers: int = 0
     logger: Logger | bool = False
+
+    def __post_init__(self) -> None:
+        epochs = getattr(self.trainer, "keywords", {}).get("max_epochs", 1)
+        if epochs is not None and epochs < 1:
+            raise VRXError(f"trainer.max_epochs={epochs}: the distillation needs at least one epoch.")
 
     def explainer(self, classifier: Classifier, source: PhotoSource) -> Explainer:
         """All steps at once; what the tests of the run found is in ``provenance["metrics"]``.

@@ -77,6 +77,9 @@ class FitOptions:
         workers: processes that read photos.
         precision: of Lightning's Trainer.
         augmentation: of the photos, see :class:`Augmentation`.
+
+    Raises:
+        VRXError: no epoch, no photo a step, or a rate that is not positive.
     """
 
     epochs: int = 12
@@ -87,6 +90,11 @@ class FitOptions:
     workers: int = 0
     precision: str = "32-true"
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size) < 1 or self.lr <= 0:
+            given = f"epochs={self.epochs}, batch_size={self.batch_size} and lr={self.lr}"
+            raise VRXError(f"classifier.fit has {given}: use at least 1 epoch and 1 photo a step, and a rate above 0.")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FitOptions:
