@@ -40,11 +40,9 @@ def test_the_default_pipeline_is_the_one_of_the_config_files() -> None:
 
 def small(cache: Path, **changes: Any) -> Pipeline:
     """Few clusters and epochs: enough for photos of 64 pixels whose truth is planted."""
-    made = default_pipeline(cache, epochs=4, num_concepts=3, device="cpu")
-    extractor = planted.make_extractor()
-    parts = (extractor.segmenter, extractor.attention, extractor.encoder, made.discovery.editor)
-    settings = {"num_concepts": 3, "clusters": 6, "min_patches": 5, "max_exemplars": 6, **changes}
-    return Pipeline(**{**vars(made), "discovery": ConceptDiscovery(*parts, **settings)})
+    parts = planted.make_extractor().settings()
+    concepts = {**parts, "clusters": 6, "min_patches": 5, "max_exemplars": 6, **changes}
+    return default_pipeline(cache, epochs=4, num_concepts=3, device="cpu", concepts=concepts)
 
 
 def pictures(count: int = 48) -> dict[str, list[Any]]:
@@ -157,6 +155,8 @@ def test_photos_of_other_classes_than_the_classifiers_are_refused(monkeypatch: p
 def test_a_distillation_without_epochs_is_refused_before_anything_is_made() -> None:
     with pytest.raises(VRXError, match=r"trainer\.max_epochs=0"):
         vrx.fit(planted.ColourNet(), pictures(6), MEAN, epochs=0)
+    with pytest.raises(VRXError, match="accelerator=tpu: use auto, cpu"):
+        vrx.fit(planted.ColourNet(), pictures(6), MEAN, device="tpu")
 
 
 def test_what_is_missing_is_named() -> None:

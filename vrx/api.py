@@ -35,7 +35,13 @@ EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "sh
 
 
 def default_pipeline(
-    cache: str | Path = "data/cache", *, epochs: int = 12, num_concepts: int = 8, device: str = "auto", seed: int = 0
+    cache: str | Path = "data/cache",
+    *,
+    epochs: int = 12,
+    num_concepts: int = 8,
+    device: str = "auto",
+    seed: int = 0,
+    concepts: Mapping[str, Any] | None = None,
 ) -> Pipeline:
     """The pipeline of ``python train.py`` with its default settings, a test holds both equal.
 
@@ -45,11 +51,12 @@ def default_pipeline(
         num_concepts: N, concepts per class.
         device: ``auto``, ``cpu`` or ``gpu``.
         seed: of everything.
+        concepts: further settings of :class:`vrx.concepts.discovery.ConceptDiscovery`, those that messages call
+            ``concepts.<name>``; e.g. ``{"clusters": 10, "min_patches": 8}`` for few photos.
     """
-    editor = Editor()
-    discovery = ConceptDiscovery(
-        Segmenter(), GradCAMAttention(), PooledEncoder(), editor, num_concepts=num_concepts, seed=seed
-    )
+    parts = {"segmenter": Segmenter(), "attention": GradCAMAttention(), "encoder": PooledEncoder(), "editor": Editor()}
+    discovery = ConceptDiscovery(**{**parts, "num_concepts": num_concepts, "seed": seed, **(concepts or {})})
+    editor = discovery.editor
     rate = 0.003
     return Pipeline(
         discovery=discovery,
@@ -95,6 +102,7 @@ def fit(
     device: str = "auto",
     seed: int = 0,
     layers: Sequence[str] | None = None,
+    concepts: Mapping[str, Any] | None = None,
     pipeline: Pipeline | None = None,
 ) -> Explainer:
     """Explain a trained classifier, from Python: concepts, graphs, distillation, with progress bars.
@@ -112,7 +120,8 @@ def fit(
         device: ``auto``, ``cpu`` or ``gpu``.
         seed: of everything.
         layers: modules of the network to read instead of those that a probe finds.
-        pipeline: all other settings; ``epochs``, ``num_concepts``, ``cache`` and ``seed`` are then its own.
+        concepts: further settings of the discovery, see :func:`default_pipeline`.
+        pipeline: all other settings; ``epochs``, ``num_concepts``, ``concepts``, ``cache``, ``seed`` are then its own.
 
     Returns:
         The explainer; ``explainer.provenance["metrics"]`` says how far it can be trusted, ``save(folder)`` keeps it.
@@ -136,7 +145,9 @@ def fit(
             f"{', '.join(classifier.class_names)}: give the photos of these, in this order."
         )
     if pipeline is None:
-        pipeline = default_pipeline(cache, epochs=epochs, num_concepts=num_concepts, device=device, seed=seed)
+        pipeline = default_pipeline(
+            cache, epochs=epochs, num_concepts=num_concepts, device=device, seed=seed, concepts=concepts
+        )
     quiet_logs()
     seed_everything(pipeline.seed, workers=True, verbose=False)
     return pipeline.explainer(classifier.to(device_of(device)), source)

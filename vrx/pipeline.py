@@ -54,6 +54,7 @@ BANK_CODE = (
     "vrx.thumbnails",
 )
 GRN_CODE = ("vrx.models.distillation", "vrx.models.grn", "vrx.scores")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
 WEIGHTS = "grn.safetensors"  # beside it: that checkpoint's GRN
 
@@ -73,8 +74,10 @@ def device_of(accelerator: str) -> torch.device:
     """Where F computes: where the trainer does.
 
     Raises:
-        VRXError: a GPU is asked for and there is none.
+        VRXError: a GPU is asked for and there is none, or there is no such device.
     """
+    if accelerator not in ACCELERATORS:
+        raise VRXError(f"trainer.accelerator={accelerator}: use {', '.join(ACCELERATORS)} (or device=cpu).")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise VRXError(f"trainer.accelerator={accelerator}: no GPU was found here. Use trainer=cpu (or device=cpu).")
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():

@@ -137,8 +137,8 @@ class Classifier(nn.Module):
 
     @cached_property
     def version(self) -> str:
-        """Hash of the fingerprint and of the code: what cache keys hold."""
-        return digest({"fingerprint": self.fingerprint, "code": self.code})
+        """Hash of the fingerprint, of the code and of which modules there are (ReLU or GELU): what cache keys hold."""
+        return digest({"fingerprint": self.fingerprint, "code": self.code, "modules": repr(self.network)})
 
     @cached_property
     def fingerprint(self) -> str:
