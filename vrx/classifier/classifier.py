@@ -282,8 +282,8 @@ class Classifier(nn.Module):
         unknown = names - {layer.name for layer in self.layers}
         if unknown:
             raise VRXError(
-                f"F has no layer {', '.join(sorted(unknown))}: use {', '.join(layer.name for layer in self.layers)}, "
-                "or name others with classifier.layers=[...]."
+                f"The classifier has no layer {', '.join(sorted(unknown))}: use "
+                f"{', '.join(layer.name for layer in self.layers)}, or name others with classifier.layers=[...]."
             )
         return [layer for layer in self.layers if layer.name in names]
 
