@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
 
@@ -99,6 +99,16 @@ def test_the_fast_run_is_smaller_everywhere() -> None:
 def test_a_key_that_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigCompositionException, match=r"trainer\.epochs"):
         composed("trainer.epochs=3")
+
+
+@pytest.mark.parametrize(
+    ("name", "override"), [("train", "debug=fats"), ("train", "sweep=grm"), ("diagnose", "study=diagnose")]
+)
+def test_an_option_that_there_is_not_is_refused_with_those_that_there_are(name: str, override: str) -> None:
+    group, _, _ = override.partition("=")
+    with pytest.raises(MissingConfigException) as error:
+        composed(override, name=name)
+    assert all(path.stem in str(error.value) for path in (CONF / group).glob("*.yaml"))
 
 
 def test_explain_composes() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from tests import planted
 from vrx.data.images import PhotoFolder
@@ -59,9 +61,47 @@ def test_every_file_and_module_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_of_a_group_named_exists(page: Path) -> None:
     groups = [p.relative_to(ROOT / "conf").as_posix() for p in (ROOT / "conf").rglob("*") if p.is_dir()]
+    own = re.findall(r"^# my_conf/(.*)/(.*)\.yaml$", page.read_text(), re.MULTILINE)  # of an example on the page
     for group, option in re.findall(r"(?<![\w./])([a-z]+(?:/[a-z]+)*)=(\w+)(?![\w(])", page.read_text()):
-        if group in groups:
+        if group in groups and (group, option) not in own:
             assert (ROOT / "conf" / group / f"{option}.yaml").exists(), f"{group}={option}"
+
+
+def settings(node: Any, prefix: str = "") -> set[str]:
+    """The full name of every setting of a config."""
+    if not isinstance(node, dict):
+        return set()
+    return {prefix + k for k in node}.union(*(settings(v, f"{prefix}{k}.") for k, v in node.items()))
+
+
+@pytest.fixture(scope="module")
+def known() -> set[str]:
+    """Every setting of the defaults, the data sets, the classifiers and the studies."""
+    options = {group: [p.stem for p in (ROOT / "conf" / group).glob("*.yaml")] for group in ("data", "classifier")}
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        made = [compose("train", [f"{group}={name}"]) for group, names in options.items() for name in names]
+        made += [compose("diagnose", [f"study={p.stem}"]) for p in (ROOT / "conf" / "study").glob("*.yaml")]
+    return set().union(*(settings(OmegaConf.to_container(cfg)) for cfg in made))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_named_exists(page: Path, known: set[str]) -> None:
+    text = page.read_text().partition("Renamed settings")[0].replace("study.key=value", "")
+    groups = "data|classifier|concepts|graph|model|trainer|report|paths|study"
+    named = set(re.findall(rf"(?<![\w./'$])((?:{groups})(?:\.[a-z_]+)+)(?![\w(/])", text))
+    assert not named - known - {"data.tables"}  # that is an attribute in Python
+
+
+def test_the_deviations_give_the_defaults() -> None:
+    text = " ".join((ROOT / "docs" / "deviations.md").read_text().split())
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        toys, plain = compose("train"), compose("train", ["~experiment"])
+    optimizer = plain.model.optimizer
+    assert f"AdamW {optimizer.lr} with weight decay {optimizer.weight_decay}, one cycle" in text
+    assert f"{plain.trainer.max_epochs} epochs (toy vehicles: {toys.trainer.max_epochs})" in text
+    assert f"dropout {plain.model.grn.dropout} on the graph embedding" in text
+    assert f"N = {plain.concepts.num_concepts} by default" in text
+    assert f"{100 * plain.concepts.radius_quantile:.0f} % quantile" in text
 
 
 def test_the_terms_cover_the_metrics_of_a_run(

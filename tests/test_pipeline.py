@@ -13,7 +13,10 @@ from PIL import Image
 import vrx
 from tests import planted
 from vrx.api import default_pipeline, photos_of
+from vrx.classifier.classifier import Classifier
+from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.discovery import ConceptDiscovery
+from vrx.data.images import PhotoFolder
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.pipeline import Pipeline
@@ -37,11 +40,9 @@ def test_the_default_pipeline_is_the_one_of_the_config_files() -> None:
 
 def small(cache: Path, **changes: Any) -> Pipeline:
     """Few clusters and epochs: enough for photos of 64 pixels whose truth is planted."""
-    made = default_pipeline(cache, epochs=4, num_concepts=3, device="cpu")
-    extractor = planted.make_extractor()
-    parts = (extractor.segmenter, extractor.attention, extractor.encoder, made.discovery.editor)
-    settings = {"num_concepts": 3, "clusters": 6, "min_patches": 5, "max_exemplars": 6, **changes}
-    return Pipeline(**{**vars(made), "discovery": ConceptDiscovery(*parts, **settings)})
+    parts = planted.make_extractor().settings()
+    concepts = {**parts, "clusters": 6, "min_patches": 5, "max_exemplars": 6, **changes}
+    return default_pipeline(cache, epochs=4, num_concepts=3, device="cpu", concepts=concepts)
 
 
 def pictures(count: int = 48) -> dict[str, list[Any]]:
@@ -118,6 +119,44 @@ def test_a_saved_run_of_a_live_network_opens_with_that_network(fitted: tuple[Exp
     np.testing.assert_array_equal(again.explain(photo).node_scores, explainer.explain(photo).node_scores)
     with pytest.raises(VRXError, match="network="):
         Explainer.load(tmp_path / "run")
+
+
+def handed(monkeypatch: pytest.MonkeyPatch, *args: Any, **kwargs: Any) -> Classifier:
+    """The classifier that ``vrx.fit`` hands to the pipeline."""
+    made: list[Classifier] = []
+
+    def explainer(self: Pipeline, classifier: Classifier, source: Any) -> None:
+        made.append(classifier)
+
+    monkeypatch.setattr(Pipeline, "explainer", explainer)
+    vrx.fit(*args, device="cpu", **kwargs)
+    return made[0]
+
+
+def test_the_outputs_are_those_that_are_given_or_that_the_source_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = planted.write_tree(tmp_path, train=4)
+    known = {name: (name, place) for place, name in ((2, planted.CLASSES[0]), (0, planted.CLASSES[1]))}
+    source = PhotoFolder(root, known=known)
+    assert handed(monkeypatch, planted.ColourNet(), source, MEAN).class_indices.tolist() == [2, 0]
+    given = handed(monkeypatch, planted.ColourNet(), source, MEAN, class_indices=[1, 2])
+    assert given.class_indices.tolist() == [1, 2]
+
+
+def test_photos_of_other_classes_than_the_classifiers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = pictures(6)
+    classifier = Classifier(planted.ColourNet(), planted.CLASSES, None, Preprocessing.of(MEAN))
+    assert handed(monkeypatch, classifier, photos) is classifier
+    with pytest.raises(VRXError, match="in this order"):
+        vrx.fit(classifier, dict(reversed(photos.items())))
+
+
+def test_a_distillation_without_epochs_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(VRXError, match=r"trainer\.max_epochs=0"):
+        vrx.fit(planted.ColourNet(), pictures(6), MEAN, epochs=0)
+    with pytest.raises(VRXError, match="accelerator=tpu: use auto, cpu"):
+        vrx.fit(planted.ColourNet(), pictures(6), MEAN, device="tpu")
 
 
 def test_what_is_missing_is_named() -> None:

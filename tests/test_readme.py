@@ -1,5 +1,7 @@
-"""The recipes of the README, run as they are written: your own network, from Python and from the command line."""
+"""The recipes of the README and of docs/extending.md, run as they are written: your own network, and other parts."""
 
+import csv
+import json
 import re
 import shlex
 import sys
@@ -10,14 +12,16 @@ import numpy as np
 import pytest
 
 from tests import planted
-from tests.pipeline import run_explain, run_train
+from tests.pipeline import run_diagnose, run_explain, run_train
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.structures import Explanation
 
 pytestmark = pytest.mark.slow
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README, EXTENDING = ((ROOT / page).read_text() for page in ("README.md", "docs/extending.md"))
 CLASSES = tuple(sorted(planted.CLASSES))
+QUICK = ("trainer=cpu", "graph.workers=0", "report.explanations=1", "paths.runs_dir=runs", "paths.cache_dir=cache")
 MY_PACKAGE = """
 from tests.planted import ColourNet
 
@@ -39,13 +43,25 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
         yield folder
-    sys.modules.pop("my_package", None)
+    for name in ("my_package", "my_parts"):
+        sys.modules.pop(name, None)
+
+
+def blocks(language: str, page: str = README) -> list[str]:
+    """The code blocks of a page."""
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def block(language: str, holding: str) -> str:
     """The code block of the README that holds a text."""
-    (found,) = [b for b in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if holding in b]
-    return str(found)
+    (found,) = [b for b in blocks(language) if holding in b]
+    return found
+
+
+def commands(console: str) -> list[list[str]]:
+    """Script and arguments of each command of a console block."""
+    lines = console.replace("\\\n", " ").strip().splitlines()
+    return [shlex.split(line.removeprefix("$ python ")) for line in lines]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -68,13 +84,38 @@ def test_your_own_network_from_python(desk: Path) -> None:
 
 
 def test_your_own_network_from_the_command_line(desk: Path) -> None:
-    console = block("console", "classifier=own").replace("\\\n", " ").strip()
-    words = shlex.split(console.removeprefix("$ "))
-    assert words[:2] == ["python", "train.py"]
-    quick = ["trainer=cpu", "graph.workers=0", "report.explanations=1", "paths.runs_dir=runs", "paths.cache_dir=cache"]
-    run = run_train(*words[2:], *quick)
+    ((script, *words),) = commands(block("console", "classifier=own"))
+    assert script == "train.py"
+    run = run_train(*words, *QUICK)
     assert Explainer.load(run).bank.class_names == tuple(sorted(planted.CLASSES)), (
         "it opens by the name of the function"
     )
     run_explain(f"run={run}", "images=photo.jpg", "formats=[json]", f"out={desk}/out")
     assert (desk / "out" / "photo" / "explanation.json").exists()
+
+
+def test_your_own_parts_need_a_class_and_a_file_each(desk: Path) -> None:
+    (code,) = blocks("python", EXTENDING)
+    (desk / "my_parts.py").write_text(code)
+    for text in blocks("yaml", EXTENDING):
+        file = desk / text.splitlines()[0].removeprefix("# ")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    splits = (*["discovery"] * 20, *["train"] * 12, *["val"] * 4, *["test"] * 4)
+    with open(desk / "photos.csv", "w") as lines:
+        table = csv.writer(lines)
+        table.writerow(["path", "class", "split"])
+        for name in CLASSES:
+            paths = sorted((desk / "photos" / name).iterdir())
+            table.writerows([path, name, split] for path, split in zip(paths, splits, strict=False))
+    (_, *train), (script, *study) = commands(blocks("console", EXTENDING)[0])
+    run = run_train(*train, *QUICK, "concepts.min_patches=5", "concepts.clusters=8", "concepts.num_concepts=3")
+    explainer = Explainer.load(run)
+    assert type(explainer.builder.extractor.encoder).__name__ == "MeanColour" and explainer.method == "node"
+    assert explainer.bank.class_names == CLASSES
+    photo = planted.picture(0, (30, 30), (57, 57), seed=3)
+    assert np.abs(explainer.explain(photo).node_scores).max() > 0
+    assert script == "diagnose.py"
+    run_diagnose(*(f"run={run}" if word.startswith("run=") else word for word in study))
+    metrics = json.loads((run / "studies" / "found" / "metrics.json").read_text())
+    assert metrics["found/photos"] == 10 and 0 < metrics["found/mean"] <= 3

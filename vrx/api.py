@@ -35,7 +35,13 @@ EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "sh
 
 
 def default_pipeline(
-    cache: str | Path = "data/cache", *, epochs: int = 12, num_concepts: int = 8, device: str = "auto", seed: int = 0
+    cache: str | Path = "data/cache",
+    *,
+    epochs: int = 12,
+    num_concepts: int = 8,
+    device: str = "auto",
+    seed: int = 0,
+    concepts: Mapping[str, Any] | None = None,
 ) -> Pipeline:
     """The pipeline of ``python train.py`` with its default settings, a test holds both equal.
 
@@ -45,11 +51,12 @@ def default_pipeline(
         num_concepts: N, concepts per class.
         device: ``auto``, ``cpu`` or ``gpu``.
         seed: of everything.
+        concepts: further settings of :class:`vrx.concepts.discovery.ConceptDiscovery`, those that messages call
+            ``concepts.<name>``; e.g. ``{"clusters": 10, "min_patches": 8}`` for few photos.
     """
-    editor = Editor()
-    discovery = ConceptDiscovery(
-        Segmenter(), GradCAMAttention(), PooledEncoder(), editor, num_concepts=num_concepts, seed=seed
-    )
+    parts = {"segmenter": Segmenter(), "attention": GradCAMAttention(), "encoder": PooledEncoder(), "editor": Editor()}
+    discovery = ConceptDiscovery(**{**parts, "num_concepts": num_concepts, "seed": seed, **(concepts or {})})
+    editor = discovery.editor
     rate = 0.003
     return Pipeline(
         discovery=discovery,
@@ -95,6 +102,7 @@ def fit(
     device: str = "auto",
     seed: int = 0,
     layers: Sequence[str] | None = None,
+    concepts: Mapping[str, Any] | None = None,
     pipeline: Pipeline | None = None,
 ) -> Explainer:
     """Explain a trained classifier, from Python: concepts, graphs, distillation, with progress bars.
@@ -104,14 +112,16 @@ def fit(
         photos: class name -> photos (paths, PIL images, or tensors ``[3, H, W]``, uint8 or floats in [0, 1]); the
             folder ``root/<class>/*``; or any source with splits (:class:`vrx.data.sources.PhotoSource`).
         preprocessing: the network's own, see :meth:`Preprocessing.of`; not needed with a :class:`Classifier`.
-        class_indices: which outputs of the network the classes are, in their order; None: all of them.
+        class_indices: which outputs of the network the classes are, in their order; None: those that the source names,
+            or all of them.
         epochs: of the distillation.
         num_concepts: N, concepts per class.
         cache: folder of what is made once; a second call with the same arguments reads it.
         device: ``auto``, ``cpu`` or ``gpu``.
         seed: of everything.
         layers: modules of the network to read instead of those that a probe finds.
-        pipeline: all other settings; ``epochs``, ``num_concepts``, ``cache`` and ``seed`` are then its own.
+        concepts: further settings of the discovery, see :func:`default_pipeline`.
+        pipeline: all other settings; ``epochs``, ``num_concepts``, ``concepts``, ``cache``, ``seed`` are then its own.
 
     Returns:
         The explainer; ``explainer.provenance["metrics"]`` says how far it can be trusted, ``save(folder)`` keeps it.
@@ -126,10 +136,18 @@ def fit(
                 "preprocessing is not given: say how your network reads a photo, e.g. "
                 "preprocessing=dict(input_size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))."
             )
+        indices = getattr(source, "class_indices", None) if class_indices is None else class_indices
         read = Preprocessing.of(preprocessing)
-        classifier = Classifier(classifier, list(source.class_names), class_indices, read, layers=layers)
+        classifier = Classifier(classifier, list(source.class_names), indices, read, layers=layers)
+    if classifier.class_names != tuple(source.class_names):
+        raise VRXError(
+            f"The photos are of {', '.join(source.class_names)}, the classifier's classes of interest are "
+            f"{', '.join(classifier.class_names)}: give the photos of these, in this order."
+        )
     if pipeline is None:
-        pipeline = default_pipeline(cache, epochs=epochs, num_concepts=num_concepts, device=device, seed=seed)
+        pipeline = default_pipeline(
+            cache, epochs=epochs, num_concepts=num_concepts, device=device, seed=seed, concepts=concepts
+        )
     quiet_logs()
     seed_everything(pipeline.seed, workers=True, verbose=False)
     return pipeline.explainer(classifier.to(device_of(device)), source)

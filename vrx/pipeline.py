@@ -26,8 +26,9 @@ from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.discovery import ConceptDiscovery
-from vrx.data.scg_datamodule import SCGDataModule, prepared
-from vrx.data.sources import PhotoSource, stamps
+from vrx.data.prepared import prepared
+from vrx.data.scg_datamodule import SCGDataModule
+from vrx.data.sources import PhotoSource, photos_key
 from vrx.errors import VRXError
 from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import METHODS, Explainer
@@ -42,8 +43,18 @@ from vrx.structures import ConceptBank
 
 log = logging.getLogger("vrx")
 
-BANK_CODE = ("vrx.classifier", "vrx.concepts", "vrx.edits", "vrx.structures", "vrx.thumbnails")
-GRN_CODE = ("vrx.models", "vrx.scores")
+BANK_CODE = (
+    "vrx.classifier",
+    "vrx.concepts",
+    "vrx.data.images",
+    "vrx.data.prepared",
+    "vrx.edits",
+    "vrx.scores",
+    "vrx.structures",
+    "vrx.thumbnails",
+)
+GRN_CODE = ("vrx.models.distillation", "vrx.models.grn", "vrx.scores")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
 WEIGHTS = "grn.safetensors"  # beside it: that checkpoint's GRN
 
@@ -63,8 +74,10 @@ def device_of(accelerator: str) -> torch.device:
     """Where F computes: where the trainer does.
 
     Raises:
-        VRXError: a GPU is asked for and there is none.
+        VRXError: a GPU is asked for and there is none, or there is no such device.
     """
+    if accelerator not in ACCELERATORS:
+        raise VRXError(f"trainer.accelerator={accelerator}: use {', '.join(ACCELERATORS)} (or device=cpu).")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise VRXError(f"trainer.accelerator={accelerator}: no GPU was found here. Use trainer=cpu (or device=cpu).")
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
@@ -94,6 +107,9 @@ class Pipeline:
         seed: of everything.
         workers: processes that read and segment photos.
         logger: Lightning's, or False.
+
+    Raises:
+        VRXError: no epoch.
     """
 
     discovery: ConceptDiscovery
@@ -110,6 +126,11 @@ class Pipeline:
     seed: int = 0
     workers: int = 0
     logger: Logger | bool = False
+
+    def __post_init__(self) -> None:
+        epochs = getattr(self.trainer, "keywords", {}).get("max_epochs", 1)
+        if epochs is not None and epochs < 1:
+            raise VRXError(f"trainer.max_epochs={epochs}: the distillation needs at least one epoch.")
 
     def explainer(self, classifier: Classifier, source: PhotoSource) -> Explainer:
         """All steps at once; what the tests of the run found is in ``provenance["metrics"]``.
@@ -152,13 +173,11 @@ class Pipeline:
         Raises:
             VRXError: no photo of a class can be read, or none of its clusters survives.
         """
-        photos = source.photos("discovery")
         key = content_key(
             BANK_CODE,
             {
-                "classifier": classifier.fingerprint,
-                "data": source.settings(),
-                "photos": stamps(photos),
+                "classifier": classifier.version,
+                "photos": photos_key(source, ["discovery"]),
                 "discovery": describe(self.discovery),
             },
         )

@@ -1,7 +1,8 @@
 """How VRX keeps things on disk: whole files or nothing, one writer at a time, under keys that say all of the content.
 
-A key is a hash of everything that decides the content: the settings, and the code that made it (:func:`code_version`).
-Whatever changes, an edited function too, misses the cache; nothing stale is ever read.
+A key is a hash of everything that decides the content: the settings, the code that made it (:func:`code_version`), and
+the code of whatever the settings name by ``_target_``, somebody's own classes too. Whatever changes, an edited function
+too, misses the cache; nothing stale is ever read.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import errno
 import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import math
 import os
+import textwrap
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +27,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from vrx.errors import VRXError
+from vrx.specs import TARGET, find
 
 KEY_LENGTH = 20  # characters of a key in the name of a folder
 
@@ -40,7 +44,36 @@ def content_key(made_by: tuple[str, ...], settings: Mapping[str, Any]) -> str:
         made_by: modules and packages, e.g. ``("vrx.concepts", "vrx.edits")``.
         settings: everything else that decides the content, plain.
     """
-    return digest({"code": [code_version(name) for name in made_by], "settings": settings})
+    named = {name: _code_of_target(name) for name in sorted(_targets(settings))}
+    return digest({"code": [code_version(name) for name in made_by], "named": named, "settings": settings})
+
+
+def _targets(settings: Any) -> set[str]:
+    """Every ``_target_`` in plain settings."""
+    if isinstance(settings, Mapping):
+        own = {str(settings[TARGET])} if settings.get(TARGET) else set()
+        return own.union(*map(_targets, settings.values()))
+    return set().union(*map(_targets, settings)) if isinstance(settings, (list, tuple)) else set()
+
+
+def _code_of_target(name: str) -> str:
+    try:
+        return code_of(find(name))
+    except VRXError:  # a class inside a function: nobody can import it
+        return ""
+
+
+def code_of(thing: Any) -> str:
+    """Version of the code of a class or function: its module's, or its own alone where that is a script or a notebook.
+
+    Empty where there is no source.
+    """
+    try:
+        if thing.__module__ != "__main__":
+            return code_version(thing.__module__)
+        return hashlib.sha256(_without_docs(textwrap.dedent(inspect.getsource(thing))).encode()).hexdigest()
+    except (AttributeError, ImportError, OSError, TypeError, ValueError):
+        return ""
 
 
 @functools.cache

@@ -219,6 +219,15 @@ def test_no_or_double_class_names() -> None:
             Classifier(Toy(), names, None, SMALL)
 
 
+def test_modules_without_weights_change_the_version() -> None:
+    def sequence(activation: nn.Module) -> Classifier:
+        torch.manual_seed(2)
+        layers = (nn.Conv2d(3, 5, 4, 4), activation, nn.Conv2d(5, 5, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return Classifier(nn.Sequential(*layers, nn.Linear(5, 4)), NAMES, [0, 1, 2], SMALL)
+
+    assert sequence(nn.ReLU()).version == sequence(nn.ReLU()).version != sequence(nn.GELU()).version
+
+
 def test_the_fingerprint_changes_with_everything_that_matters(tmp_path: Path) -> None:
     one = toy().fingerprint
     assert one == toy().fingerprint

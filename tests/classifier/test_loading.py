@@ -195,8 +195,16 @@ def test_what_is_wrong_with_a_target_is_named(settings: dict[str, Any], message:
         load_classifier(settings, NAMES)
 
 
-def test_edited_code_of_your_own_network_changes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = load_classifier(own(), NAMES).fingerprint
-    assert load_classifier(own(), NAMES).fingerprint == before
-    monkeypatch.setattr("vrx.classifier.classifier.code_version", lambda name: f"another {name}")
-    assert load_classifier(own(), NAMES).fingerprint != before
+def test_edited_code_of_your_own_network_misses_the_cache_and_its_run_opens_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = load_classifier(own(), NAMES)
+    before.save_weights(tmp_path / "saved.safetensors")
+    spec = json.loads(json.dumps(before.spec))
+    assert load_classifier(own(), NAMES).version == before.version
+    reopen_classifier(spec, tmp_path / "saved.safetensors")
+    assert "code" not in caplog.text
+    monkeypatch.setattr("vrx.classifier.classifier.code_of", lambda kind: f"another {kind.__name__}")
+    assert load_classifier(own(), NAMES).version != before.version
+    again = reopen_classifier(spec, tmp_path / "saved.safetensors")
+    assert again.fingerprint == before.fingerprint and "Toy: its code is not that of the run" in caplog.text

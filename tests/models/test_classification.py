@@ -226,6 +226,13 @@ def test_unknown_options_are_named() -> None:
         FitOptions.of({"augmentation": {"color": False}})
 
 
+@pytest.mark.parametrize("option", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}])
+def test_options_that_fit_nothing_are_refused(option: dict[str, Any]) -> None:
+    ((name, value),) = option.items()
+    with pytest.raises(VRXError, match=rf"classifier\.fit has .*{name}={value}"):
+        FitOptions.of(option)
+
+
 def test_no_readable_photo_is_named() -> None:
     source = Colours(broken=["all"])
     with pytest.raises(VRXError, match=r"of 20.*data\.root"):

@@ -282,7 +282,7 @@ def test_edited_photos_as_graphs_are_the_same_question() -> None:
             *(torch.stack([getattr(s, name) for s in variants], 1) for name in ("nodes", "centroids", "detected"))
         )
     }
-    for a, b in zip(module._answers(table, chosen), module._answers(photo, chosen), strict=True):
+    for a, b in zip(module._logits(table, chosen), module._logits(photo, chosen), strict=True):
         torch.testing.assert_close(a, b)
 
 

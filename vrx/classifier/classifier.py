@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,8 @@ from vrx.classifier.head import Head
 from vrx.classifier.layers import Hook, Layer, find_layers, hooked, layer_of_parts, layer_to_match, named_layers
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.errors import VRXError
-from vrx.storage import code_version, write_atomically
+from vrx.specs import name_of
+from vrx.storage import code_of, digest, write_atomically
 
 LIBRARIES = ("torch", "torchvision", "timm")  # their code is not part of the fingerprint
 
@@ -131,15 +131,26 @@ class Classifier(nn.Module):
             "preprocessing": self.transform.settings(),
             "layers": self._given_layers,
             "precision": self.precision,
+            "code": self.code,
         }
 
     @cached_property
+    def code(self) -> dict[str, str]:
+        """Class -> version of its code, of all modules that are of no library: weights do not say what they do."""
+        own = {type(module) for module in self.network.modules()}
+        return {name_of(kind): code_of(kind) for kind in own if kind.__module__.partition(".")[0] not in LIBRARIES}
+
+    @cached_property
+    def version(self) -> str:
+        """Hash of the fingerprint, of the code and of which modules there are (ReLU or GELU): what cache keys hold."""
+        return digest({"fingerprint": self.fingerprint, "code": self.code, "modules": repr(self.network)})
+
+    @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that decides F's output: weights, architecture, preprocessing, classes, layers, precision."""
+        """Hash of weights, architecture, preprocessing, classes, layers, precision: which classifier a run is of."""
         what = {
             "built_by": self._built_by,
             "network": type(self.network).__name__,
-            "code": _own_code(self.network),
             "preprocessing": self.transform.settings(),
             "class_indices": self.class_indices.tolist(),
             "layers": [asdict(layer) for layer in self.layers],
@@ -276,8 +287,8 @@ class Classifier(nn.Module):
         unknown = names - {layer.name for layer in self.layers}
         if unknown:
             raise VRXError(
-                f"F has no layer {', '.join(sorted(unknown))}: use {', '.join(layer.name for layer in self.layers)}, "
-                "or name others with classifier.layers=[...]."
+                f"The classifier has no layer {', '.join(sorted(unknown))}: use "
+                f"{', '.join(layer.name for layer in self.layers)}, or name others with classifier.layers=[...]."
             )
         return [layer for layer in self.layers if layer.name in names]
 
@@ -315,16 +326,6 @@ class Classifier(nn.Module):
     @cached_property
     def _head(self) -> Head:
         return Head(self)
-
-
-def _own_code(network: nn.Module) -> dict[str, str]:
-    """Module -> version of its code, of all that is of no library: weights alone do not say what a network does."""
-    found = {}
-    for name in {type(module).__module__ for module in network.modules()}:
-        if name.partition(".")[0] not in LIBRARIES:
-            with contextlib.suppress(ImportError, ValueError):  # a notebook's classes have no file
-                found[name] = code_version(name)
-    return found
 
 
 def _checked_indices(indices: Sequence[int] | None, names: Sequence[str], outputs: int) -> list[int]:

@@ -77,7 +77,7 @@ def reopen_classifier(spec: Mapping[str, Any], weights: str | Path, network: nn.
         VRXError: the network cannot be built anew, or the weights do not fit.
     """
     options = dict(spec)
-    built_by = options.pop("built_by")
+    built_by, code = options.pop("built_by"), options.pop("code", {})
     if network is None and built_by is None:
         raise VRXError(
             "This run was made of a network that was given as an object: give one of the same class with network=..."
@@ -86,7 +86,11 @@ def reopen_classifier(spec: Mapping[str, Any], weights: str | Path, network: nn.
         network = build_network(built_by)
     load_weights(network, weights)
     options["preprocessing"] = Preprocessing.of(options["preprocessing"])
-    return Classifier(network, **options, built_by=built_by)
+    classifier = Classifier(network, **options, built_by=built_by)
+    changed = sorted(name for name, version in classifier.code.items() if code.get(name, version) != version)
+    if changed:
+        log.warning("%s: its code is not that of the run, which explained what it did then.", ", ".join(changed))
+    return classifier
 
 
 def build_network(built_by: Mapping[str, Any]) -> nn.Module:

@@ -107,8 +107,8 @@ class Preprocessing:
         if self.resize == "none":
             if (height, width) != self.input_size:
                 raise VRXError(
-                    f"A photo of {height} x {width} pixels, F takes {self.input_size[0]} x {self.input_size[1]}: "
-                    "with classifier.resize=none photos must have that size; use shorter or squash."
+                    f"A photo of {height} x {width} pixels, the classifier takes {self.input_size[0]} x "
+                    f"{self.input_size[1]}: with classifier.resize=none photos need that size; use shorter or squash."
                 )
             return image
         how = str_to_interp_mode(self.interpolation)

@@ -191,7 +191,7 @@ class PhotoFolder:
         if self._indices is not None and len(self._indices) != len(self._classes):
             raise VRXError(
                 f"data.class_indices has {len(self._indices)} entries for {len(self._classes)} classes "
-                f"({', '.join(self._classes.values())}): give one output of F per class, in the same order."
+                f"({', '.join(self._classes.values())}): give one output of the network per class, in the same order."
             )
         self._photos: dict[str, list[Photo]] = {split: [] for split in SPLITS}
         for label, folder in enumerate(self._classes):
@@ -243,9 +243,9 @@ class PhotoFolder:
         unknown = [folder for folder in self._classes if folder not in self._known]
         if unknown:
             raise VRXError(
-                f"data.classes has {', '.join(unknown)}, of which output of F is not known: give "
-                f"data.class_indices=[...], one per class ({', '.join(self._classes)}), or data.known=null where F has "
-                "these classes alone."
+                f"data.classes has {', '.join(unknown)}, of which the network's output is not known: give "
+                f"data.class_indices=[...], one per class ({', '.join(self._classes)}), or data.known=null where it "
+                "has these classes alone."
             )
         return [int(self._known[folder][1]) for folder in self._classes]
 

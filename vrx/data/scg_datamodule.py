@@ -5,76 +5,42 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vrx.classifier.classifier import Classifier
-from vrx.concepts.patches import Segmenter
 from vrx.data.images import Photo
+from vrx.data.prepared import PreparedPhoto, prepared
 from vrx.data.scg_cache import SCGCache
-from vrx.data.sources import PhotoSource, stamps
+from vrx.data.sources import PhotoSource, photos_key
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.graphs.variants import Moves, Variants, ask_edited, concept_moves, concept_variants
-from vrx.storage import code_version
+from vrx.storage import content_key
 from vrx.structures import EPSILON, NEUTRAL, SCG, Patches
 
 log = logging.getLogger(__name__)
 
 Masking = Literal["graph", "photo"]
 SPLITS = ("train", "val", "test")
-MADE_BY = ("vrx.classifier", "vrx.edits", "vrx.concepts", "vrx.graphs", "vrx.structures", "vrx.data.scg_datamodule")
-
-
-@dataclass(frozen=True)
-class PreparedPhoto:
-    """A photo as F sees it, and its superpixels. ``x`` is None when it could not be read: then ``error`` says why."""
-
-    index: int
-    x: Tensor | None
-    superpixels: Patches | None
-    error: str = ""
-
-
-class PreparedPhotos(Dataset[PreparedPhoto]):
-    """Reads, transforms and segments photos; made for worker processes."""
-
-    def __init__(self, source: PhotoSource, photos: Sequence[Photo], classifier: Classifier, segmenter: Segmenter):
-        self.source, self.photos, self.segmenter = source, photos, segmenter
-        self.transform, self.mean, self.std = classifier.transform, classifier.mean.cpu(), classifier.std.cpu()
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, index: int) -> PreparedPhoto:
-        try:
-            x = self.transform(self.source.read(self.photos[index]))
-        except (VRXError, OSError) as error:
-            return PreparedPhoto(index, None, None, str(error))
-        pixels = ((x * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        return PreparedPhoto(index, x, self.segmenter(pixels.permute(1, 2, 0).numpy()))
-
-
-def prepared(
-    source: PhotoSource,
-    photos: Sequence[Photo],
-    classifier: Classifier,
-    segmenter: Segmenter,
-    batch_size: int,
-    workers: int,
-) -> DataLoader[PreparedPhoto]:
-    """Loader of lists of prepared photos, in order."""
-    return DataLoader(
-        PreparedPhotos(source, photos, classifier, segmenter), batch_size, num_workers=workers, collate_fn=list
-    )
+MADE_BY = (
+    "vrx.classifier",
+    "vrx.concepts",
+    "vrx.data.images",
+    "vrx.data.prepared",
+    "vrx.data.scg_datamodule",
+    "vrx.edits",
+    "vrx.graphs",
+    "vrx.scores",
+    "vrx.structures",
+)
 
 
 class SCGDataModule(LightningDataModule):
@@ -130,11 +96,10 @@ class SCGDataModule(LightningDataModule):
     def cache(self, split: str) -> SCGCache:
         """The cache of one split."""
         settings = {
-            "code": [code_version(name) for name in MADE_BY],
+            "code": content_key(MADE_BY, self.builder.settings()),
             "split": split,
-            "data": self.source.settings(),
-            "photos": stamps(self.source.photos(split)),
-            "classifier": self.builder.classifier.fingerprint,
+            "photos": photos_key(self.source, [split]),
+            "classifier": self.builder.classifier.version,
             "bank": self.builder.bank.digest,
             "graph": self.builder.settings(),
             "editor": self.editor.settings(),

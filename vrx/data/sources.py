@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from vrx.data.images import Photo
+from vrx.storage import code_of
 
 
 class PhotoSource(Protocol):
@@ -64,6 +65,15 @@ class CanRender(HasPartMasks, Protocol):
     def classes_with(self, part: str) -> list[str]:
         """Classes that can lend a part of this name (``replace_part={part: (class, part)}``)."""
         ...
+
+
+def photos_key(source: PhotoSource, splits: Sequence[str]) -> dict[str, Any]:
+    """All that decides what a source gives for some splits, its code too: for cache keys."""
+    return {
+        "code": code_of(type(source)),
+        "data": source.settings(),
+        "photos": [stamps(source.photos(split)) for split in splits],
+    }
 
 
 def stamps(photos: Sequence[Photo]) -> list[tuple[str, int, int, int]]:

@@ -20,14 +20,14 @@ from torchvision.transforms import v2
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
 from vrx.data.images import Photo
-from vrx.data.sources import PhotoSource, stamps
+from vrx.data.sources import PhotoSource, photos_key
 from vrx.errors import VRXError
-from vrx.specs import TARGET, find
-from vrx.storage import KEY_LENGTH, code_version, content_key, locked
+from vrx.specs import find
+from vrx.storage import KEY_LENGTH, code_of, content_key, locked
 
 log = logging.getLogger("vrx")
 
-MADE_BY = ("vrx.classifier", "vrx.models.classification", "vrx.data.images")
+MADE_BY = ("vrx.classifier", "vrx.data.images", "vrx.models.classification", "vrx.scores")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class FitOptions:
         workers: processes that read photos.
         precision: of Lightning's Trainer.
         augmentation: of the photos, see :class:`Augmentation`.
+
+    Raises:
+        VRXError: no epoch, no photo a step, or a rate that is not positive.
     """
 
     epochs: int = 12
@@ -87,6 +90,11 @@ class FitOptions:
     workers: int = 0
     precision: str = "32-true"
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size) < 1 or self.lr <= 0:
+            given = f"epochs={self.epochs}, batch_size={self.batch_size} and lr={self.lr}"
+            raise VRXError(f"classifier.fit has {given}: use at least 1 epoch and 1 photo a step, and a rate above 0.")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FitOptions:
@@ -222,11 +230,10 @@ def fit_classifier(
         MADE_BY,
         {
             "classifier": settings,
-            "own code": [_version(name) for name in (settings.get(TARGET), chosen.augmentation.own) if name],
+            "augmentation": code_of(find(chosen.augmentation.own)) if chosen.augmentation.own else None,
             "fit": asdict(chosen),
             "seed": seed,
-            "data": source.settings(),
-            "photos": [stamps(source.photos(split)) for split in ("discovery", "train", "val")],
+            "photos": photos_key(source, ["discovery", "train", "val"]),
         },
     )
     folder = cache / "classifiers" / key[:KEY_LENGTH]
@@ -237,12 +244,6 @@ def fit_classifier(
             _fit(folder, source, settings, chosen, seed, accelerator, logger).save_weights(weights)
             (folder / "last.ckpt").unlink(missing_ok=True)
     return weights
-
-
-def _version(target: str) -> str:
-    """Version of the code of somebody's own class or function."""
-    module = find(target).__module__
-    return "" if module.partition(".")[0] in ("vrx", "torch", "torchvision", "timm") else code_version(module)
 
 
 def _fit(

@@ -23,7 +23,7 @@ ENOUGH_VARIANTS = 3  # a rank correlation of fewer says nothing
 
 
 class Distillation(LightningModule):
-    """Trains a GRN to answer as F does, on the photo and on the photo with a concept gone.
+    """Trains a GRN to give F's logits, on the photo and on the photo with a concept deleted.
 
     A batch is a dict: ``scg`` ``[B, n, N, ...]``; ``logits`` of F ``[B, n]``; ``masked_logits`` of F on V variants of
     each photo ``[B, V, n]``; ``valid`` bool ``[B, V]``; and the variants themselves, either ``drop`` bool
@@ -111,7 +111,7 @@ class Distillation(LightningModule):
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
         return copies.drop(batch["drop"][rows, chosen].flatten(0, 1))
 
-    def _answers(
+    def _logits(
         self, batch: dict[str, Any], chosen: Tensor, moved: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """GRN's logits, clean ``[B, n]``, masked ``[B, V', n]`` and moved ``[B, M', n]``, from one batched pass."""
@@ -133,12 +133,12 @@ class Distillation(LightningModule):
         truth = batch["masked_logits"].gather(1, chosen.unsqueeze(-1).expand(-1, -1, batch["logits"].shape[1]))
         with_moves = bool(self.weights.get("moved")) and "moved_scg" in batch
         places = self._drawn(batch["moved_valid"], self.moves_per_step) if with_moves else None
-        clean, masked, moved = self._answers(batch, chosen, places)
+        clean, masked, moved = self._logits(batch, chosen, places)
         wanted = [name for name in TERMS if self.weights.get(name) and name != "moved"]
         terms = distillation_terms(clean, masked, batch["logits"], truth, valid, wanted)
         if places is not None:
-            answers = batch["moved_logits"].gather(1, places.unsqueeze(-1).expand(-1, -1, clean.shape[1]))
-            found = (clean, moved, batch["logits"], answers, batch["moved_valid"].gather(1, places))
+            after = batch["moved_logits"].gather(1, places.unsqueeze(-1).expand(-1, -1, clean.shape[1]))
+            found = (clean, moved, batch["logits"], after, batch["moved_valid"].gather(1, places))
             terms["moved"] = distillation_terms(*found, wanted=["difference"])["difference"]
         if not terms:
             raise VRXError("Only model.distillation.weights.moved is not 0, and no concept was moved: set graph.moves.")
@@ -151,7 +151,7 @@ class Distillation(LightningModule):
         """Add a batch to every score. All are always updated, if with weight 0: processes wait for each other."""
         valid, truth, logits = batch["valid"], batch["masked_logits"], batch["logits"]
         chosen = torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
-        clean, masked, _ = self._answers(batch, chosen)
+        clean, masked, _ = self._logits(batch, chosen)
         ranked = spearman(falls(clean, masked, logits), falls(logits, truth, logits), valid)
         enough = valid.sum(1) >= ENOUGH_VARIANTS
         self.scores["agreement"].update((clean.argmax(1) == logits.argmax(1)).float())
