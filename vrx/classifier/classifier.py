@@ -122,6 +122,14 @@ class Classifier(nn.Module):
         return layer_of_parts(self.layers)
 
     @property
+    def appearance_layers(self) -> tuple[str, ...]:
+        """:attr:`part_layer` and, before it, the layer of the next finer grid where there is one."""
+        names = [layer.name for layer in self.layers]
+        part = names.index(self.part_layer)
+        finer = [layer.name for layer in self.layers[:part] if layer.grid > self.layers[part].grid]
+        return (*finer[-1:], self.part_layer)
+
+    @property
     def spec(self) -> dict[str, Any]:
         """All of F but its weights, plain: :func:`vrx.classifier.loading.reopen_classifier` reads it."""
         return {

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vrx.classifier.classifier import Activations, Classifier
-from vrx.concepts.attention import Attention, GradientAttention, attend, relative
+from vrx.concepts.attention import Attention, attend, relative
 from vrx.concepts.encoders import PatchEncoder
 from vrx.concepts.matching import ConceptMatcher
 from vrx.concepts.patches import Segmenter, pool
-from vrx.concepts.words import LEAST, Vocabulary
+from vrx.concepts.words import LEAST, Vocabulary, appearance
 from vrx.errors import VRXError
 from vrx.structures import UNMATCHED, ConceptBank, Patches
 
@@ -155,11 +155,11 @@ class WordExtractor:
         VRXError: min_area out of range.
     """
 
-    def __init__(self, attention: Attention | None = None, min_area: float = 0.01) -> None:
+    def __init__(self, attention: Attention, min_area: float = 0.01) -> None:
         if not 0 < min_area < 1:
             raise VRXError(f"concepts.min_area={min_area} is out of range: use a share of the photo in (0, 1).")
         self.segmenter = WholePhoto()
-        self.attention, self.min_area = attention or GradientAttention(), min_area
+        self.attention, self.min_area = attention, min_area
 
     def settings(self) -> dict[str, object]:
         return {"attention": self.attention, "min_area": self.min_area}
@@ -206,7 +206,7 @@ class WordFinder:
         reference: Mapping[str, Tensor] | None = None,
     ) -> Found:
         activations, attention = self.extractor.inspect(classifier, x, gradients, reference)
-        maps = activations.maps[classifier.part_layer]
+        maps = appearance(classifier, activations)
         found, clarity = self.vocabulary.regions(maps, attention)
         parts = []
         for photo, (given, own) in enumerate(zip(superpixels, found, strict=True)):

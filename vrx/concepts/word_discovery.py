@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, feature
 from vrx.concepts.attention import Attention
 from vrx.concepts.candidates import EVEN, WordExtractor
 from vrx.concepts.perturbations import PERTURBATIONS, moved_back
-from vrx.concepts.words import LEAST, Vocabulary, calibrated, traits
+from vrx.concepts.words import LEAST, Vocabulary, appearance, calibrated, traits
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.scores import above_p_value, holm, margins
@@ -24,6 +25,7 @@ from vrx.structures import ConceptBank, Patches
 
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
 SIGNIFICANT = 0.05
+LEAST_WORDS = 16
 
 
 class WordDiscovery:
@@ -33,7 +35,8 @@ class WordDiscovery:
         attention: where F looks.
         editor: how a concept is deleted.
         num_concepts: N, concepts per class at most; a class shows as many as F needs.
-        words_per_class: the vocabulary holds that many times the number of classes.
+        words_per_class: the vocabulary holds that many times the number of classes, and 16 words at least: the fewer
+            there are, the more often a part is found as the concept of another class.
         cells: of each photo that the words are clustered from, at random, at most.
         frequency: share of a class's photos in which a word must be present to be a concept, in (0, 1].
         min_area: what a concept usually covers at least, share of the photo in (0, 1).
@@ -51,11 +54,11 @@ class WordDiscovery:
         attention: Attention,
         editor: Editor,
         num_concepts: int = 8,
-        words_per_class: int = 8,
+        words_per_class: int = 5,
         cells: int = 64,
         frequency: float = 0.25,
         min_area: float = 0.01,
-        effects: int = 24,
+        effects: int = 16,
         shown_exemplars: int = 6,
         batch_size: int = 16,
         seed: int = 0,
@@ -124,21 +127,22 @@ class WordDiscovery:
         cells = []
         for batch in self._batches(classifier, every, "reading cells"):
             activations, attention = self.extractor.inspect(classifier, batch)
-            maps = activations.maps[classifier.part_layer].float()
+            maps = appearance(classifier, activations)
             looks = torch.nn.functional.adaptive_avg_pool2d(attention[:, None].float(), maps.shape[2:])[:, 0] >= 0.5
             for values, here in zip(maps.permute(0, 2, 3, 1).cpu().numpy(), looks.cpu().numpy(), strict=True):
                 chosen = rng.permutation(np.flatnonzero(here))[: self.cells]
                 cells.append(values.reshape(-1, values.shape[-1])[chosen])
-        count = self.words_per_class * len(photos)
+        count = max(LEAST_WORDS, self.words_per_class * len(photos))
         pool = np.concatenate(cells)
         if len(pool) < 2 * count:
             raise VRXError(
                 f"F looks at {len(pool)} cells of all discovery photos, too few for {count} words: lower "
                 "concepts.words_per_class or concepts.attention.tau, or give more discovery photos."
             )
-        vocabulary = Vocabulary.fit(pool, count, self.seed)
+        widths = [layer.channels for layer in classifier.layers if layer.name in classifier.appearance_layers]
+        vocabulary = Vocabulary.fit(pool, widths, count, self.seed)
         weights = calibrated(*self._stability(classifier, vocabulary, every))
-        return Vocabulary(vocabulary.centre, vocabulary.words, weights)
+        return replace(vocabulary, presence=weights)
 
     def _batches(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], what: str) -> tqdm[Tensor]:
         parts = [photos[i : i + self.batch_size] for i in range(0, len(photos), self.batch_size)]
@@ -166,7 +170,7 @@ class WordDiscovery:
         self, classifier: Classifier, vocabulary: Vocabulary, x: Tensor
     ) -> tuple[list[Patches], NDArray[np.float32]]:
         activations, attention = self.extractor.inspect(classifier, x)
-        return vocabulary.regions(activations.maps[classifier.part_layer], attention)
+        return vocabulary.regions(appearance(classifier, activations), attention)
 
     # --- the concepts of a class
 
@@ -178,7 +182,7 @@ class WordDiscovery:
         for start in range(0, len(photos), self.batch_size):
             x = torch.stack([p.x for p in photos[start : start + self.batch_size]]).to(classifier.device)
             activations, attention = self.extractor.inspect(classifier, x)
-            found, clarity = vocabulary.regions(activations.maps[classifier.part_layer], attention)
+            found, clarity = vocabulary.regions(appearance(classifier, activations), attention)
             margin.append(margins(activations.logits.double())[:, index].cpu().numpy())
             for regions, clear in zip(found, clarity, strict=True):
                 own = clear[regions.ids]

@@ -1,13 +1,13 @@
 """Concepts as visual words (3.1): clusters of F's appearance features that all classes share.
 
-F's map at the depth of parts is cut into words, cell by cell: each cell goes to its nearest cluster of cells of all
+F's maps at the depth of parts are cut into words, cell by cell: each cell goes to its nearest cluster of cells of all
 classes' photos. A concept of a class is a word that F needs for it, so a wheel is the same concept whatever it is part
 of. Its region in a photo is all that shows the word where F looks: no superpixels are needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -18,23 +18,28 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from vrx.classifier.activations import Activations
+from vrx.classifier.classifier import Classifier
 from vrx.structures import Patches
 
 SHARPNESS = 20.0  # of the softmax over cosines: between two cells no third word may win
+STATE = ("centre", "scale", "words", "presence")
 LEAST = 0.25  # of the smallest area that is expected of a concept: less is not even "perhaps"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """W visual words of one layer, and how the presence of a word is judged.
+    """W visual words, and how the presence of a word is judged.
 
     Args:
-        centre: mean feature of the cells that F attends to, ``[D]``.
+        centre: mean :func:`appearance` of the cells that F attends to, ``[D]``.
+        scale: of each feature, so that all layers count alike, ``[D]``.
         words: directions from it, of length 1, ``[W, D]``.
         presence: weights of :func:`traits` and, last, the intercept of a logistic regression, ``[3]``.
     """
 
     centre: NDArray[np.float32]
+    scale: NDArray[np.float32]
     words: NDArray[np.float32]
     presence: NDArray[np.float32]
 
@@ -48,19 +53,19 @@ class Vocabulary:
             max_points_per_centroid=2**31 // count, gpu=getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
         )  # fmt: skip
         means.train(np.ascontiguousarray(directions))
-        return cls(centre, np.asarray(means.centroids), np.zeros(3, np.float32))
+        return cls(centre, scale, np.asarray(means.centroids), np.zeros(3, np.float32))
 
     def posterior(self, maps: Tensor) -> Tensor:
         """How far each cell shows each word, softmax over the words: maps ``[B, D, h, w]`` -> ``[B, W, h, w]``."""
-        offset = maps.float() - torch.from_numpy(self.centre).to(maps.device)[:, None, None]
-        words = torch.from_numpy(self.words).to(maps.device)
+        centre, scale, words = (torch.from_numpy(v).to(maps.device) for v in (self.centre, self.scale, self.words))
+        offset = (maps.float() - centre[:, None, None]) * scale[:, None, None]
         return (SHARPNESS * torch.einsum("bdhw,kd->bkhw", F.normalize(offset, dim=1), words)).softmax(1)
 
     def regions(self, maps: Tensor, attention: Tensor) -> tuple[list[Patches], NDArray[np.float32]]:
         """Where each word is seen.
 
         Args:
-            maps: of F at the layer of parts, ``[B, D, h, w]``.
+            maps: :func:`appearance` of the photos, ``[B, D, h, w]``.
             attention: 1 where F looks, in the size of the photo, bool ``[B, H, W]``.
 
         Returns:
@@ -94,12 +99,19 @@ class Vocabulary:
 
     def state(self) -> dict[str, NDArray[np.float32]]:
         """As arrays that a bank keeps."""
-        return {"centre": self.centre, "words": self.words, "presence": self.presence}
+        return {"centre": self.centre, "scale": self.scale, "words": self.words, "presence": self.presence}
 
     @classmethod
     def of(cls, state: Mapping[str, NDArray[np.float32]]) -> Vocabulary:
         """The inverse of :meth:`state`."""
-        return cls(*(np.asarray(state[name], np.float32) for name in ("centre", "words", "presence")))
+        return cls(*(np.asarray(state[name], np.float32) for name in STATE))
+
+
+def appearance(classifier: Classifier, activations: Activations) -> Tensor:
+    """What each cell looks like: F's map at the depth of parts beside a finer one, on the finer grid, ``[B, D, h, w]``."""
+    maps = [activations.maps[name].float() for name in classifier.appearance_layers]
+    size = maps[0].shape[2:]
+    return torch.cat([F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps], 1)
 
 
 def traits(areas: NDArray[np.float32], clarity: NDArray[np.float32], least: float) -> NDArray[np.float32]:
