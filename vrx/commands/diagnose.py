@@ -67,7 +67,7 @@ def study_context(cfg: DictConfig) -> StudyContext:
 
     folder = Path(str(cfg.out))
     folder.mkdir(parents=True, exist_ok=True)
-    return StudyContext(explainer, source, plain(config), folder, plain(cfg.study), pipeline)
+    return StudyContext(explainer, source, folder, plain(cfg.study), pipeline)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG, config_name="diagnose")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tests.studies.planted import PlantedExplainer, PlantedSource, context
+from tests.studies.planted import PlantedExplainer, PlantedSource, context, explanation_of
 from vrx.data.images import Photo
 from vrx.edits import far_offset
 from vrx.errors import VRXError
@@ -74,22 +74,9 @@ class PairExplainer(PlantedExplainer):
             both = (pair + pair.T) / 64
             nodes[c, c] = own[order]
             links[c, c] = [both[order[j], order[i]] for j, i in edges(4).T.tolist()]
+        matched = np.tile(np.full(4, UNMATCHED) if self.blind else np.arange(4), (2, 1))
         logits = self.logits(x[None])[0]
-        return Explanation(
-            image=self.pixels(x),
-            x=x,
-            name="pairs",
-            class_names=PlantedSource.class_names,
-            logits=logits,
-            grn_logits=logits,
-            node_scores=nodes,
-            edge_scores=links,
-            matched=np.tile(np.full(4, UNMATCHED) if self.blind else np.arange(4), (2, 1)),
-            centroids=np.tile(PARTS.centroids, (2, 1, 1)),
-            superpixels=patches,
-            attended=PARTS.ids,
-            measured=np.full((2, 4), np.nan, np.float32),
-        )
+        return explanation_of(self.pixels(x), x, logits, nodes, matched, patches, edge_scores=links)
 
 
 class PairSource(PlantedSource):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +12,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from vrx.report.drawing import INK, QUIET
 from vrx.structures import ConceptBank, Explanation
+from vrx.studies.core.exemplars import sums
 from vrx.studies.diagnosis.causes import ERROR_CAUSES
 from vrx.studies.diagnosis.deletions import Deletions, strong
 from vrx.studies.diagnosis.recommendation import Advice
@@ -23,13 +23,7 @@ PREDICTION, TRUE = (0.90, 0.33, 0.05), (0.13, 0.40, 0.67)  # regions that suppor
 
 
 def errors_figure(counts: NDArray[np.int64], advice: Sequence[Advice], names: Sequence[str]) -> Figure:
-    """Figure 8: the confusion matrix with the causes of each pair's errors as marks.
-
-    Args:
-        counts: ``[n (true), n (predicted)]``.
-        advice: on each confused pair.
-        names: of the classes.
-    """
+    """Figure 8: the confusion matrix ``[n (true), n (predicted)]`` with the causes of each pair's errors as marks."""
     n = len(names)
     figure = Figure(figsize=(2.2 + 1.1 * n, 1.6 + 1.0 * n), layout="constrained")
     ax = figure.add_subplot()
@@ -63,31 +57,23 @@ def _matrix(ax: Axes, counts: NDArray[np.int64], names: Sequence[str], vmax: flo
     ax.set(xlabel="predicted class", ylabel="true class")
 
 
-def error_figure(explanation: Explanation, found: Deletions, true: int, bank: ConceptBank) -> Figure:
-    """One error: the photo, what supports either class in it, the concepts found of both, and their exemplars.
-
-    Args:
-        explanation: of the photo.
-        found: its logits with parts deleted.
-        true: label.
-        bank: whose exemplars are shown.
-    """
-    pixels, predicted, names = explanation.image, explanation.predicted, bank.class_names
+def error_figure(explanation: Explanation, found: Deletions, bank: ConceptBank) -> Figure:
+    """One error: the photo, what supports either class in it, the concepts found of both, and their exemplars."""
+    pixels, names = explanation.image, bank.class_names
     figure = Figure(figsize=(13.5, 3.4), layout="constrained")
     grid = figure.add_gridspec(2, 7, width_ratios=[2, 2, 2, 2, 1, 1, 1])
     photo, support, *concepts = (figure.add_subplot(grid[:, i]) for i in range(4))
     photo.imshow(pixels)
-    photo.set_title(f"{names[true]}, predicted:\n{names[predicted]}", fontsize=10)
-    gains = found.gains(true, predicted)
+    photo.set_title(f"{names[found.true]}, predicted:\n{names[found.predicted]}", fontsize=10)
     support.imshow(pixels)
-    for weights, colour in ((gains, PREDICTION), (-gains, TRUE)):
+    for weights, colour in ((found.gains, PREDICTION), (-found.gains, TRUE)):
         shade = np.zeros((*found.regions.shape, 4))
         shade[strong(weights)[found.regions]] = (*colour, 0.55)
         support.imshow(shade)
     support.set_title("regions that support the prediction\n(orange), the true class (blue)", fontsize=9, color=QUIET)
-    for line, (label, role) in enumerate(((true, "true"), (predicted, "predicted"))):
+    for line, (label, role) in enumerate(((found.true, "true"), (found.predicted, "predicted"))):
         _concepts(concepts[line], pixels, explanation, label, f"{role}: {names[label]}")
-        _exemplars(figure, grid, line, explanation, label, bank)
+        _exemplars([figure.add_subplot(grid[line, 4 + i]) for i in range(3)], explanation, label, bank)
     for ax in figure.axes:
         ax.set_axis_off()
     return figure
@@ -103,17 +89,16 @@ def _concepts(ax: Axes, pixels: NDArray[np.uint8], explanation: Explanation, lab
         x, y = explanation.centroids[label, k] * (pixels.shape[1], pixels.shape[0])
         ax.text(x, y, f"{k + 1}: {score:+.1f}", fontsize=8, ha="center", color=INK,
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
-    nodes, links = explanation.node_scores[label, label].sum(), explanation.edge_scores[label, label].sum()
-    ax.set_title(f"{title}\nconcepts {nodes:+.1f}, relations {links:+.1f}", fontsize=10)
+    nodes, relations = sums(explanation, label)
+    ax.set_title(f"{title}\nconcepts {nodes:+.1f}, relations {relations:+.1f}", fontsize=10)
 
 
-def _exemplars(figure: Figure, grid: Any, line: int, explanation: Explanation, label: int, bank: ConceptBank) -> None:
-    """Three exemplars of the class' concept that speaks most for it here; of its first concept where none was found."""
+def _exemplars(axes: Sequence[Axes], explanation: Explanation, label: int, bank: ConceptBank) -> None:
+    """Exemplars of the class' concept that speaks most for it here; of its first concept where none was found."""
     scores = np.where(explanation.detected[label], explanation.node_scores[label, label], -np.inf)
     concept = int(scores.argmax())
     score = f"{scores[concept]:+.1f}" if explanation.detected[label].any() else "not found"
-    for i, pixels in enumerate(bank.exemplars[label, concept][:3]):
-        ax = figure.add_subplot(grid[line, 4 + i])
+    title = f"{bank.class_names[label]}'s concept {concept + 1} ({score})"
+    for ax, pixels in zip(axes, bank.exemplars[label, concept], strict=False):
         ax.imshow(pixels)
-        if i == 1:
-            ax.set_title(f"{bank.class_names[label]}'s concept {concept + 1} ({score})", fontsize=8.5, color=QUIET)
+    axes[1].set_title(title, fontsize=8.5, color=QUIET)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,53 +21,40 @@ from vrx.studies.diagnosis.recommendation import Advice
 Row = Mapping[str, Any]
 
 JUDGES = {"found": "diagnosis", "rule": "fixed rule", "gradcam": "Grad-CAM overlap", "majority": "most frequent"}
+MARKS = (
+    "Confusion matrix of the classifier; the marks name the causes found among the errors of a pair (S: shared "
+    "concepts, F: false alarm, U: unseen structure or viewpoint), the most frequent one first."
+)
 
 
-def diagnosis_page(
-    context: StudyContext,
-    counts: NDArray[np.int64],
-    rows: Sequence[Row],
-    advice: Sequence[Advice],
-    tested: Sequence[Row],
-    method: str,
-    metrics: Mapping[str, float],
-    split: str,
-    examples: int,
-) -> Path:
-    """Write ``index.html``.
+@dataclass(frozen=True)
+class Found:
+    """What the study found."""
 
-    Args:
-        context: of the study.
-        counts: confusion matrix, ``[n (true), n (predicted)]``.
-        rows: the errors.
-        advice: on each confused pair.
-        tested: planted errors, with what each of ``JUDGES`` says.
-        method: how they were planted, in words.
-        metrics: of the study.
-        split: whose errors these are.
-        examples: errors shown.
-    """
+    counts: NDArray[np.int64]  # confusion matrix [n (true), n (predicted)]
+    rows: Sequence[Row]  # the errors
+    advice: Sequence[Advice]  # on each confused pair
+    tested: Sequence[Row]  # planted errors, with the cause that each of JUDGES names
+    method: str  # how they were planted, in words
+
+
+def write_diagnosis(context: StudyContext, found: Found, metrics: Mapping[str, float], examples: int) -> None:
+    """Write ``index.html``."""
     names = context.source.class_names
-    matrix = Picture(
-        errors_figure(counts, advice, names),
-        "Confusion matrix of the classifier; the marks name the causes found among the errors of a pair (S: shared "
-        "concepts, F: false alarm, U: unseen structure or viewpoint), the most frequent one first.",
-    )
-    sections = [Section("Errors and their causes", [trust(tested)], [], [matrix])]
-    if advice:
+    matrix = Picture(errors_figure(found.counts, found.advice, names), MARKS)
+    sections = [Section("Errors and their causes", [trust(found.tested)], [], [matrix])]
+    if found.advice:
         profile = [{"true": names[a.true], "predicted": names[a.predicted], **a.profile, "advice": a.text}
-                   for a in advice]  # fmt: skip
+                   for a in found.advice]  # fmt: skip
         sections.append(Section("Causes of the errors of each confused pair", [], profile))
-    if tested:
-        sections.append(_quality(tested, method))
-    sections += _examples(context, rows, advice, split, examples)
-    title = "Diagnosis: which cause made each error"
-    return write_page(context.folder, title, lead(rows, advice, metrics), sections, metrics, context.settings)
+    if found.tested:
+        sections.append(_quality(found.tested, found.method))
+    sections += _examples(context, found, examples)
+    write_page(context, "Diagnosis: which cause made each error", lead(found, metrics), sections, metrics)
 
 
 def _quality(tested: Sequence[Row], method: str) -> Section:
-    right = {judge: [r[judge] == r["cause"] for r in tested] for judge in JUDGES}
-    p_value = mcnemar(right["found"], right["gradcam"])
+    p_value = mcnemar(*([r[judge] == r["cause"] for r in tested] for judge in ("found", "gradcam")))
     figure = causes_figure([r["cause"] for r in tested], [r["found"] for r in tested])
     words = [method, shared_or_false_alarm(tested), f"McNemar test against Grad-CAM overlap: p = {p_value:.2g}."]
     pictures = [Picture(figure, "Planted cause against found cause.")]
@@ -85,10 +72,10 @@ def quality_table(tested: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _share(tested: Sequence[Row], judge: str) -> Share:
-    return Share(sum(r[judge] == r["cause"] for r in tested), len(tested))
+    return Share.of(r[judge] == r["cause"] for r in tested)
 
 
-def judged(tested: Sequence[Row]) -> dict[str, float]:
+def accuracies(tested: Sequence[Row]) -> dict[str, float]:
     """``cause/accuracy`` of the diagnosis, and ``_rule``, ``_majority``, ``_gradcam`` of the others, with intervals."""
     found: dict[str, float] = {}
     for judge in JUDGES:
@@ -105,7 +92,7 @@ def trust(tested: Sequence[Row]) -> str:
     if not tested:
         return "No cause was planted into these photos: the causes come from the fixed rule and were not verified."
     start = "The causes come from a model that was fitted on planted errors."
-    if _between(tested).metrics("right")["right_low"] > 0.5:
+    if _between(tested).interval[0] > 0.5:
         return start
     return (
         f"{start} On those it tells shared from false alarm no better than chance: do not act on which of the two is "
@@ -128,10 +115,11 @@ def shared_or_false_alarm(tested: Sequence[Row]) -> str:
     )
 
 
-def lead(rows: Sequence[Row], advice: Sequence[Advice], metrics: Mapping[str, float]) -> str:
+def lead(found: Found, metrics: Mapping[str, float]) -> str:
     """The result in a sentence or two."""
-    start = f"The classifier makes {len(rows) or 'no'} error{'s' * (len(rows) > 1)} on these photos."
-    best = f" {advice[0].text}" if advice else ""
+    errors = len(found.rows)
+    start = f"The classifier makes {errors or 'no'} error{'s' * (errors > 1)} on these photos."
+    best = f" {found.advice[0].text}" if found.advice else ""
     if "cause/accuracy" not in metrics:
         return start + best
     low, high = metrics["cause/accuracy_low"], metrics["cause/accuracy_high"]
@@ -142,28 +130,25 @@ def lead(rows: Sequence[Row], advice: Sequence[Advice], metrics: Mapping[str, fl
     )
 
 
-def _examples(
-    context: StudyContext, rows: Sequence[Row], advice: Sequence[Advice], split: str, left: int
-) -> Iterator[Section]:
+def _examples(context: StudyContext, found: Found, left: int) -> Iterator[Section]:
     """A section for each of the most confused pairs: the advice, and the surest errors of each cause in turn."""
     names = context.source.class_names
-    for one in advice:
-        own = [r for r in rows if (r["true"], r["predicted"]) == (one.true, one.predicted)]
+    for one in found.advice:
+        own = [r for r in found.rows if (r["true"], r["predicted"]) == (one.true, one.predicted)]
         by_cause = [sorted((r for r in own if r["cause"] == c), key=lambda r: -r["probability"]) for c in ERROR_CAUSES]
         by_cause.sort(key=len, reverse=True)
         shown = [some[i] for i in range(2) for some in by_cause if i < len(some)][:left]
         if shown:
             left -= len(shown)
-            pictures = [_example(context, row, split) for row in shown]
+            pictures = [_example(context, row) for row in shown]
             yield Section(f"{names[one.true]} predicted as {names[one.predicted]}", [one.text], [], pictures)
 
 
-def _example(context: StudyContext, row: Row, split: str) -> Picture:
-    explainer = context.explainer
-    explanation = explainer.explain_input(explainer.read(context.source.read(Photo(row["photo"], row["true"], split))))
-    found = delete_parts(explainer, explanation, row["true"], row["predicted"])
+def _example(context: StudyContext, row: Row) -> Picture:
+    explainer, photo = context.explainer, Photo(row["photo"], row["true"], row["split"])
+    explanation = explainer.explain_input(explainer.read(context.source.read(photo)))
     name = context.source.class_names[row["predicted"]]
-    caption = f"Cause: {row['cause']}. Predicted: {name}, probability {row['probability']:.0%}." + (
-        " No concept was detected in this photo." if not row["detected"] else ""
-    )
-    return Picture(error_figure(explanation, found, row["true"], explainer.bank), caption)
+    caption = f"Cause: {row['cause']}. Predicted: {name}, probability {row['probability']:.0%}."
+    caption += "" if row["detected"] else " No concept was detected in this photo."
+    deleted = delete_parts(explainer, explanation, row["true"])
+    return Picture(error_figure(explanation, deleted, explainer.bank), caption)
