@@ -120,15 +120,15 @@ class PlantedExplainer:
 
 
 class PlantedSource:
-    """Photos held in memory, by split: (reds, greens, label)."""
+    """Photos held in memory, by split: (reds, greens, label); the label is the last of a row."""
 
     class_names = ("red", "green")
 
-    def __init__(self, **splits: list[tuple[list[float], list[float], int]]) -> None:
+    def __init__(self, **splits: list[tuple[Any, ...]]) -> None:
         self.splits = splits
 
     def photos(self, split: str) -> list[Photo]:
-        return [Photo(f"{split}/{i}.png", row[2], split) for i, row in enumerate(self.splits[split])]
+        return [Photo(f"{split}/{i}.png", row[-1], split) for i, row in enumerate(self.splits[split])]
 
     def read(self, shown: Photo) -> Image.Image:
         red, green, _ = self.splits[shown.split][int(Path(shown.path).stem)]

@@ -69,16 +69,15 @@ def main(cfg: DictConfig) -> float:
 @rank_zero_only
 def save_galleries(run: Run, bank: ConceptBank) -> None:
     """A picture per class of its concepts, in ``concepts/`` and in W&B, and the metrics of the concepts."""
-    folder = run.folder / "concepts"
+    folder, present = run.folder / "concepts", bank.present
     folder.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(bank.class_names):
         path = folder / f"gallery_{name.replace(' ', '_').replace('/', '_')}.png"
         gallery_figure(bank, index).savefig(path, dpi=110)
         run.log_image(f"concepts/{name}", path, name)
-        missing = bank.num_concepts - int(bank.present[index].sum())
+        missing = bank.num_concepts - int(present[index].sum())
         if missing:
             log.warning("Class %s has %d concepts fewer than the %d asked for.", name, missing, bank.num_concepts)
-    present = bank.present
     run.log(
         {
             "concepts/per_class": float(present.sum(1).mean()),
@@ -108,11 +107,7 @@ def explained_photos(source: PhotoSource, data: SCGDataModule, count: int) -> li
 
 
 def report(run: Run, source: PhotoSource, data: SCGDataModule, explainer: Explainer) -> Path:
-    """Explain some test photos and write ``reports/index.html``; the jobs of a sweep explain none.
-
-    Returns:
-        The page.
-    """
+    """Explain some test photos and write the page ``reports/index.html``; the jobs of a sweep explain none."""
     photos = explained_photos(source, data, 0 if in_sweep() else run.cfg.report.explanations)
     explanations = [explainer.explain(source.read(photo), photo.label, name=photo.path) for photo in photos]
     folder = run.folder / "reports"

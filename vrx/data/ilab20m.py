@@ -77,7 +77,7 @@ class ILab20M:
         self._photos: dict[str, list[Photo]] = {split: [] for split in SPLITS}
         for label, name in enumerate(self._classes):
             for split, views in self._divide(name, found[name]).items():
-                ordered = sorted(views, key=_in_order)
+                ordered = sorted(views, key=lambda view: (view.split("#")[0], int(view.partition("#")[2] or 0)))
                 self._photos[split] += [Photo(str(self.root / view), label, split) for view in ordered]
 
     def _scan(self) -> dict[str, dict[str, list[str]]]:
@@ -91,8 +91,8 @@ class ILab20M:
             if match is None or not is_image(file):
                 continue
             path = str(file.relative_to(self.root))
-            views = [path] if view else [f"{path}#{number}" for number in range(VIEWS)]
-            found.setdefault(match["name"], {}).setdefault(match["instance"], []).extend(views)
+            views = found.setdefault(match["name"], {}).setdefault(match["instance"], [])
+            views += [path] if view else [f"{path}#{number}" for number in range(VIEWS)]
         for name in self._classes:
             if name not in found:
                 near = get_close_matches(name, found, 3, 0.4) or sorted(found)[:5]
@@ -111,8 +111,8 @@ class ILab20M:
             every = [view for views in instances.values() for view in views]
             return divide(shuffled(every, self._seed), self._counts, title, str(self.root))
         order = shuffled((f"{name}-i{instance}" for instance in instances), self._seed)
-        known = [count for count in self._counts.values() if count is not None]
-        weights = {split: (count or max(known)) * len(order) for split, count in self._counts.items()}
+        most = max(count for count in self._counts.values() if count is not None)
+        weights = {split: (count or most) * len(order) for split, count in self._counts.items()}
         split_views: dict[str, list[str]] = {}
         for split, share in allot(len(order), weights).items():
             own, order = order[:share], order[share:]
@@ -135,13 +135,9 @@ class ILab20M:
         path, _, number = photo.path.partition("#")
         return _cut(path, int(number)) if number else read_image(path)
 
-    def pose(self, photo: Photo | str) -> tuple[int, int]:
-        """Camera (0 to 10) and rotation (0 to 7) of a photo or its path."""
-        return pose_of(photo.path if isinstance(photo, Photo) else photo)
-
     def pose_name(self, photo: Photo) -> str:
         """Camera and rotation as in the file names: ``c03-r02``."""
-        return "c{:02d}-r{:02d}".format(*self.pose(photo))
+        return "c{:02d}-r{:02d}".format(*pose_of(photo.path))
 
     def settings(self) -> dict[str, Any]:
         """All that determines the photos, for cache keys."""
@@ -159,7 +155,7 @@ class ILab20M:
 
 
 def pose_of(path: str) -> tuple[int, int]:
-    """Camera and rotation, from the name of a view or the number of a view of a sheet.
+    """Camera (0 to 10) and rotation (0 to 7), from the name of a view or the number of a view of a sheet.
 
     Raises:
         VRXError: the name is not iLab-20M's.
@@ -174,11 +170,6 @@ def pose_of(path: str) -> tuple[int, int]:
     return int(match["camera"]), int(match["rotation"])
 
 
-def _in_order(view: str) -> tuple[str, int]:
-    path, _, number = view.partition("#")
-    return path, int(number or 0)
-
-
 @functools.lru_cache(maxsize=1)
 def _sheet(path: str, _stamp: int) -> Image.Image:
     image = read_image(path)
@@ -188,11 +179,7 @@ def _sheet(path: str, _stamp: int) -> Image.Image:
 
 
 def _cut(path: str, number: int) -> Image.Image:
-    """View ``number`` of a sheet: row by row, 44 a row.
-
-    Raises:
-        VRXError: no such sheet or view.
-    """
+    """View ``number`` of a sheet: row by row, 44 a row."""
     if not 0 <= number < VIEWS:
         raise VRXError(f"{path}#{number}: a sheet has views 0 to {VIEWS - 1}.")
     file = Path(path)

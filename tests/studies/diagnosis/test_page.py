@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vrx.studies.diagnosis.figures import errors_figure
-from vrx.studies.diagnosis.page import Found, accuracies, lead, quality_table, shared_or_false_alarm, trust
+from vrx.studies.diagnosis.page import (
+    Found,
+    accuracies,
+    errors_figure,
+    lead,
+    quality_table,
+    shared_or_false_alarm,
+    trust,
+)
 from vrx.studies.diagnosis.recommendation import advise
 
 

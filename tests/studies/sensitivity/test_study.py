@@ -82,16 +82,10 @@ class PairExplainer(PlantedExplainer):
 class PairSource(PlantedSource):
     """Photos of four parts in the colour of their class on black, each with its brightness."""
 
-    def __init__(self, **splits: list[tuple[list[float], int]]) -> None:
-        super().__init__(**splits)  # type: ignore[arg-type]
-
-    def photos(self, split: str) -> list[Photo]:
-        return [Photo(f"{split}/{i}.png", row[1], split) for i, row in enumerate(self.splits[split])]
-
     def read(self, shown: Photo) -> Image.Image:
         bright = self.splits[shown.split][int(Path(shown.path).stem)][0]
         pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
-        pixels[..., shown.label % 2] = np.append(np.array(bright) * 255, 0)[LABELS]  # type: ignore[operator]
+        pixels[..., shown.label % 2] = np.append(np.array(bright) * 255, 0)[LABELS]
         return Image.fromarray(pixels)
 
 
@@ -103,7 +97,7 @@ def run(folder: Path, explainer: PairExplainer, **settings: Any) -> dict[str, fl
     folder.mkdir(exist_ok=True)
     settings = {"examples": 1, **settings}
     source = PairSource(discovery=GOOD[:2] + POOR, test=[*GOOD, ([0.0] * 4, 1)])  # the last is a tie: predicted as 0
-    return Sensitivity(**settings)(context(folder, source, explainer, **settings))  # type: ignore[arg-type]
+    return Sensitivity(**settings)(context(folder, source, explainer, **settings))
 
 
 def values(folder: Path) -> list[dict[str, Any]]:

@@ -29,21 +29,13 @@ CODE = ("vrx.classifier", "vrx.concepts", "vrx.edits", "vrx.graphs", "vrx.explai
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What every study gets.
+    """What every study gets."""
 
-    Args:
-        explainer: of the run.
-        source: the run's photos by split, as its config (and ``data`` of the command) says.
-        folder: where the study leaves its results; exists.
-        settings: of the study itself, plain: the keys of ``conf/study/<name>.yaml``.
-        pipeline: the run's own pipeline with some settings changed: dotted name -> value.
-    """
-
-    explainer: Explainer
-    source: PhotoSource
-    folder: Path
-    settings: Mapping[str, Any]
-    pipeline: Callable[[Mapping[str, Any]], Pipeline] | None = None
+    explainer: Explainer  # of the run
+    source: PhotoSource  # the run's photos by split, as its config (and data of the command) says
+    folder: Path  # where the study leaves its results; exists
+    settings: Mapping[str, Any]  # of the study itself, plain: the keys of conf/study/<name>.yaml
+    pipeline: Callable[[Mapping[str, Any]], Pipeline] | None = None  # of the run, with settings changed by dotted name
 
     def key(self, **decisive: Any) -> str:
         """Hash of the run, the code, the study's settings and ``decisive``: other records are of another study.

@@ -16,9 +16,7 @@ from vrx.storage import json_safe, write_text
 class Records:
     """One JSON object per line, appended as soon as it is known; what an interrupted study left is read back.
 
-    Args:
-        path: the file, made on the first record.
-        key: of the settings (:meth:`StudyContext.key`): lines under another key are left alone.
+    Lines under another key (:meth:`StudyContext.key`) are left alone.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -62,10 +60,7 @@ class Records:
 def write_results(folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]) -> None:
     """Write ``results.json``, ``results.csv`` (the same table) and ``metrics.json``.
 
-    Args:
-        folder: of the study.
-        rows: of the result table; columns are the keys in order of first appearance.
-        metrics: flat name -> number; what is not finite is left out.
+    Columns are the keys of the rows in order of first appearance; metrics that are not finite are left out.
     """
     buffer = io.StringIO()
     table = csv.DictWriter(buffer, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")

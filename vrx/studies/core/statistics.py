@@ -61,54 +61,39 @@ class Share:
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Exact two-sided McNemar test: p-value that two paired yes/no outcomes have the same rate.
 
-    Returns:
-        The binomial test of the discordant pairs; 1 when no pair is discordant.
-
-    Raises:
-        ValueError: different lengths.
+    The binomial test of the discordant pairs; 1 when no pair is discordant.
     """
     discordant = [a for a, b in zip(first, second, strict=True) if a != b]
     return float(stats.binomtest(sum(discordant), len(discordant)).pvalue) if discordant else 1.0
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's rank correlation with an interval by the bootstrap over subjects; NaN with fewer than three."""
+def correlation(
+    name: str, first: Sequence[float], second: Sequence[float], draws: int = 2000, seed: int = 0
+) -> dict[str, float]:
+    """Spearman's rank correlation of two paired samples; pairs that are not finite are left out.
 
-    value: float
-    low: float
-    high: float
-    p_value: float
-
-    @classmethod
-    def of(cls, first: Sequence[float], second: Sequence[float], draws: int = 2000, seed: int = 0) -> Correlation:
-        """Correlate two paired samples; pairs that are not finite are left out."""
-        pairs = np.array([first, second], float)
-        pairs = pairs[:, np.isfinite(pairs).all(0)]
-        count = pairs.shape[1]
-        if count < 3 or (np.ptp(pairs, axis=1) == 0).any():
-            return cls(math.nan, math.nan, math.nan, math.nan)
-        found = stats.spearmanr(pairs[0], pairs[1])
-        drawn = pairs[:, np.random.default_rng(seed).integers(0, count, (draws, count))]
-        ranked = torch.from_numpy(stats.rankdata(drawn, axis=2))
-        values = pearson(ranked[0], ranked[1], torch.ones(draws, count, dtype=torch.bool))
-        low, high = np.quantile(values.numpy(), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-        return cls(float(found.statistic), float(low), float(high), float(found.pvalue))
-
-    def metrics(self, name: str) -> dict[str, float]:
-        """``name`` with its interval and p-value; nothing when it could not be measured."""
-        values = {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high, f"{name}_p": self.p_value}
-        return {} if math.isnan(self.value) else values
+    Returns:
+        ``name``, ``name_low`` and ``name_high`` (bootstrap over the pairs) and ``name_p``; nothing with fewer than
+        three pairs or where one side is constant.
+    """
+    pairs = np.array([first, second], float)
+    pairs = pairs[:, np.isfinite(pairs).all(0)]
+    count = pairs.shape[1]
+    if count < 3 or (np.ptp(pairs, axis=1) == 0).any():
+        return {}
+    found = stats.spearmanr(pairs[0], pairs[1])
+    drawn = pairs[:, np.random.default_rng(seed).integers(0, count, (draws, count))]
+    ranked = torch.from_numpy(stats.rankdata(drawn, axis=2))
+    values = pearson(ranked[0], ranked[1], torch.ones(draws, count, dtype=torch.bool))
+    low, high = np.quantile(values.numpy(), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    known = {"": found.statistic, "_low": low, "_high": high, "_p": found.pvalue}
+    return {name + ending: float(value) for ending, value in known.items()}
 
 
 def above_chance(found: Sequence[bool], chances: Sequence[float]) -> float:
-    """One-sided p-value that hits are more frequent than by chance, each trial with its own chance.
+    """One-sided p-value that hits are more frequent than by chance, each trial with its own, in [0, 1].
 
     Exact: the tail of the Poisson-binomial distribution, by convolution.
-
-    Args:
-        found: whether each trial hit.
-        chances: probability of a hit by chance, in [0, 1].
     """
     null = np.ones(1)
     for chance in chances:

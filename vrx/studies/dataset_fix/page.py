@@ -118,10 +118,7 @@ def requested(runs: Sequence[Run], pool: PosePool) -> NDArray[np.float64]:
 def pose_figure(pool: PosePool, predictions: Mapping[str, NDArray[np.int64]], asked: NDArray[np.float64]) -> Figure:
     """Class by pose: a photo, and how often the prediction is right after each training.
 
-    Args:
-        pool: names, poses and photos.
-        predictions: setting -> counts ``[n (true), P, n (predicted)]``.
-        asked: photos added in setting 1, ``[n, P]``.
+    ``predictions``: setting -> counts ``[n (true), P, n (predicted)]``; ``asked``: added in setting 1, ``[n, P]``.
     """
     rows, columns = len(pool.class_names), len(pool.poses)
     figure = Figure(figsize=(4.1 * columns, 1.55 * rows + 0.4), layout="constrained")

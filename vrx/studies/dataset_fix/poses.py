@@ -65,11 +65,7 @@ class PosePool:
         return self._photos.get((role, label, pose), [])
 
     def draw(self, role: str, label: int, pose: str, count: int, rng: np.random.Generator) -> list[Photo]:
-        """Photos of one class and pose, drawn without replacement.
-
-        Raises:
-            VRXError: fewer than wanted.
-        """
+        """Photos of one class and pose, drawn without replacement."""
         known = self.of(role, label, pose)
         if len(known) < count:
             raise VRXError(
@@ -87,14 +83,7 @@ class PosePool:
 def pool_of(source: Any, sizes: Sizes, seed: int, poses: Mapping[str, Any] | None = None) -> PosePool:
     """Photos in the poses of the study: rendered where the source renders, else chosen among those that there are.
 
-    Args:
-        source: of a run.
-        sizes: how many photos.
-        seed: of rendered frames.
-        poses: class -> its one pose in training; None: ``TOY_POSES`` or ``ILAB_POSES``.
-
-    Raises:
-        VRXError: photos whose pose is not known, or ``poses`` do not fit them.
+    ``poses``: class -> its one pose in training; None: ``TOY_POSES`` or ``ILAB_POSES``.
     """
     if isinstance(source, CanRender):
         return rendered_pool(source.root.parent, sizes, seed, poses)  # type: ignore[attr-defined]

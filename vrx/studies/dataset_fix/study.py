@@ -45,38 +45,23 @@ BATCH = 64  # photos a forward pass
 class DatasetFix:
     """Fit, diagnose, add, fit again.
 
-    Args:
-        classifier: arguments of :func:`vrx.classifier.classifier.load_classifier` without the classes.
-        fit: options of :func:`vrx.models.classification.fit_classifier`.
-        changes: settings of the run that this study changes, by group or dotted name.
-        seeds: how many; at least 2.
-        train: photos per class, in its own pose (paper: 1000).
-        added: photos added in both settings (paper: 450).
-        probe: photos of each class in each pose to find errors on.
-        test: photos of each class in each pose to measure accuracy on.
-        explained: photos per class that concepts and graphs are made of.
-        planted: planted errors of each cause that calibrate the diagnosis (toy vehicles).
-        poses: class -> its one pose in training; None: those of :mod:`vrx.studies.dataset_fix.poses`.
-        size: of the toy frames, pixels.
-        seed: of the first repetition, and of the toy frames of all.
-
     Raises:
         VRXError: a setting out of range.
     """
 
-    classifier: Mapping[str, Any]
-    fit: Mapping[str, Any]
-    changes: Mapping[str, Any]
-    seeds: int = 5
-    train: int = 200
-    added: int = 90
-    probe: int = 20
-    test: int = 60
-    explained: int = 40
-    planted: int = 20
-    poses: Mapping[str, Any] | None = None
-    size: int = 64
-    seed: int = 0
+    classifier: Mapping[str, Any]  # arguments of vrx.classifier.loading.load_classifier without the classes
+    fit: Mapping[str, Any]  # options of vrx.models.classification.fit_classifier
+    changes: Mapping[str, Any]  # settings of the run that this study changes, by group or dotted name
+    seeds: int = 5  # how many; at least 2
+    train: int = 200  # photos per class, in its own pose (paper: 1000)
+    added: int = 90  # photos added in both settings (paper: 450)
+    probe: int = 20  # photos of each class in each pose to find errors on
+    test: int = 60  # photos of each class in each pose to measure accuracy on
+    explained: int = 40  # photos per class that concepts and graphs are made of
+    planted: int = 20  # planted errors of each cause that calibrate the diagnosis (toy vehicles)
+    poses: Mapping[str, Any] | None = None  # class -> its one pose in training; None: those of poses.py
+    size: int = 64  # of the toy frames, pixels
+    seed: int = 0  # of the first repetition, and of the toy frames of all
 
     def __post_init__(self) -> None:
         if self.seeds < 2:
@@ -103,11 +88,7 @@ class DatasetFix:
 
 
 class Repetition:
-    """The study with one seed, of training photos and initial weights; what is in the records is not done again.
-
-    Raises:
-        VRXError: the context has no pipeline, or there are too few photos.
-    """
+    """The study with one seed, of training photos and initial weights; what is in the records is not done again."""
 
     def __init__(self, study: DatasetFix, context: StudyContext, pool: PosePool, records: Records, seed: int) -> None:
         if context.pipeline is None:
@@ -124,12 +105,7 @@ class Repetition:
         self.test = pool.even("test", study.test, rng)  # the same, for measuring
 
     def __call__(self) -> dict[str, Any]:
-        """Fit, diagnose, add, fit again.
-
-        Returns:
-            ``seed``; ``predictions``: for each of ``SETTINGS``, counts on the test photos,
-            ``[n (true), P (pose), n (predicted)]``; and the diagnosis: ``errors``, ``advice``, ``wanted``.
-        """
+        """Fit, diagnose, add, fit again: ``seed``, ``predictions`` (for each of ``SETTINGS``) and :meth:`diagnosed`."""
         predictions = {"base": self._predictions("base", self.train)}
         found = self.records.once(f"seed {self.seed} diagnosis", self.diagnosed)
         wanted = {(int(c), str(pose)): int(count) for c, pose, count in found["wanted"]}

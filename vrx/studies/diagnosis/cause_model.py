@@ -33,9 +33,7 @@ Row = Mapping[str, Any]
 class CauseModel:
     """Evidence -> cause, fitted on planted errors. Missing evidence is a value of its own.
 
-    Args:
-        kind: of the evidence: ``evidence`` (the numbers of ``EVIDENCE``) or ``gradcam`` (those of ``OVERLAP``).
-        seed: of the forest.
+    ``kind`` of the evidence: ``evidence`` (the numbers of ``EVIDENCE``) or ``gradcam`` (those of ``OVERLAP``).
     """
 
     def __init__(self, kind: str = "evidence", seed: int = 0) -> None:
@@ -45,9 +43,6 @@ class CauseModel:
 
     def fit(self, rows: Sequence[Row]) -> CauseModel:
         """Fit the better of a linear model and a forest, by cross-validation in which no photo is on both sides.
-
-        Args:
-            rows: planted errors, with their evidence, their ``cause`` and the ``photo`` that each was made from.
 
         Raises:
             VRXError: too few errors of a cause.
@@ -85,11 +80,7 @@ class CauseModel:
         return np.hstack([np.where(missing, 0.0, values), missing])
 
     def probabilities(self, row: Row) -> dict[str, float]:
-        """How likely each cause is; in the order of ``ERROR_CAUSES``, 0 for one that was never planted.
-
-        Raises:
-            VRXError: not fitted yet.
-        """
+        """How likely each cause is; in the order of ``ERROR_CAUSES``, 0 for one that was never planted."""
         if self._model is None:
             raise VRXError("The cause model is not fitted: plant errors first.")
         values = dict(zip(self._model.classes_, self._model.predict_proba(self._matrix([row]))[0], strict=True))

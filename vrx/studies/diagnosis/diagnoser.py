@@ -26,16 +26,7 @@ PER_CLASS = 100  # training photos per class that novelty is measured against
 
 
 class Diagnoser:
-    """Explains errors and finds their cause.
-
-    Args:
-        explainer: of the classifier.
-        source: the classifier's photos; those of ``train`` say what is new, and what a typical margin is.
-        seed: of the cause model.
-
-    Raises:
-        VRXError: no training photo can be read.
-    """
+    """Explains errors and finds their cause; the training photos say what is new, and what a typical margin is."""
 
     def __init__(self, explainer: Explainer, source: PhotoSource, seed: int = 0) -> None:
         self.explainer, self.source, self.seed = explainer, source, seed
@@ -96,12 +87,7 @@ class Diagnoser:
         return [photo for photo, label in predicted if label == photo.label]
 
     def errors(self, photos: Sequence[Photo], records: Records) -> tuple[NDArray[np.int64], list[Row]]:
-        """Classify photos and diagnose the errors.
-
-        Returns:
-            Confusion matrix of the classifier ``[n (true), n (predicted)]`` and a row per error, with ``photo``,
-            ``split`` and ``cause``.
-        """
+        """The confusion matrix ``[n (true), n (predicted)]``, and a row per error: ``photo``, ``split``, ``cause``."""
         classified = predictions(self.explainer, self.source, photos, records)
         true, predicted = [photo.label for photo, _ in classified], [label for _, label in classified]
         counts = confusion_matrix(true, predicted, labels=self._classes)

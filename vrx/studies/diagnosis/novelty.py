@@ -42,12 +42,7 @@ def features_of(classifier: Classifier, x: Tensor) -> list[Features]:
 
 
 class Novelty:
-    """How far a photo is from the training photos.
-
-    Args:
-        features: of the training photos, ``DEPTHS`` arrays ``[P, 2 D]``.
-        labels: of the training photos, int ``[P]``.
-    """
+    """How far a photo is from the training photos: their ``features``, ``DEPTHS`` arrays ``[P, 2 D]``."""
 
     def __init__(self, features: Sequence[Features], labels: NDArray[np.int64]) -> None:
         self._scaling = [(f.mean(0), np.maximum(f.std(0), 1e-6)) for f in features]
@@ -57,11 +52,7 @@ class Novelty:
         self._typical = {c: [_typical(own) for own in known] for c, known in self._known.items()}
 
     def __call__(self, features: Sequence[Features], label: int | None = None) -> NDArray[np.float64]:
-        """How new a photo is at each depth.
-
-        Args:
-            features: of the photo, ``DEPTHS`` arrays ``[2 D]``.
-            label: the class whose training photos it is compared with; None: all.
+        """How new a photo with these features, ``DEPTHS`` arrays ``[2 D]``, is to a class (None: to all).
 
         Returns:
             Logarithm of the distance over the typical one, ``[DEPTHS]``: 0 is typical, 0.7 twice as far; NaN: unknown.

@@ -59,20 +59,14 @@ class Planter(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class ErrorPlanter:
-    """Plants errors and keeps the evidence of each in the study's records: no change is tried twice.
+    """Plants errors and keeps the evidence of each in the study's records: no change is tried twice."""
 
-    Args:
-        planter: makes the changes.
-        explainer: of the classifier.
-        evidence: normalised photo ``[3, H, W]``, label -> what is kept of an error.
-        records: of the study.
-    """
-
-    def __init__(
-        self, planter: Planter, explainer: Explainer, evidence: Callable[[Tensor, int], Row], records: Records
-    ) -> None:
-        self.planter, self._explainer, self._evidence, self._records = planter, explainer, evidence, records
+    planter: Planter
+    explainer: Explainer
+    evidence: Callable[[Tensor, int], Row]  # normalised photo [3, H, W], label -> what is kept of an error
+    records: Records
 
     def __call__(self, photos: Sequence[Photo], cause: str, wanted: int, trials: int) -> list[Row]:
         """Plant errors of one cause into photos that are classified right, until there are enough or trials are spent.
@@ -94,7 +88,7 @@ class ErrorPlanter:
 
     def _known(self, name: str) -> Row | None:
         """The evidence of an attempt; empty: it failed; None: it was not tried."""
-        return self._records.get(f"planted {name}")
+        return self.records.get(f"planted {name}")
 
     def _try(self, attempts: Sequence[Attempt], wanted: int) -> None:
         """Classify changed photos and keep the evidence of the errors among them, until there are enough."""
@@ -102,10 +96,10 @@ class ErrorPlanter:
         missing = wanted - sum(bool(self._known(a.name)) for a in attempts)
         if not unknown or missing <= 0:
             return
-        predicted = self._explainer.logits(torch.stack([a.x for a in unknown])).argmax(1).tolist()
+        predicted = self.explainer.logits(torch.stack([a.x for a in unknown])).argmax(1).tolist()
         for attempt, label in zip(unknown, predicted, strict=True):
             made = attempt.succeeded(label)
-            self._records.add(f"planted {attempt.name}", self._evidence(attempt.x, attempt.photo.label) if made else {})
+            self.records.add(f"planted {attempt.name}", self.evidence(attempt.x, attempt.photo.label) if made else {})
             missing -= made
             if missing <= 0:
                 break

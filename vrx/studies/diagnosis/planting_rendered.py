@@ -139,12 +139,9 @@ def roomiest(vehicle: Mask, rng: Generator) -> tuple[tuple[float, float], float]
 
 
 def point_at(camera: NDArray[np.float64], place: tuple[float, float], depth: float) -> NDArray[np.float64]:
-    """The point ``[3]`` that a camera sees at a place of the frame.
+    """The point ``[3]`` that a camera (position and target, ``[2, 3]``; z is up) sees at a place of the frame.
 
-    Args:
-        camera: position and target, ``[2, 3]``; z is up.
-        place: right and up from the middle, in halves of the frame.
-        depth: distance along the line of sight.
+    The place is right and up from the middle, in halves of the frame; ``depth`` is along the line of sight.
     """
     ahead = (camera[1] - camera[0]) / np.linalg.norm(camera[1] - camera[0])
     right = np.cross(ahead, [0.0, 0.0, 1.0])

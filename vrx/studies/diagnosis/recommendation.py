@@ -29,11 +29,7 @@ class Advice:
 
 
 def missing_poses(errors: Sequence[str], training: Sequence[str]) -> dict[str, int]:
-    """Poses of the errors that are rare in training, given the pose of each error and of each training photo.
-
-    Returns:
-        Pose -> errors in it, most first.
-    """
+    """Poses of the errors that are rare in training, with the errors in them, most first."""
     seen, wanted = Counter(training), Counter(errors)
     even = len(training) / max(len(seen | wanted), 1)
     return {pose: count for pose, count in wanted.most_common() if seen[pose] < RARE * even or not training}
@@ -46,10 +42,7 @@ def advise(
 ) -> list[Advice]:
     """Advice for every confused pair, the most frequent first.
 
-    Args:
-        rows: the errors, with ``true``, ``predicted``, ``cause`` and, where poses are known, ``pose``.
-        class_names: of the labels.
-        training_poses: label -> pose of each training photo; None: poses are not known.
+    ``training_poses``: label -> pose of each training photo; where they are known, every error has its ``pose`` too.
     """
     found = []
     for (true, predicted), _ in Counter((int(r["true"]), int(r["predicted"])) for r in rows).most_common():
@@ -87,10 +80,9 @@ def sentence(true: str, predicted: str, profile: Mapping[str, int], missing: Seq
 
 
 def wanted_photos(advice: Sequence[Advice], budget: int) -> dict[tuple[int, str], int]:
-    """Spend a budget of photos on the missing poses, in proportion to the errors in them.
+    """Spend a budget of photos on the missing poses, (label, pose), in proportion to the errors in them.
 
-    Returns:
-        (label, pose) -> photos; they add up to ``budget``. Empty when no advice names a pose.
+    They add up to the budget; none when no advice names a pose.
     """
     errors: Counter[tuple[int, str]] = Counter()
     for one in advice:

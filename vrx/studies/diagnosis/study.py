@@ -38,29 +38,21 @@ PHOTOS = 8  # classified right, for each error to be planted: rather try more ch
 class Diagnosis:
     """Which cause made each error.
 
-    Args:
-        split: whose errors are diagnosed.
-        plant: calibrate and measure the diagnosis on planted errors; False: the fixed rule decides; None: plant, and
-            fall back to the rule where too few errors can be planted.
-        errors_per_cause: planted errors of each cause for testing.
-        calibration_errors: planted errors of each cause for calibration.
-        trials: changes of each photo tried at most.
-        max_photos: photos of the split, evenly spread; 0: all.
-        examples: errors shown.
-        seed: of every choice.
+    With ``plant`` the diagnosis is calibrated and measured on planted errors; without, a fixed rule decides. None:
+    plant, and fall back to the rule where too few errors can be planted.
 
     Raises:
         VRXError: a setting out of range.
     """
 
-    split: str = "test"
+    split: str = "test"  # whose errors are diagnosed
     plant: bool | None = None
-    errors_per_cause: int = 60
-    calibration_errors: int = 60
-    trials: int = 20
-    max_photos: int = 0
-    examples: int = 8
-    seed: int = 0
+    errors_per_cause: int = 60  # planted errors of each cause for testing
+    calibration_errors: int = 60  # planted errors of each cause for calibration
+    trials: int = 20  # changes of each photo tried at most
+    max_photos: int = 0  # photos of the split, evenly spread; 0: all
+    examples: int = 8  # errors shown
+    seed: int = 0  # of every choice
 
     def __post_init__(self) -> None:
         for name, least in (("errors_per_cause", 3), ("calibration_errors", 3), ("trials", 1)):

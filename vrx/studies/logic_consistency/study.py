@@ -35,27 +35,17 @@ class LogicConsistency:
     (the stopping rule of every arm). Every arm has as many edits as the guided one made; the area of its i-th edit is
     that of the i-th guided one.
 
-    Args:
-        split: whose errors.
-        max_edits: N, edits per photo at most, in every arm.
-        max_photos: errors studied, spaced evenly over the split; None: all.
-        examples: shown on the page.
-        quantile: of the right photos of the class, in (0, 1): the contributions of the concepts (structure) of the
-            true class are at fault when their sum lies below it.
-        beyond: quantile of what a paste alone moves the log-odds by, in (0, 1): the noise floor.
-        seed: of the random arms.
-
     Raises:
         VRXError: a setting out of range.
     """
 
-    split: str = "test"
-    max_edits: int = 8
-    max_photos: int | None = None
-    examples: int = 6
-    quantile: float = 0.25
-    beyond: float = 0.95
-    seed: int = 0
+    split: str = "test"  # whose errors
+    max_edits: int = 8  # N, edits per photo at most, in every arm
+    max_photos: int | None = None  # errors studied, spaced evenly over the split; None: all
+    examples: int = 6  # shown on the page
+    quantile: float = 0.25  # of the right photos of the class, in (0, 1): concepts or structure below it are at fault
+    beyond: float = 0.95  # quantile of what a paste alone moves the log-odds by, in (0, 1): the noise floor
+    seed: int = 0  # of the random arms
 
     def __post_init__(self) -> None:
         if self.max_edits < 1 or (self.max_photos is not None and self.max_photos < 1):
@@ -115,11 +105,10 @@ def cause(found: tuple[float, float], right: NDArray[np.float64], quantile: floa
     Args:
         found: summed contributions of nodes and of edges of the true class' graph to the true class, in this photo.
         right: the same in discovery photos of the class that the classifier gets right, ``[M, 2]``.
-        quantile: a part is at fault below this quantile of the right photos.
+        quantile: of the right photos: parts below it are at fault; when neither is, the one with the lower rank.
 
     Returns:
-        ``concept``, ``structure`` or ``both``. When neither is below, the part with the lower rank among the right
-        photos is named (concept when they tie). ``both`` when there are no right photos.
+        ``concept`` (also when they tie), ``structure`` or ``both`` (also when there are no right photos).
     """
     concept, structure = (right < found).mean(0) if len(right) else (0.0, 0.0)
     if concept < quantile and structure < quantile:
@@ -128,15 +117,11 @@ def cause(found: tuple[float, float], right: NDArray[np.float64], quantile: floa
 
 
 def corrected(record: Record, arm: str, budget: int, rule: str = "noise") -> bool:
-    """Whether an arm had corrected the prediction with at most ``budget`` edits.
+    """Whether an arm had corrected the prediction of one error with at most ``budget`` edits, by a rule.
 
-    Args:
-        record: of one error.
-        arm: of :data:`vrx.studies.logic_consistency.method.ARMS`.
-        budget: edits allowed.
-        rule: ``noise``: right by more than a paste alone can move, with no more edits than the guided arm made;
-            ``answer``: the prediction is right, with no more edits than the guided arm needed for that;
-            ``all_tries``: the prediction was right after any edit, however many the guided arm made.
+    * ``noise``: right by more than a paste alone can move, with no more edits than the guided arm made,
+    * ``answer``: the prediction is right, with no more edits than the guided arm needed for that,
+    * ``all_tries``: the prediction was right after any edit, however many the guided arm made.
     """
     arms = record["arms"]
     after: int | None = arms[arm][AFTER[rule]]

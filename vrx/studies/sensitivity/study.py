@@ -20,7 +20,7 @@ from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.page import save_edited
 from vrx.studies.core.photos import predictions, rng_of
 from vrx.studies.core.records import Records, write_results
-from vrx.studies.core.statistics import Correlation, Share, above_chance, log_odds
+from vrx.studies.core.statistics import Share, above_chance, correlation, log_odds
 from vrx.studies.sensitivity.method import ConceptEditor, EditedPhoto, PastedEdits, RenderedEdits
 from vrx.studies.sensitivity.page import SAVED, write_sensitivity
 
@@ -40,28 +40,18 @@ class Sensitivity:
     edited one has the largest fall: of its node contribution (appearance), of the contributions of its edges, in and
     out (structure).
 
-    Args:
-        split: whose photos.
-        max_edits: of each kind.
-        min_detected: concepts of its own class that a photo must show.
-        least_fall: of the log-odds of the class, from which on the classifier notices an edit.
-        tries: edits of a kind tried per photo at most.
-        rendered: edits are rendered; None: where the source of the photos can.
-        examples: of each kind on the page.
-        seed: which concept is edited, and where to it moves.
-
     Raises:
         VRXError: a setting out of range.
     """
 
-    split: str = "test"
-    max_edits: int = 200
-    min_detected: int = 3
-    least_fall: float = 0.5
-    tries: int = 8
-    rendered: bool | None = None
-    examples: int = 2
-    seed: int = 0
+    split: str = "test"  # whose photos
+    max_edits: int = 200  # of each kind
+    min_detected: int = 3  # concepts of its own class that a photo must show
+    least_fall: float = 0.5  # of the log-odds of the class, from which on the classifier notices an edit
+    tries: int = 8  # edits of a kind tried per photo at most
+    rendered: bool | None = None  # edits are rendered; None: where the source of the photos can
+    examples: int = 2  # of each kind on the page
+    seed: int = 0  # which concept is edited, and where to it moves
 
     def __post_init__(self) -> None:
         if self.max_edits < 1 or self.min_detected < 2 or self.tries < 1:
@@ -197,8 +187,8 @@ def summary(records: Mapping[str, Sequence[Record]]) -> dict[str, float]:
         metrics[f"p_value/{kind}"] = above_chance(hits, chances)
         edited = [float(falls(r, of)[list(r["concepts"])].sum()) for r in rows]
         noticed, followed = ([float(falls(r, name)) for r in rows] for name in ("margin", "grn_margin"))
-        metrics |= Correlation.of(edited, noticed).metrics(f"spearman/{kind}")
-        metrics |= Correlation.of(followed, noticed).metrics(f"spearman_grn/{kind}")
+        metrics |= correlation(f"spearman/{kind}", edited, noticed)
+        metrics |= correlation(f"spearman_grn/{kind}", followed, noticed)
         metrics[f"fell/{kind}"] = float(np.mean(np.array(edited) > 0))
         for part in KINDS.values():
             own = [falls(r, part)[k] for r in rows for k in r["concepts"]]
