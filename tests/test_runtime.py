@@ -170,7 +170,7 @@ def test_wandb_is_offline_with_one_line_when_nobody_is_logged_in(
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     with caplog.at_level(logging.WARNING, "vrx"):
-        logger = runtime.wandb_logger("vrx", str(tmp_path / "logs"))
+        logger = runtime.wandb_logger(str(tmp_path / "logs"), project="vrx")
     logger.log_metrics({"a": 1.0})
     logger.experiment.finish()
     (record,) = [r for r in caplog.records if r.name == "vrx"]

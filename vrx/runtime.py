@@ -144,7 +144,7 @@ def logged_in() -> bool:
     return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(url))
 
 
-def wandb_logger(project: str, save_dir: str, group: str | None = None, **kwargs: Any) -> WandbLogger:
+def wandb_logger(save_dir: str, **kwargs: Any) -> WandbLogger:
     """A W&B logger that goes offline, with one line that says so, when nobody is logged in."""
     import wandb
 
@@ -157,7 +157,7 @@ def wandb_logger(project: str, save_dir: str, group: str | None = None, **kwargs
         os.environ.setdefault("WANDB_SILENT", "true")
     if first_process():
         Path(save_dir).mkdir(parents=True, exist_ok=True)
-    logger = WandbLogger(project=project, save_dir=save_dir, group=group, offline=offline, **kwargs)
+    logger = WandbLogger(save_dir=save_dir, offline=offline, **kwargs)
     logger._wandb_init.pop("anonymous", None)  # W&B warns of it, and Lightning always gives it
     try:
         logger.experiment  # noqa: B018 (starts the run here, where an error is understood)

@@ -31,10 +31,9 @@ SUMMARY = ("fidelity/agreement", "fidelity/agreement_masked", "fidelity/l1", "fa
 @hydra.main(version_base="1.3", config_path=CONFIG, config_name="train")
 @script
 def main(cfg: DictConfig) -> float:
-    """Run every stage; what an earlier run with the same settings finished is read from the cache.
+    """Run every stage; what an earlier run with the same settings finished comes from the cache.
 
-    Returns:
-        The objective of a sweep.
+    Returns the objective of a sweep.
     """
     seed_everything(cfg.seed, workers=True, verbose=False)
     with running(cfg, Path(HydraConfig.get().runtime.output_dir)) as run:
@@ -55,8 +54,9 @@ def main(cfg: DictConfig) -> float:
             return run.objective
         with run.stage("evaluation"):
             method, metrics = evaluation(grn, data.tables["val"], data.tables["test"], pipeline.methods, cfg.seed)
-            run.log(metrics)
-            log_photos(run, data)
+            run.log(metrics | {f"skipped/{split}": float(len(names)) for split, names in data.skipped.items()})
+            if data.images_per_s == data.images_per_s:  # not where all came from the cache
+                run.log({"throughput/scg_images_per_s": data.images_per_s})
         explainer = pipeline.assembled(data, grn, method, {"run": str(run.folder)})
         with run.stage("report"):
             page = report(run, source, data, explainer)
@@ -85,13 +85,6 @@ def save_galleries(run: Run, bank: ConceptBank) -> None:
             "concepts/above_random": float((bank.p_value[present] < 0.05).mean()),  # share of them, Holm-corrected
         }
     )
-
-
-def log_photos(run: Run, data: SCGDataModule) -> None:
-    """How many photos could not be read, and how fast the graphs were built."""
-    run.log({f"skipped/{split}": float(len(names)) for split, names in data.skipped.items()})
-    if data.images_per_s == data.images_per_s:  # not where all came from the cache
-        run.log({"throughput/scg_images_per_s": data.images_per_s})
 
 
 def explained_photos(source: PhotoSource, data: SCGDataModule, count: int) -> list[Photo]:

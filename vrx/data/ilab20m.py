@@ -33,9 +33,9 @@ CAMERAS, ROTATIONS, LIGHTS, FOCI = 11, 8, 5, 3
 VIEWS = CAMERAS * ROTATIONS * LIGHTS * FOCI  # of a sheet: 1320 = 44 x 30
 COLUMNS, ROWS = 44, 30
 
-_VIEW = re.compile(r"(?P<name>[a-z0-9]+)-i(?P<instance>\d+)-b(?P<background>\d+)-c(?P<camera>\d+)-r(?P<rotation>\d+)"
-                   r"-l(?P<light>\d+)-f(?P<focus>\d+)(-[^.]*)?\.\w+")  # fmt: skip
-_SHEET = re.compile(r"(?P<name>[a-z0-9]+)-i(?P<instance>\d+)-b(?P<background>\d+)(-[^.]*)?\.\w+")
+_NAME = re.compile(r"(?P<name>[a-z0-9]+)-i(?P<instance>\d+)-b\d+(-c(?P<camera>\d+)-r(?P<rotation>\d+)-l\d+-f\d+)?"
+                   r"(-[^.]*)?\.\w+")  # fmt: skip
+"""Of a view, or of a sheet: without camera, rotation, light and focus."""
 
 
 class ILab20M:
@@ -73,6 +73,7 @@ class ILab20M:
         self._counts: dict[str, int | None] = {"discovery": discovery, "val": val, "train": train, "test": test}
         check_counts(self._counts)
         self._classes = chosen_classes(classes, {"bus": "bus", "mil": "military", "tank": "tank"}, str(self.root))
+        self.class_names = list(self._classes.values())  # display names, in the order of the labels
         found = self._scan()
         self._photos: dict[str, list[Photo]] = {split: [] for split in SPLITS}
         for label, name in enumerate(self._classes):
@@ -86,13 +87,12 @@ class ILab20M:
             raise VRXError(f"There is no folder {self.root}: set data.root=<iLab-20M folder>.")
         found: dict[str, dict[str, list[str]]] = {}
         for file in self.root.rglob("*"):
-            view, sheet = _VIEW.fullmatch(file.name), _SHEET.fullmatch(file.name)
-            match = view or sheet
+            match = _NAME.fullmatch(file.name)
             if match is None or not is_image(file):
                 continue
             path = str(file.relative_to(self.root))
             views = found.setdefault(match["name"], {}).setdefault(match["instance"], [])
-            views += [path] if view else [f"{path}#{number}" for number in range(VIEWS)]
+            views += [path] if match["camera"] else [f"{path}#{number}" for number in range(VIEWS)]
         for name in self._classes:
             if name not in found:
                 near = get_close_matches(name, found, 3, 0.4) or sorted(found)[:5]
@@ -120,11 +120,6 @@ class ILab20M:
             wanted = {split: self._counts[split]}
             split_views |= divide(shuffled(views, self._seed), wanted, title, f"{self.root} ({split})")
         return split_views
-
-    @property
-    def class_names(self) -> list[str]:
-        """Display names, in the order of the labels."""
-        return list(self._classes.values())
 
     def photos(self, split: str) -> list[Photo]:
         """The photos of ``discovery``, ``train``, ``val`` or ``test``."""
@@ -164,8 +159,8 @@ def pose_of(path: str) -> tuple[int, int]:
     if number:
         camera, rotation, _, _ = np.unravel_index(int(number), (CAMERAS, ROTATIONS, LIGHTS, FOCI))
         return int(camera), int(rotation)
-    match = _VIEW.fullmatch(Path(file).name)
-    if match is None:
+    match = _NAME.fullmatch(Path(file).name)
+    if match is None or match["camera"] is None:
         raise VRXError(f"{path} has no pose in its name: <class>-i..-b..-c<camera>-r<rotation>-l..-f.. is expected.")
     return int(match["camera"]), int(match["rotation"])
 

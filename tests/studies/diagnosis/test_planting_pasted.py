@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from tests.studies.planted import DISCOVERY, HALF, SIDE, PlantedExplainer, PlantedSource, donors_of
 from vrx.edits import Editor
@@ -45,7 +46,7 @@ def test_false_alarms_are_clear_of_all_that_speaks_for_the_true_class(tmp_path: 
         pasted = changed(before, attempt)
         assert pasted.sum() >= 0.98 * QUARTER  # the whole exemplar is there
         assert (pasted & touching).sum() <= 0.02 * pasted.sum()
-        assert attempt.donor == 1 and "clear of" in attempt.detail
+        assert attempt.donor == 1
 
 
 def test_shared_exemplars_lie_on_what_speaks_for_the_true_class(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_shared_exemplars_lie_on_what_speaks_for_the_true_class(tmp_path: Path) 
     assert len(attempts) == 12
     for attempt in attempts:
         assert changed(before, attempt)[:HALF, :HALF].sum() >= 0.5 * QUARTER
-        assert attempt.donor == 1 and " on " in attempt.detail
+        assert attempt.donor == 1
     assert len({pixels(a).tobytes() for a in attempts}) > 6  # not the same place and exemplar every time
 
 
@@ -66,11 +67,11 @@ def test_no_paste_without_room_or_without_a_concept_of_the_true_class(tmp_path: 
 
 def test_unseen_pastes_nothing_and_any_wrong_answer_counts(tmp_path: Path) -> None:
     before, attempts = planted(tmp_path, ONE_SPEAKS, "unseen", 40)
-    assert {a.detail for a in attempts} == set(LAYOUTS)
+    x = PlantedExplainer().read(Image.fromarray(before))
+    laid = {relaid(x, layout, PlantedExplainer.editor).numpy().tobytes() for layout in LAYOUTS}
+    assert {attempt.x.numpy().tobytes() for attempt in attempts} == laid
     for attempt in attempts:
         assert attempt.donor is None and attempt.succeeded(1) and not attempt.succeeded(0)
-        if attempt.detail == "turned by 180 degrees":
-            np.testing.assert_array_equal(pixels(attempt), before[::-1, ::-1])
 
 
 def test_attempts_repeat_and_skip_what_failed(tmp_path: Path) -> None:

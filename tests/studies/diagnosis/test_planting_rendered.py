@@ -50,7 +50,7 @@ def test_planted_changes_are_what_they_claim(toys: ToyVehicles) -> None:
 
 
 def test_an_attempt_succeeds_only_with_the_error_it_was_to_cause() -> None:
-    shared = Attempt("a", Photo("p", 0, "test"), torch.zeros(3, 2, 2), 2, "")
+    shared = Attempt("a", Photo("p", 0, "test"), torch.zeros(3, 2, 2), 2)
     unseen = replace(shared, donor=None)
     assert [shared.succeeded(c) for c in range(3)] == [False, False, True]
     assert [unseen.succeeded(c) for c in range(3)] == [False, True, True]

@@ -108,15 +108,16 @@ class Repetition:
         """Fit, diagnose, add, fit again: ``seed``, ``predictions`` (for each of ``SETTINGS``) and :meth:`diagnosed`."""
         predictions = {"base": self._predictions("base", self.train)}
         found = self.records.once(f"seed {self.seed} diagnosis", self.diagnosed)
-        wanted = {(int(c), str(pose)): int(count) for c, pose, count in found["wanted"]}
-        for setting, extra in zip(SETTINGS[1:], self._extra(wanted), strict=True):  # nothing asked for: nothing gained
-            predictions[setting] = self._predictions(setting, self.train + extra) if extra else predictions["base"]
+        for setting, extra in zip(SETTINGS[1:], self._extra(found["wanted"]), strict=True):
+            predictions[setting] = predictions["base"]  # nothing asked for: nothing gained
+            if extra:
+                predictions[setting] = self._predictions(setting, self.train + extra)
         return {"seed": self.seed, "predictions": predictions, **found}
 
-    def _extra(self, wanted: Mapping[tuple[int, str], int]) -> tuple[list[Photo], list[Photo]]:
+    def _extra(self, wanted: Sequence[tuple[int, str, int]]) -> tuple[list[Photo], list[Photo]]:
         """The photos that setting 1 and setting 2 add: the same number of each class."""
         rng = np.random.default_rng([self.seed, 1])
-        asked = [p for (c, pose), count in wanted.items() for p in self.pool.draw("train", c, pose, count, rng)]
+        asked = [p for c, pose, count in wanted for p in self.pool.draw("train", c, pose, count, rng)]
         each = Counter(photo.label for photo in asked)
         return asked, [p for c, photos in enumerate(self.spare) for p in photos[: each[c]]]
 
@@ -148,7 +149,7 @@ class Repetition:
         self.calibrate(diagnoser, records)
         _, rows = diagnoser.errors(self.probe, records)
         for row in rows:
-            row["pose"] = pool.source.pose_name(Photo(row["photo"], row["true"], "probe"))
+            row["pose"] = pool.source.pose_name(Photo(row["photo"], row["true"], row["split"]))
         training = {c: [pose] * len(photos) for c, (pose, photos) in enumerate(zip(pool.own, self.base, strict=True))}
         advice = advise(rows, pool.class_names, training)
         kept = ("photo", "true", "predicted", "pose", "cause")

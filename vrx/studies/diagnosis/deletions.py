@@ -54,19 +54,10 @@ class Deletions:
     regions: NDArray[np.int64]  # a partition of the photo, [H, W], 0 to S - 1
     logits: Logits  # of the photo as it is, [n]
     without: Logits  # each region deleted, [S, n]
+    gains: NDArray[np.float64]  # how much the true class gains on the predicted one without each region, logits [S]
     together: Logits  # the 1, 2, ... regions deleted that support the prediction most, [min(S, TOGETHER), n]
     kept: Logits  # of KEPT: only the regions that support one class, or all but those of the prediction, [3, n]
     concepts: Logits  # of CONCEPTS: patches deleted of the concepts that speak for one class, or for both, [5, n]
-
-    @property
-    def gains(self) -> NDArray[np.float64]:
-        """How much the true class gains on the predicted one without each region, in logits ``[S]``."""
-        return gained(self.without, self.logits, self.true, self.predicted)
-
-
-def gained(without: Logits, clean: Logits, true: int, predicted: int) -> NDArray[np.float64]:
-    """How much a class gains on another, from logits ``[n]`` to logits ``[S, n]``."""
-    return np.asarray(without[:, true] - without[:, predicted] - (clean[true] - clean[predicted]))
 
 
 def delete_parts(explainer: Explainer, explanation: Explanation, true: int) -> Deletions:
@@ -81,14 +72,14 @@ def delete_parts(explainer: Explainer, explanation: Explanation, true: int) -> D
         return np.concatenate([explainer.logits(explainer.editor.delete(explanation.x[None], part)) for part in parts])
 
     without = logits([regions == s for s in range(regions.max() + 1)])
-    gains = gained(without, clean, true, predicted)
+    gains = without[:, true] - without[:, predicted] - (clean[true] - clean[predicted])
     order = np.argsort(-gains, kind="stable")
     together = logits([np.isin(regions, order[:k]) for k in range(1, min(len(order), TOGETHER) + 1)])
     prediction, own = strong(gains)[regions], strong(-gains)[regions]
     kept = logits([~prediction, ~own, prediction])
     a, b = concept_mask(explanation, true), concept_mask(explanation, predicted)
     concepts = logits([a, b, a & ~b, b & ~a, a | b])
-    return Deletions(true, predicted, regions, clean, without, together, kept, concepts)
+    return Deletions(true, predicted, regions, clean, without, gains, together, kept, concepts)
 
 
 def strong(values: NDArray[np.float64]) -> Mask:

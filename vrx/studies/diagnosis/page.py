@@ -103,8 +103,8 @@ def trust(tested: Sequence[Row]) -> str:
     if _between(tested).interval[0] > 0.5:
         return start
     return (
-        f"{start} On those it tells shared from false alarm no better than chance: do not act on which of the two is "
-        "named, only on whether it is unseen."
+        f"{start} On those it separates shared from false alarm no better than chance: do not act on which of the two "
+        "is named, only on whether it is unseen."
     )
 
 

@@ -39,7 +39,6 @@ class Attempt:
     photo: Photo  # what was changed
     x: Tensor  # the changed photo, normalised [3, H, W]
     donor: int | None  # label of the class whose parts were used; None for unseen: any wrong prediction counts
-    detail: str  # what was done, in words
 
     def succeeded(self, predicted: int) -> bool:
         """Whether the classifier, right about the untouched photo, now makes the error that was to be caused."""
@@ -71,8 +70,7 @@ class ErrorPlanter:
     def __call__(self, photos: Sequence[Photo], cause: str, wanted: int, trials: int) -> list[Row]:
         """Plant errors of one cause into photos that are classified right, until there are enough or trials are spent.
 
-        Returns:
-            A row per error, with ``photo``, ``cause`` and ``detail``.
+        A row per error, with ``photo`` and ``cause``.
         """
         rows: list[Row] = []
         attempts = self.planter.attempts(photos, cause, trials, lambda name: self._known(name) == {})
@@ -82,7 +80,7 @@ class ErrorPlanter:
                 for attempt in some:
                     row = self._known(attempt.name)
                     if row and len(rows) < wanted:
-                        rows.append({**row, "photo": attempt.photo.path, "cause": cause, "detail": attempt.detail})
+                        rows.append({**row, "photo": attempt.photo.path, "cause": cause})
                         bar.update()
         return rows
 

@@ -26,7 +26,7 @@ from vrx.data.sources import PhotoSource
 from vrx.edits import Editor, gaussian_blur, shifted
 from vrx.explain.explainer import Explainer
 from vrx.studies.core.exemplars import Donors, Mask, placed_patch
-from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
+from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, UNSEEN
 from vrx.studies.diagnosis.planting import CLEAR, Attempt, Skip
 
 ON = 0.5  # a paste is on a patch when at least this share of the smaller of the two lies in both
@@ -69,11 +69,10 @@ class PastedPlanter:
     def _read(self, photo: Photo) -> Tensor:
         return self._explainer.read(self._source.read(photo))
 
-    def _plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None, str] | None:
+    def _plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None] | None:
         x = self._read(photo)
         if cause == UNSEEN:
-            layout = str(rng.choice(LAYOUTS))
-            return relaid(x, layout, self._editor), None, layout
+            return relaid(x, str(rng.choice(LAYOUTS)), self._editor), None
         return self._paste(x, photo, cause, rng)
 
     def _speaking_patches(self, photo: Photo) -> tuple[Mask, ...]:
@@ -83,30 +82,24 @@ class PastedPlanter:
         masks = [found.label_mask(int(label)) for label in np.unique(found.matched[own][concepts])]
         return tuple(mask for mask in masks if mask.any())
 
-    def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int, str] | None:
+    def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int] | None:
         """Exemplars of one other class, one to ``PASTES`` of them; None where not even the first finds a place."""
-        names = self._source.class_names
         own = self._speaking(photo)
-        label = int(rng.choice([c for c in range(len(names)) if c != photo.label]))
+        label = int(rng.choice([c for c in range(len(self._source.class_names)) if c != photo.label]))
         stock = self._stock(label)
         if not own or not stock:
             return None
         wanted = int(rng.integers(1, PASTES + 1))
         taken = np.zeros(x.shape[1:], bool)
-        done = []
         for concept in rng.permutation(stock)[:wanted].tolist():
             good = self._donors.good(label, concept)
             other, patch = self._donors.patch(good[int(rng.integers(len(good)))])
             place = self._place(cause, patch, own, taken, rng)
-            if place is None:
-                continue
-            layer, changed = placed_patch(other, patch, place)
-            x = self._editor.paste(x[None], torch.from_numpy(changed)[None], layer[None])[0]
-            taken |= changed
-            done.append(str(concept + 1))
-        where = "on" if cause == SHARED else "clear of"
-        detail = f"{names[label]}'s concepts {', '.join(done)} {where} concepts of {names[photo.label]}"
-        return (x, label, detail) if done else None
+            if place is not None:
+                layer, changed = placed_patch(other, patch, place)
+                x = self._editor.paste(x[None], torch.from_numpy(changed)[None], layer[None])[0]
+                taken |= changed
+        return (x, label) if taken.any() else None
 
     def _stock(self, label: int) -> list[int]:
         """Concepts of a class that have an exemplar which speaks for the class; any exemplar if none has."""

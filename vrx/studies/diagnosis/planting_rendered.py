@@ -27,7 +27,7 @@ WHOLE = 0.98  # of a vehicle with new parts hangs together
 DEPTHS = (5.0, 24.0)  # where a distractor may stand, along the line of sight; the vehicle is at about 12
 STEEPEST = ELEVATIONS[-1] + 4 + 12  # degrees: a camera above this is well outside the training arc
 Frame = NDArray[np.uint8]
-Change = tuple[Frame, int | None, str]  # the changed frame, label of the class whose parts were used, what was done
+Change = tuple[Frame, int | None]  # the changed frame, label of the class whose parts were used
 
 
 def can_render(source: Any) -> bool:
@@ -57,8 +57,8 @@ class RenderedPlanter:
                 rng = np.random.default_rng([self._seed, ERROR_CAUSES.index(cause), trial, number])
                 made = None if skip(name) else plant(photo, rng)
                 if made is not None:
-                    frame, donor, detail = made
-                    yield Attempt(name, photo, self._explainer.read(Image.fromarray(frame)), donor, detail)
+                    frame, donor = made
+                    yield Attempt(name, photo, self._explainer.read(Image.fromarray(frame)), donor)
 
     def _scene(self, photo: Photo) -> dict[str, Any]:
         """Arguments of :meth:`ToyVehicles.render` that give the photo again."""
@@ -78,18 +78,16 @@ class RenderedPlanter:
         own, theirs = list(model(scene["class_name"])), list(model(donor))
         count = int(rng.integers(1, 4))
         replaced: dict[str, tuple[str, str]] = {}
-        added: list[str] = []
+        added: list[tuple[str, str, tuple[float, float, float]]] = []
         for part in rng.choice(theirs, size=min(count, len(theirs)), replace=False).tolist():
             if part in own and rng.random() < 0.8:
                 replaced[part] = (donor, part)
             elif part not in own or rng.random() < 0.5:
-                added.append(part)
+                added.append((donor, part, (0.0, 0.0, 0.0)))
             else:
                 replaced[str(rng.choice(own))] = (donor, part)
-        more = [(donor, part, (0.0, 0.0, 0.0)) for part in added]
-        frame, labels = self._source.render(**scene, replace_part=replaced, add_parts=more)
-        done = [f"{old} -> {part}" for old, (_, part) in replaced.items()] + [f"+ {part}" for part in added]
-        return (frame, label, f"{donor}'s {', '.join(done)}") if in_one_piece(labels > 0) else None
+        frame, labels = self._source.render(**scene, replace_part=replaced, add_parts=added)
+        return (frame, label) if in_one_piece(labels > 0) else None
 
     def _false_alarm(self, photo: Photo, rng: Generator) -> Change | None:
         label, donor = self._donor(photo, rng)
@@ -107,7 +105,7 @@ class RenderedPlanter:
         offset = tuple((point_at(camera, place, depth) - (low + high) / 2).tolist())
         frame, labels = self._source.render(**scene, add_parts=[(donor, part, offset) for part in chosen])
         clear = is_clear(clean, frame, vehicle, (labels > 0) & ~vehicle)
-        return (frame, label, f"{donor}'s {', '.join(chosen)} in the background") if clear else None
+        return (frame, label) if clear else None
 
     def _unseen(self, photo: Photo, rng: Generator) -> Change | None:
         scene = self._scene(photo)
@@ -118,7 +116,7 @@ class RenderedPlanter:
         else:
             elevation = rng.uniform(STEEPEST, 86)
         frame, _ = self._source.render(**{**scene, "pose": (azimuth, elevation)})
-        return frame, None, f"seen from azimuth {azimuth:.0f}, elevation {elevation:.0f} degrees"
+        return frame, None
 
 
 def roomiest(vehicle: Mask, rng: Generator) -> tuple[tuple[float, float], float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
-from vrx.edits import FAR, far_offset, shifted
+from vrx.edits import FAR, Editor, far_offset, shifted
 from vrx.explain.explainer import Explainer
 from vrx.graphs.variants import LARGEST
 from vrx.structures import Explanation
@@ -55,11 +55,12 @@ def edited_concepts(before: Explanation, index: int, changed: Mask) -> tuple[int
     return tuple(found[(exposure >= EXPOSED) | (held >= EXPOSED)].tolist())
 
 
+@dataclass(frozen=True)
 class PastedEdits:
     """Edits by pasting: a worse exemplar of the same concept and class; the patch itself somewhere else."""
 
-    def __init__(self, explainer: Explainer, donors: Donors) -> None:
-        self.editor, self.donors = explainer.editor, donors
+    editor: Editor
+    donors: Donors
 
     def appearance(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
         """Replace a good concept (positive contribution) by a worse exemplar of the same concept."""
@@ -92,6 +93,7 @@ class PastedEdits:
                 yield EditedPhoto(x[0], (concept,), f"concept {concept + 1} moved", moved)
 
 
+@dataclass(frozen=True)
 class RenderedEdits:
     """Edits by rendering the photo again: another class' part of the same name, or the part itself somewhere else.
 
@@ -99,8 +101,8 @@ class RenderedEdits:
     contribution shows are passed over.
     """
 
-    def __init__(self, explainer: Explainer, source: CanRender) -> None:
-        self.explainer, self.source = explainer, source
+    explainer: Explainer
+    source: CanRender
 
     def appearance(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
         """Give the object the part of another class in the place of its own."""

@@ -93,7 +93,7 @@ class Sensitivity:
             return RenderedEdits(context.explainer, context.source)
         if self.rendered:
             raise VRXError("study.rendered=true needs photos that can be rendered, as toy_vehicles: set it to null.")
-        return PastedEdits(context.explainer, Donors(context, records))
+        return PastedEdits(context.explainer.editor, Donors(context, records))
 
     def _right(self, context: StudyContext, records: Records) -> list[Photo]:
         """Photos that are classified right, the classes taking turns."""
