@@ -6,7 +6,6 @@ import difflib
 import functools
 import json
 import logging
-import netrc
 import os
 import shutil
 import sys
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlparse
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -37,7 +35,7 @@ CONFIG = str(Path(__file__).parent / "conf")  # a link to conf/ in a checkout, t
 
 
 def script(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Wrap a script's main: one clear line instead of a traceback for errors that a user can mend, and for Ctrl-C."""
+    """Wrap a script's main: one clear line instead of a traceback for errors that a user can fix, and for Ctrl-C."""
 
     @functools.wraps(main)
     def wrapped(cfg: DictConfig) -> Any:
@@ -65,9 +63,8 @@ def _end(line: str, code: int) -> NoReturn:
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C is behind an exception; Lightning answers it with ``sys.exit(1)``."""
-    lightning = isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
-    return lightning or isinstance(error, KeyboardInterrupt)
+    """Whether Ctrl-C is behind an exception; Lightning turns it into ``sys.exit(1)``."""
+    return isinstance(error.__context__ if isinstance(error, SystemExit) else error, KeyboardInterrupt)
 
 
 def quiet_libraries() -> None:
@@ -79,11 +76,7 @@ def quiet_libraries() -> None:
 
 
 def build(cfg: Any, **kwargs: Any) -> Any:
-    """``hydra.utils.instantiate``, with the errors that a user can mend as they were raised.
-
-    Raises:
-        VRXError: what the class itself said.
-    """
+    """``hydra.utils.instantiate``, with the errors that a user can fix (VRXError) as they were raised."""
     try:
         return instantiate(cfg, _convert_="all", **kwargs)
     except InstantiationException as error:
@@ -120,11 +113,7 @@ def plain(cfg: Any) -> dict[str, Any]:
 
 
 def require(cfg: DictConfig, key: str, remedy: str) -> None:
-    """Refuse a command without one of its settings.
-
-    Raises:
-        VRXError: the setting is not given.
-    """
+    """Refuse a command without one of its settings."""
     if OmegaConf.is_missing(cfg, key) or cfg.get(key) is None:
         raise VRXError(f"{key} is not given: {remedy}.")
 
@@ -135,11 +124,7 @@ def in_sweep() -> bool:
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Refuse what would only fail after a long time.
-
-    Raises:
-        VRXError: a value that has no default is not given, or there is no such GPU or launcher.
-    """
+    """Refuse what would only fail after a long time: a value that is not given, no such GPU, a launcher in a sweep."""
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         wanted = " ".join(f"{name}=..." for name in missing)
@@ -153,33 +138,26 @@ def check_config(cfg: DictConfig) -> None:
 
 def logged_in() -> bool:
     """Whether W&B has a key: in the environment, or where ``wandb login`` puts it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    from requests.utils import get_netrc_auth  # as W&B itself does
+
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(url))
 
 
-def wandb_logger(project: str, save_dir: str, group: str | None = None, **kwargs: Any) -> WandbLogger:
-    """A W&B logger that goes offline, and says so in one line, when nobody is logged in.
-
-    Raises:
-        VRXError: W&B cannot be reached, or does not know the key.
-    """
+def wandb_logger(save_dir: str, **kwargs: Any) -> WandbLogger:
+    """A W&B logger that goes offline, with one line that says so, when nobody is logged in."""
     import wandb
 
     mode = os.environ.get("WANDB_MODE", "online")
-    offline = mode in ("offline", "dryrun")
     if mode == "online" and not logged_in():
-        offline = True
+        mode = "offline"
         log.warning("Nobody is logged in to W&B: logging offline into %s (`wandb sync` uploads it).", save_dir)
+    offline = mode in ("offline", "dryrun")
     if offline:
         os.environ.setdefault("WANDB_SILENT", "true")
     if first_process():
         Path(save_dir).mkdir(parents=True, exist_ok=True)
-    logger = WandbLogger(project=project, save_dir=save_dir, group=group, offline=offline, **kwargs)
+    logger = WandbLogger(save_dir=save_dir, offline=offline, **kwargs)
     logger._wandb_init.pop("anonymous", None)  # W&B warns of it, and Lightning always gives it
     try:
         logger.experiment  # noqa: B018 (starts the run here, where an error is understood)
@@ -196,30 +174,15 @@ def no_logger(**_: Any) -> bool:
     return False
 
 
-class Collector(logging.Handler):
-    """Keeps the text of every warning."""
-
-    def __init__(self, into: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self.into = into
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.into.append(record.getMessage())
-
-
 class Run:
-    """One run of ``train.py``: its folder, clock, metrics and logger. Only the first process writes.
-
-    Args:
-        cfg: the composed config.
-        folder: where the run leaves its results.
-    """
+    """One run of ``train.py``: its folder, clock, metrics and logger. Only the first process writes."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self.cfg, self.folder = cfg, folder
         self.metrics: dict[str, float] = {}
         self.notes: list[str] = []  # every warning, for the report
-        self._collector = Collector(self.notes)
+        self._collector = logging.Handler(logging.WARNING)
+        self._collector.emit = lambda record: self.notes.append(record.getMessage())  # type: ignore[method-assign]
         log.addHandler(self._collector)
         self.settings = plain(cfg)
         self._write("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -274,11 +237,7 @@ class Run:
 
 @contextmanager
 def running(cfg: DictConfig, folder: Path) -> Iterator[Run]:
-    """A run from start to end. One that fails for a reason that the user can mend leaves no folder behind.
-
-    Raises:
-        VRXError: see :func:`check_config`.
-    """
+    """A run from start to end. One that fails for a reason that the user can fix leaves no folder behind."""
     fresh = not any(path.suffix != ".log" for path in folder.glob("*"))  # Hydra has put its log there
     run: Run | None = None
     try:

@@ -21,6 +21,8 @@ from vrx.data.images import Photo
 from vrx.edits import Editor
 from vrx.structures import Explanation, Patches, edges
 from vrx.studies.core.context import StudyContext
+from vrx.studies.core.exemplars import Donors
+from vrx.studies.core.records import Records
 
 SIDE, HALF = 32, 16
 QUARTERS = Patches(
@@ -38,6 +40,37 @@ def loudness(x: Tensor) -> NDArray[np.float64]:
     """``[3, H, W]`` -> what red and green of each quarter count, ``[2, 4]``."""
     means = torch.nn.functional.avg_pool2d(x[:2], HALF).flatten(1).double().numpy()
     return np.where(means > 0.93, 4 * means, means)
+
+
+def explanation_of(
+    image: NDArray[np.uint8],
+    x: Tensor,
+    logits: NDArray[np.float64],
+    nodes: NDArray[np.float64],
+    matched: NDArray[np.int64],
+    superpixels: Patches,
+    **others: Any,
+) -> Explanation:
+    """An explanation whose GRN is the classifier; without relations if these are not among the ``others``."""
+    n, num = matched.shape
+    return Explanation(
+        image=image,
+        x=x,
+        name="planted",
+        logits=logits,
+        grn_logits=logits,
+        node_scores=nodes,
+        matched=matched,
+        superpixels=superpixels,
+        attended=superpixels.ids,
+        measured=np.full((n, num), np.nan, np.float32),
+        **{
+            "class_names": PlantedSource.class_names,
+            "edge_scores": np.zeros((n, n, edges(num).shape[1])),
+            "centroids": np.tile(superpixels.centroids[:num], (n, 1, 1)),
+            **others,
+        },
+    )
 
 
 class PlantedExplainer:
@@ -83,34 +116,19 @@ class PlantedExplainer:
         matched = np.tile(np.arange(4), (2, 1))
         if self.blind:
             matched, nodes = np.full((2, 4), -1), np.zeros_like(nodes)
-        logits = means.sum(1)
-        return Explanation(
-            image=self.pixels(x),
-            x=x,
-            name="planted",
-            class_names=PlantedSource.class_names,
-            logits=logits,
-            grn_logits=logits,
-            node_scores=nodes,
-            edge_scores=np.zeros((2, 2, edges(4).shape[1])),
-            matched=matched,
-            centroids=np.tile(QUARTERS.centroids, (2, 1, 1)),
-            superpixels=QUARTERS,
-            attended=QUARTERS.ids,
-            measured=np.full((2, 4), np.nan, np.float32),
-        )
+        return explanation_of(self.pixels(x), x, means.sum(1), nodes, matched, QUARTERS)
 
 
 class PlantedSource:
-    """Photos held in memory, by split: (reds, greens, label)."""
+    """Photos held in memory, by split: (reds, greens, label); the label is the last of a row."""
 
     class_names = ("red", "green")
 
-    def __init__(self, **splits: list[tuple[list[float], list[float], int]]) -> None:
+    def __init__(self, **splits: list[tuple[Any, ...]]) -> None:
         self.splits = splits
 
     def photos(self, split: str) -> list[Photo]:
-        return [Photo(f"{split}/{i}.png", row[2], split) for i, row in enumerate(self.splits[split])]
+        return [Photo(f"{split}/{i}.png", row[-1], split) for i, row in enumerate(self.splits[split])]
 
     def read(self, shown: Photo) -> Image.Image:
         red, green, _ = self.splits[shown.split][int(Path(shown.path).stem)]
@@ -132,4 +150,11 @@ def context(
     folder: Path, source: PlantedSource, explainer: PlantedExplainer | None = None, **settings: Any
 ) -> StudyContext:
     """A study's context in this world."""
-    return StudyContext(explainer or PlantedExplainer(), source, {}, folder, settings)  # type: ignore[arg-type]
+    return StudyContext(explainer or PlantedExplainer(), source, folder, settings)  # type: ignore[arg-type]
+
+
+def donors_of(folder: Path, source: PlantedSource, explainer: PlantedExplainer | None = None) -> tuple[Donors, Records]:
+    """The exemplars of this world, and the study's records."""
+    study = context(folder, source, explainer)
+    records = study.records()
+    return Donors(study, records), records

@@ -25,11 +25,7 @@ log = logging.getLogger("vrx")
 
 
 def run_config(run: Path) -> DictConfig:
-    """The config that a run was made with.
-
-    Raises:
-        VRXError: the folder is not a run's.
-    """
+    """The config that a run was made with."""
     path = run / "config.yaml"
     if not path.is_file():
         raise VRXError(f"run={run} has no config.yaml: give a folder that train.py left.")
@@ -40,11 +36,7 @@ def run_config(run: Path) -> DictConfig:
 
 
 def study_context(cfg: DictConfig) -> StudyContext:
-    """Open the run: its explainer, its photos, its pipeline.
-
-    Raises:
-        VRXError: not a finished run, or photos of other classes.
-    """
+    """Open the run: its explainer, its photos, its pipeline."""
     run = Path(str(cfg.run))
     config = OmegaConf.merge(run_config(run), {"data": cfg.data})
     assert isinstance(config, DictConfig)
@@ -67,7 +59,7 @@ def study_context(cfg: DictConfig) -> StudyContext:
 
     folder = Path(str(cfg.out))
     folder.mkdir(parents=True, exist_ok=True)
-    return StudyContext(explainer, source, plain(config), folder, plain(cfg.study), pipeline)
+    return StudyContext(explainer, source, folder, plain(cfg.study), pipeline)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG, config_name="diagnose")

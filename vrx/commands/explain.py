@@ -24,11 +24,7 @@ log = logging.getLogger("vrx")
 
 
 def find_images(path: Path) -> list[Path]:
-    """The photo itself, or the photos beneath a folder, sorted.
-
-    Raises:
-        VRXError: there is nothing there.
-    """
+    """The photo itself, or the photos beneath a folder, sorted."""
     if path.is_file():
         return [path]
     found = sorted(p for p in path.rglob("*") if is_image(p)) if path.is_dir() else []
@@ -47,11 +43,7 @@ def folders(images: list[Path], root: Path) -> list[Path]:
 
 
 def class_index(label: str | None, class_names: tuple[str, ...]) -> int | None:
-    """Index of the label among the classes of interest.
-
-    Raises:
-        VRXError: it is none of them.
-    """
+    """Index of the label among the classes of interest."""
     if label is None:
         return None
     if label not in class_names:
@@ -61,11 +53,7 @@ def class_index(label: str | None, class_names: tuple[str, ...]) -> int | None:
 
 
 def open_run(cfg: DictConfig) -> Explainer:
-    """The run's explainer.
-
-    Raises:
-        VRXError: not a finished run, a damaged one, or an option that there is not.
-    """
+    """The run's explainer."""
     if cfg.device not in ("cpu", "cuda"):
         raise VRXError(f"device={cfg.device!r}: use cpu or cuda.")
     if cfg.device == "cuda":
@@ -90,8 +78,8 @@ def main(cfg: DictConfig) -> None:
     label = class_index(cfg.label, explainer.bank.class_names)
     unreadable = []
     with logging_redirect_tqdm():
-        bar = tqdm(list(zip(images, folders(images, root), strict=True)), desc="explaining", unit="photo")
-        for path, folder in bar:
+        pairs = zip(images, folders(images, root), strict=True)
+        for path, folder in tqdm(pairs, total=len(images), desc="explaining", unit="photo"):
             try:
                 explanation = explainer.explain(path, label)
             except VRXError as error:

@@ -31,10 +31,9 @@ SUMMARY = ("fidelity/agreement", "fidelity/agreement_masked", "fidelity/l1", "fa
 @hydra.main(version_base="1.3", config_path=CONFIG, config_name="train")
 @script
 def main(cfg: DictConfig) -> float:
-    """Run every stage; what an earlier run with the same settings finished is read from the cache.
+    """Run every stage; what an earlier run with the same settings finished comes from the cache.
 
-    Returns:
-        The objective of a sweep.
+    Returns the objective of a sweep.
     """
     seed_everything(cfg.seed, workers=True, verbose=False)
     with running(cfg, Path(HydraConfig.get().runtime.output_dir)) as run:
@@ -55,8 +54,9 @@ def main(cfg: DictConfig) -> float:
             return run.objective
         with run.stage("evaluation"):
             method, metrics = evaluation(grn, data.tables["val"], data.tables["test"], pipeline.methods, cfg.seed)
-            run.log(metrics)
-            log_photos(run, data)
+            run.log(metrics | {f"skipped/{split}": float(len(names)) for split, names in data.skipped.items()})
+            if data.images_per_s == data.images_per_s:  # not where all came from the cache
+                run.log({"throughput/scg_images_per_s": data.images_per_s})
         explainer = pipeline.assembled(data, grn, method, {"run": str(run.folder)})
         with run.stage("report"):
             page = report(run, source, data, explainer)
@@ -69,16 +69,15 @@ def main(cfg: DictConfig) -> float:
 @rank_zero_only
 def save_galleries(run: Run, bank: ConceptBank) -> None:
     """A picture per class of its concepts, in ``concepts/`` and in W&B, and the metrics of the concepts."""
-    folder = run.folder / "concepts"
+    folder, present = run.folder / "concepts", bank.present
     folder.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(bank.class_names):
         path = folder / f"gallery_{name.replace(' ', '_').replace('/', '_')}.png"
         gallery_figure(bank, index).savefig(path, dpi=110)
         run.log_image(f"concepts/{name}", path, name)
-        missing = bank.num_concepts - int(bank.present[index].sum())
+        missing = bank.num_concepts - int(present[index].sum())
         if missing:
             log.warning("Class %s has %d concepts fewer than the %d asked for.", name, missing, bank.num_concepts)
-    present = bank.present
     run.log(
         {
             "concepts/per_class": float(present.sum(1).mean()),
@@ -86,13 +85,6 @@ def save_galleries(run: Run, bank: ConceptBank) -> None:
             "concepts/above_random": float((bank.p_value[present] < 0.05).mean()),  # share of them, Holm-corrected
         }
     )
-
-
-def log_photos(run: Run, data: SCGDataModule) -> None:
-    """How many photos could not be read, and how fast the graphs were built."""
-    run.log({f"skipped/{split}": float(len(names)) for split, names in data.skipped.items()})
-    if data.images_per_s == data.images_per_s:  # not where all came from the cache
-        run.log({"throughput/scg_images_per_s": data.images_per_s})
 
 
 def explained_photos(source: PhotoSource, data: SCGDataModule, count: int) -> list[Photo]:
@@ -108,11 +100,7 @@ def explained_photos(source: PhotoSource, data: SCGDataModule, count: int) -> li
 
 
 def report(run: Run, source: PhotoSource, data: SCGDataModule, explainer: Explainer) -> Path:
-    """Explain some test photos and write ``reports/index.html``; the jobs of a sweep explain none.
-
-    Returns:
-        The page.
-    """
+    """Explain some test photos and write the page ``reports/index.html``; the jobs of a sweep explain none."""
     photos = explained_photos(source, data, 0 if in_sweep() else run.cfg.report.explanations)
     explanations = [explainer.explain(source.read(photo), photo.label, name=photo.path) for photo in photos]
     folder = run.folder / "reports"

@@ -33,9 +33,9 @@ CAMERAS, ROTATIONS, LIGHTS, FOCI = 11, 8, 5, 3
 VIEWS = CAMERAS * ROTATIONS * LIGHTS * FOCI  # of a sheet: 1320 = 44 x 30
 COLUMNS, ROWS = 44, 30
 
-_VIEW = re.compile(r"(?P<name>[a-z0-9]+)-i(?P<instance>\d+)-b(?P<background>\d+)-c(?P<camera>\d+)-r(?P<rotation>\d+)"
-                   r"-l(?P<light>\d+)-f(?P<focus>\d+)(-[^.]*)?\.\w+")  # fmt: skip
-_SHEET = re.compile(r"(?P<name>[a-z0-9]+)-i(?P<instance>\d+)-b(?P<background>\d+)(-[^.]*)?\.\w+")
+_NAME = re.compile(r"(?P<name>[a-z0-9]+)-i(?P<instance>\d+)-b\d+(-c(?P<camera>\d+)-r(?P<rotation>\d+)-l\d+-f\d+)?"
+                   r"(-[^.]*)?\.\w+")  # fmt: skip
+"""Of a view, or of a sheet: without camera, rotation, light and focus."""
 
 
 class ILab20M:
@@ -73,11 +73,12 @@ class ILab20M:
         self._counts: dict[str, int | None] = {"discovery": discovery, "val": val, "train": train, "test": test}
         check_counts(self._counts)
         self._classes = chosen_classes(classes, {"bus": "bus", "mil": "military", "tank": "tank"}, str(self.root))
+        self.class_names = list(self._classes.values())  # display names, in the order of the labels
         found = self._scan()
         self._photos: dict[str, list[Photo]] = {split: [] for split in SPLITS}
         for label, name in enumerate(self._classes):
             for split, views in self._divide(name, found[name]).items():
-                ordered = sorted(views, key=_in_order)
+                ordered = sorted(views, key=lambda view: (view.split("#")[0], int(view.partition("#")[2] or 0)))
                 self._photos[split] += [Photo(str(self.root / view), label, split) for view in ordered]
 
     def _scan(self) -> dict[str, dict[str, list[str]]]:
@@ -86,13 +87,12 @@ class ILab20M:
             raise VRXError(f"There is no folder {self.root}: set data.root=<iLab-20M folder>.")
         found: dict[str, dict[str, list[str]]] = {}
         for file in self.root.rglob("*"):
-            view, sheet = _VIEW.fullmatch(file.name), _SHEET.fullmatch(file.name)
-            match = view or sheet
+            match = _NAME.fullmatch(file.name)
             if match is None or not is_image(file):
                 continue
             path = str(file.relative_to(self.root))
-            views = [path] if view else [f"{path}#{number}" for number in range(VIEWS)]
-            found.setdefault(match["name"], {}).setdefault(match["instance"], []).extend(views)
+            views = found.setdefault(match["name"], {}).setdefault(match["instance"], [])
+            views += [path] if match["camera"] else [f"{path}#{number}" for number in range(VIEWS)]
         for name in self._classes:
             if name not in found:
                 near = get_close_matches(name, found, 3, 0.4) or sorted(found)[:5]
@@ -111,8 +111,8 @@ class ILab20M:
             every = [view for views in instances.values() for view in views]
             return divide(shuffled(every, self._seed), self._counts, title, str(self.root))
         order = shuffled((f"{name}-i{instance}" for instance in instances), self._seed)
-        known = [count for count in self._counts.values() if count is not None]
-        weights = {split: (count or max(known)) * len(order) for split, count in self._counts.items()}
+        most = max(count for count in self._counts.values() if count is not None)
+        weights = {split: (count or most) * len(order) for split, count in self._counts.items()}
         split_views: dict[str, list[str]] = {}
         for split, share in allot(len(order), weights).items():
             own, order = order[:share], order[share:]
@@ -120,11 +120,6 @@ class ILab20M:
             wanted = {split: self._counts[split]}
             split_views |= divide(shuffled(views, self._seed), wanted, title, f"{self.root} ({split})")
         return split_views
-
-    @property
-    def class_names(self) -> list[str]:
-        """Display names, in the order of the labels."""
-        return list(self._classes.values())
 
     def photos(self, split: str) -> list[Photo]:
         """The photos of ``discovery``, ``train``, ``val`` or ``test``."""
@@ -135,13 +130,9 @@ class ILab20M:
         path, _, number = photo.path.partition("#")
         return _cut(path, int(number)) if number else read_image(path)
 
-    def pose(self, photo: Photo | str) -> tuple[int, int]:
-        """Camera (0 to 10) and rotation (0 to 7) of a photo or its path."""
-        return pose_of(photo.path if isinstance(photo, Photo) else photo)
-
     def pose_name(self, photo: Photo) -> str:
         """Camera and rotation as in the file names: ``c03-r02``."""
-        return "c{:02d}-r{:02d}".format(*self.pose(photo))
+        return "c{:02d}-r{:02d}".format(*pose_of(photo.path))
 
     def settings(self) -> dict[str, Any]:
         """All that determines the photos, for cache keys."""
@@ -159,7 +150,7 @@ class ILab20M:
 
 
 def pose_of(path: str) -> tuple[int, int]:
-    """Camera and rotation, from the name of a view or the number of a view of a sheet.
+    """Camera (0 to 10) and rotation (0 to 7), from the name of a view or the number of a view of a sheet.
 
     Raises:
         VRXError: the name is not iLab-20M's.
@@ -168,15 +159,10 @@ def pose_of(path: str) -> tuple[int, int]:
     if number:
         camera, rotation, _, _ = np.unravel_index(int(number), (CAMERAS, ROTATIONS, LIGHTS, FOCI))
         return int(camera), int(rotation)
-    match = _VIEW.fullmatch(Path(file).name)
-    if match is None:
+    match = _NAME.fullmatch(Path(file).name)
+    if match is None or match["camera"] is None:
         raise VRXError(f"{path} has no pose in its name: <class>-i..-b..-c<camera>-r<rotation>-l..-f.. is expected.")
     return int(match["camera"]), int(match["rotation"])
-
-
-def _in_order(view: str) -> tuple[str, int]:
-    path, _, number = view.partition("#")
-    return path, int(number or 0)
 
 
 @functools.lru_cache(maxsize=1)
@@ -188,11 +174,7 @@ def _sheet(path: str, _stamp: int) -> Image.Image:
 
 
 def _cut(path: str, number: int) -> Image.Image:
-    """View ``number`` of a sheet: row by row, 44 a row.
-
-    Raises:
-        VRXError: no such sheet or view.
-    """
+    """View ``number`` of a sheet: row by row, 44 a row."""
     if not 0 <= number < VIEWS:
         raise VRXError(f"{path}#{number}: a sheet has views 0 to {VIEWS - 1}.")
     file = Path(path)

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.studies.planted import DISCOVERY, HALF, QUARTERS, PlantedExplainer, PlantedSource
+from tests.studies.planted import DISCOVERY, HALF, QUARTERS, PlantedSource, donors_of
 from vrx.studies.core.exemplars import Donors
-from vrx.studies.core.records import Records
 
 WRONG = ([0.1] * 4, [0.5] * 4, 0)  # a red photo that the classifier calls green
 
 
 def make(folder: Path) -> Donors:
-    records = Records(folder / "records.jsonl", "key")
-    return Donors(PlantedExplainer(), PlantedSource(discovery=[*DISCOVERY, WRONG]), records)  # type: ignore[arg-type]
+    return donors_of(folder, PlantedSource(discovery=[*DISCOVERY, WRONG]))[0]
 
 
 def contribution(photo: int, concept: int) -> float:

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vrx.studies.core.page import Picture, Section, cell, write_page
+from tests.studies.planted import PlantedSource, context
+from vrx.studies.core.page import Picture, Section, cell, read_edited, save_edited, write_page
 
 
 @pytest.fixture
@@ -21,9 +22,9 @@ def page(tmp_path: Path) -> str:
         Section("First & last", ["A paragraph."], table, [Picture(pixels, "grey"), Picture(Figure((1, 1)), "empty")]),
         Section("Second", [], (), [Picture(pixels, "again")]),
     ]
-    path = write_page(tmp_path, "A study", "The answer.", sections, {"b": 1 / 3, "a": math.inf}, {"x": {"y": [1]}})
-    assert path == tmp_path / "index.html"
-    return path.read_text()
+    study = context(tmp_path, PlantedSource(), x={"y": [1]})
+    write_page(study, "A study", "The answer.", sections, {"b": 1 / 3, "a": math.inf})
+    return (tmp_path / "index.html").read_text()
 
 
 def test_table_has_every_column_and_a_dash_where_nothing_was_measured(page: str) -> None:
@@ -49,3 +50,9 @@ def test_pictures_lie_inside_and_beside_the_page(page: str, tmp_path: Path) -> N
 
 def test_cells() -> None:
     assert [cell(v) for v in (None, math.nan, 0.12345, 3, "text")] == ["–", "–", "0.123", "3", "text"]
+
+
+def test_edited_photos_are_read_back_as_they_were_saved(tmp_path: Path) -> None:
+    versions = [np.full((4, 6, 3), value, np.uint8) for value in (0, 100, 200)]
+    save_edited(tmp_path, "error", "a/photo.jpg", versions)
+    np.testing.assert_array_equal(read_edited(tmp_path, "error", "a/photo.jpg", 3), versions)

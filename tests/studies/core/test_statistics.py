@@ -9,22 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vrx.studies.core.statistics import Correlation, Share, above_chance, mcnemar
+from vrx.studies.core.statistics import Share, above_chance, correlation, mcnemar
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 1), (0, 40), (3, 7), (5, 119), (200, 200), (37, 80)])
-@pytest.mark.parametrize("level", [0.9, 0.95])
-def test_the_interval_is_wilsons_closed_form(count: int, total: int, level: float) -> None:
-    z, p = stats.norm.ppf(0.5 + level / 2), count / total
+def test_the_interval_is_wilsons_closed_form(count: int, total: int) -> None:
+    z, p = stats.norm.ppf(0.975), count / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    assert Share(count, total, level).interval == pytest.approx((centre - half, centre + half), abs=1e-12)
-
-
-def test_wilson_of_the_papers_table() -> None:
-    """5 of 119 errors left (table 1), by the closed form, worked out by hand with z = 1.96."""
-    low, high = Share(5, 119).interval
-    assert (low, high) == pytest.approx((0.01806, 0.09463), abs=2e-4)
+    assert Share(count, total).interval == pytest.approx((centre - half, centre + half), abs=1e-12)
 
 
 def test_a_share_of_nothing_is_nan_and_has_no_metrics() -> None:
@@ -36,11 +29,7 @@ def test_a_share_of_nothing_is_nan_and_has_no_metrics() -> None:
 
 def test_share_metrics_are_named() -> None:
     assert set(Share(1, 4).metrics("found/x")) == {"found/x", "found/x_low", "found/x_high"}
-
-
-def test_impossible_share() -> None:
-    with pytest.raises(ValueError, match="5 of 4"):
-        Share(5, 4)
+    assert Share.of([True, False, True]) == Share(2, 3)
 
 
 @pytest.mark.parametrize(
@@ -55,19 +44,8 @@ def test_mcnemar_is_twice_the_binomial_tail_of_discordant_pairs(only_a: int, onl
     assert mcnemar(second, first) == pytest.approx(expected)
 
 
-def test_mcnemar_by_swapping_every_pair() -> None:
-    """The exact null: the two outcomes of a pair may be swapped; count results at least as lopsided."""
-    first = [True, True, True, True, False, True, True]
-    second = [False, False, False, False, True, True, False]
-    discordant = [a - b for a, b in zip(first, second, strict=True) if a != b]
-    observed = abs(sum(discordant))
-    signs = list(itertools.product((-1, 1), repeat=len(discordant)))
-    expected = np.mean([abs(sum(s)) >= observed for s in signs])
-    assert mcnemar(first, second) == pytest.approx(expected)
-
-
 def test_mcnemar_wants_pairs() -> None:
-    with pytest.raises(ValueError, match="paired"):
+    with pytest.raises(ValueError, match="zip"):
         mcnemar([True], [True, False])
 
 
@@ -75,19 +53,18 @@ def test_correlation_is_scipys_and_its_interval_that_of_a_slow_bootstrap() -> No
     rng = np.random.default_rng(1)
     x = rng.normal(size=80).round(1)  # some ties
     y = x + rng.normal(size=80)
-    found = Correlation.of(x.tolist(), y.tolist(), draws=300, seed=5)
+    found = correlation("x", x.tolist(), y.tolist(), draws=300, seed=5)
     expected = stats.spearmanr(x, y)
-    assert (found.value, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert (found["x"], found["x_p"]) == pytest.approx((expected.statistic, expected.pvalue))
     drawn = np.random.default_rng(5).integers(0, 80, (300, 80))
     slow = [stats.spearmanr(x[i], y[i]).statistic for i in drawn]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=1e-9)
+    assert (found["x_low"], found["x_high"]) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=1e-9)
 
 
 def test_correlation_leaves_out_what_is_not_finite() -> None:
-    assert Correlation.of([1, 2, 3, math.nan, 5], [1, 2, 3, 4, math.inf]).count == 3
-    assert math.isnan(Correlation.of([1, 2], [1, 2]).value)
-    assert math.isnan(Correlation.of([1, 1, 1], [1, 2, 3]).value)
-    assert Correlation.of([1, 1, 1], [1, 2, 3]).metrics("x") == {}
+    finite = correlation("x", [1, 2, 3], [1, 2, 3])
+    assert finite["x"] == 1 and correlation("x", [1, 2, 3, math.nan, 5], [1, 2, 3, 4, math.inf]) == finite
+    assert correlation("x", [1, 2], [1, 2]) == correlation("x", [1, 1, 1], [1, 2, 3]) == {}
 
 
 def test_above_chance_is_the_binomial_tail_for_equal_chances() -> None:

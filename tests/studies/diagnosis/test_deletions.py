@@ -25,8 +25,8 @@ def explained(red: list[float], green: list[float], blind: bool = False) -> tupl
 
 def test_each_region_is_deleted_by_itself_and_the_strongest_together() -> None:
     explainer, explanation = explained([0.6, 0.4, 0.0, 0.0], [0.0, 0.0, 0.9, 0.6])
-    found = delete_parts(explainer, explanation, true=0, predicted=1)
-    np.testing.assert_allclose(found.gains(0, 1), [-0.6, -0.4, 0.9, 0.6], atol=0.01)  # a quarter's own share of F
+    found = delete_parts(explainer, explanation, true=0)
+    np.testing.assert_allclose(found.gains, [-0.6, -0.4, 0.9, 0.6], atol=0.01)  # a quarter's own share of F
     np.testing.assert_allclose(found.together[:, 1], [0.6, 0, 0, 0], atol=0.01)  # the prediction's quarters go first
     np.testing.assert_allclose(found.together[1], [1.0, 0.0], atol=0.01)
     np.testing.assert_allclose(found.kept[0], [0.0, 1.5], atol=0.01)  # only the prediction's regions
@@ -37,8 +37,8 @@ def test_each_region_is_deleted_by_itself_and_the_strongest_together() -> None:
 
 def test_effects_are_in_the_unit_and_places_in_shares_of_the_photo() -> None:
     explainer, explanation = explained([0.6, 0.4, 0.0, 0.0], [0.0, 0.0, 0.9, 0.6])
-    found = delete_parts(explainer, explanation, 0, 1)
-    once, halved = effects(found, 0, 1), effects(found, 0, 1, unit=2.0)
+    found = delete_parts(explainer, explanation, 0)
+    once, halved = effects(found), effects(found, unit=2.0)
     assert tuple(once) == EFFECTS
     assert once["deletion: strongest region"] == pytest.approx(0.9, abs=0.01)
     assert once["deletion: all gains"] == pytest.approx(1.5, abs=0.01)
@@ -54,9 +54,9 @@ def test_effects_are_in_the_unit_and_places_in_shares_of_the_photo() -> None:
 def test_a_photo_without_concepts_or_any_effect_has_evidence_all_the_same() -> None:
     explainer, explanation = explained([0.0] * 4, [0.0] * 4, blind=True)
     assert not concept_mask(explanation, 0).any()
-    found = delete_parts(explainer, explanation, 0, 1)
-    assert np.isfinite(list(effects(found, 0, 1).values())).all()
-    assert len(places(found, 0, 1)) == 10
+    found = delete_parts(explainer, explanation, 0)
+    assert np.isfinite(list(effects(found).values())).all()
+    assert len(places(found)) == 10
 
 
 def test_gap_strong_and_centres_by_hand() -> None:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vrx.studies.diagnosis.figures import errors_figure
-from vrx.studies.diagnosis.page import judged, lead, quality_table, shared_or_false_alarm, trust
+from vrx.studies.diagnosis.page import (
+    Found,
+    accuracies,
+    errors_figure,
+    lead,
+    quality_table,
+    shared_or_false_alarm,
+    trust,
+)
 from vrx.studies.diagnosis.recommendation import advise
 
 
@@ -15,16 +22,16 @@ def test_scores_table_and_figure() -> None:
         {"cause": c, "found": f, "rule": f, "gradcam": g, "majority": "shared", "shared or false alarm": "shared"}
         for c, f, g in (("shared", "shared", "unseen"), ("unseen", "unseen", "unseen"), ("unseen", "shared", "shared"))
     ]
-    found = judged(tested)
+    found = accuracies(tested)
     assert found["cause/accuracy"] == pytest.approx(2 / 3)
     assert found["cause/accuracy_majority"] == found["cause/accuracy_gradcam"] == pytest.approx(1 / 3)
-    assert judged([]) == {}
+    assert accuracies([]) == {}
     assert [row["errors"] for row in quality_table(tested)] == [3, 1, 0, 2]
     advice = advise([{"true": 0, "predicted": 1, "cause": cause} for cause in ("unseen", "shared")], ["a", "b"])
     figure = errors_figure(np.array([[3, 2], [0, 4]]), advice, ["a", "b"])
     marks = [t.get_text() for t in figure.axes[0].texts]
     assert {"3", "2", "0", "4"} <= set(marks) and {"S", "U"} <= set(marks)
-    assert lead([], [], {}).startswith("The classifier makes no error on")
+    assert lead(Found(np.zeros((2, 2), int), [], [], [], ""), {}).startswith("The classifier makes no error on")
 
 
 def test_shared_or_false_alarm_counts_these_two_alone_and_what_the_means_give_away() -> None:

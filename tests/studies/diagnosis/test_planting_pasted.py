@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
+from PIL import Image
 
-from tests.studies.planted import DISCOVERY, HALF, SIDE, PlantedExplainer, PlantedSource
+from tests.studies.planted import DISCOVERY, HALF, SIDE, PlantedExplainer, PlantedSource, donors_of
 from vrx.edits import Editor
-from vrx.studies.core.exemplars import Donors
-from vrx.studies.core.records import Records
 from vrx.studies.diagnosis.causes import ERROR_CAUSES
 from vrx.studies.diagnosis.planting import Attempt
 from vrx.studies.diagnosis.planting_pasted import LAYOUTS, PastedPlanter, clear_place, overlaps, place_on, relaid
@@ -26,14 +24,17 @@ NONE_SPEAKS = ([0.1] * 4, [0.1] * 4, 0)
 def planted(folder: Path, photo: Any, cause: str, trials: int = 12) -> tuple[np.ndarray, list[Attempt]]:
     """A photo as it is and all attempts to plant a cause in it, with an editor that leaves no soft edge."""
     source, explainer = PlantedSource(discovery=DISCOVERY, val=[photo]), PlantedExplainer()
-    donors = Donors(explainer, source, Records(folder / "records.jsonl", "key"))  # type: ignore[arg-type]
-    planter = PastedPlanter(explainer, source, donors)  # type: ignore[arg-type]
+    planter = PastedPlanter(explainer, source, donors_of(folder, source)[0])  # type: ignore[arg-type]
     photos = source.photos("val")
     return np.asarray(source.read(photos[0])), list(planter.attempts(photos, cause, trials))
 
 
+def pixels(attempt: Attempt) -> np.ndarray:
+    return PlantedExplainer().pixels(attempt.x)
+
+
 def changed(before: np.ndarray, attempt: Attempt) -> np.ndarray:
-    return np.asarray((before != attempt.pixels).any(2))
+    return np.asarray((before != pixels(attempt)).any(2))
 
 
 def test_false_alarms_are_clear_of_all_that_speaks_for_the_true_class(tmp_path: Path) -> None:
@@ -45,7 +46,7 @@ def test_false_alarms_are_clear_of_all_that_speaks_for_the_true_class(tmp_path: 
         pasted = changed(before, attempt)
         assert pasted.sum() >= 0.98 * QUARTER  # the whole exemplar is there
         assert (pasted & touching).sum() <= 0.02 * pasted.sum()
-        assert attempt.donor == 1 and "clear of" in attempt.detail
+        assert attempt.donor == 1
 
 
 def test_shared_exemplars_lie_on_what_speaks_for_the_true_class(tmp_path: Path) -> None:
@@ -53,8 +54,8 @@ def test_shared_exemplars_lie_on_what_speaks_for_the_true_class(tmp_path: Path) 
     assert len(attempts) == 12
     for attempt in attempts:
         assert changed(before, attempt)[:HALF, :HALF].sum() >= 0.5 * QUARTER
-        assert attempt.donor == 1 and attempt.x is not None and " on " in attempt.detail
-    assert len({a.pixels.tobytes() for a in attempts}) > 6  # not the same place and exemplar every time
+        assert attempt.donor == 1
+    assert len({pixels(a).tobytes() for a in attempts}) > 6  # not the same place and exemplar every time
 
 
 def test_no_paste_without_room_or_without_a_concept_of_the_true_class(tmp_path: Path) -> None:
@@ -66,21 +67,20 @@ def test_no_paste_without_room_or_without_a_concept_of_the_true_class(tmp_path: 
 
 def test_unseen_pastes_nothing_and_any_wrong_answer_counts(tmp_path: Path) -> None:
     before, attempts = planted(tmp_path, ONE_SPEAKS, "unseen", 40)
-    assert {a.detail for a in attempts} == set(LAYOUTS)
+    x = PlantedExplainer().read(Image.fromarray(before))
+    laid = {relaid(x, layout, PlantedExplainer.editor).numpy().tobytes() for layout in LAYOUTS}
+    assert {attempt.x.numpy().tobytes() for attempt in attempts} == laid
     for attempt in attempts:
         assert attempt.donor is None and attempt.succeeded(1) and not attempt.succeeded(0)
-        if attempt.detail == "turned by 180 degrees":
-            np.testing.assert_array_equal(attempt.pixels, before[::-1, ::-1])
 
 
 def test_attempts_repeat_and_skip_what_failed(tmp_path: Path) -> None:
     names = {cause: [a.name for a in planted(tmp_path, ONE_SPEAKS, cause, 3)[1]] for cause in ERROR_CAUSES}
     assert len({name for some in names.values() for name in some}) == 9
     first, again = (planted(tmp_path, ONE_SPEAKS, "shared", 3)[1] for _ in range(2))
-    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(first, again, strict=True))
+    assert all(torch.equal(a.x, b.x) for a, b in zip(first, again, strict=True))
     source, explainer = PlantedSource(discovery=DISCOVERY, val=[ONE_SPEAKS]), PlantedExplainer()
-    donors = Donors(explainer, source, Records(tmp_path / "records.jsonl", "key"))  # type: ignore[arg-type]
-    planter = PastedPlanter(explainer, source, donors)  # type: ignore[arg-type]
+    planter = PastedPlanter(explainer, source, donors_of(tmp_path, source)[0])  # type: ignore[arg-type]
     left = planter.attempts(source.photos("val"), "shared", 3, lambda name: name == names["shared"][1])
     assert [a.name for a in left] == [names["shared"][0], names["shared"][2]]
 
@@ -132,5 +132,3 @@ def test_layouts_by_hand() -> None:
         assert 10 < sign * int(bottom - top) < 18  # half the width from the first row to the last
     wide = torch.zeros(3, 20, 30)
     assert all(relaid(wide, layout, editor).shape == wide.shape for layout in LAYOUTS)
-    with pytest.raises(ValueError, match="layout"):
-        relaid(x, "inside out", editor)

@@ -20,7 +20,7 @@ def test_advice_names_cause_count_and_missing_poses() -> None:
         "training: add photos of tank in those poses."
     )
     assert dict(first.missing) == {"2": 3, "3": 1}
-    assert second.cause == "false alarm" and not second.missing and "background" in second.text
+    assert second.profile["false alarm"] == 1 and not second.missing and "background" in second.text
     assert advise([], ["tank", "military"]) == []
 
 

@@ -18,9 +18,8 @@ from vrx.explain.explainer import Explainer
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.grn import GRN
 from vrx.studies.core.context import StudyContext
-from vrx.studies.diagnosis.cause_model import EVIDENCE
+from vrx.studies.diagnosis.cause_model import EVIDENCE, OVERLAP
 from vrx.studies.diagnosis.causes import ERROR_CAUSES
-from vrx.studies.diagnosis.gradcam import OVERLAP
 from vrx.studies.diagnosis.planting import Attempt, ErrorPlanter
 from vrx.studies.diagnosis.study import Diagnosis
 
@@ -49,7 +48,7 @@ def explainer(builder: SCGBuilder) -> Explainer:
 
 
 def study(explainer: Explainer, source: Any, folder: Path) -> dict[str, float]:
-    return Diagnosis(split="val", plant=False, examples=2)(StudyContext(explainer, source, {}, folder, {"seed": 0}))
+    return Diagnosis(split="val", plant=False, examples=2)(StudyContext(explainer, source, folder, {"seed": 0}))
 
 
 def test_errors_get_a_cause_a_page_and_evidence_and_are_not_explained_twice(
@@ -92,7 +91,7 @@ def test_a_run_of_one_class_is_refused(explainer: Explainer, tmp_path: Path) -> 
 
 def planted(explainer: Explainer, source: PhotoFolder, folder: Path, **settings: Any) -> dict[str, float]:
     some = {"errors_per_cause": 3, "calibration_errors": 4, "trials": 3, "examples": 0, **settings}
-    return Diagnosis(split="val", **some)(StudyContext(explainer, source, {}, folder, {"seed": 0}))
+    return Diagnosis(split="val", **some)(StudyContext(explainer, source, folder, {"seed": 0}))
 
 
 def test_causes_are_planted_into_photos_and_the_diagnosis_is_measured_on_them(

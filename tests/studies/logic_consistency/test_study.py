@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.planted import DISCOVERY, PlantedExplainer, PlantedSource, context
+from tests.studies.planted import DISCOVERY, PlantedExplainer, PlantedSource, context, donors_of
 from vrx.edits import Editor, placed
 from vrx.errors import VRXError
-from vrx.studies.core.exemplars import Donors
-from vrx.studies.core.records import Records
 from vrx.studies.logic_consistency.method import ARMS, Arm, Edit, noise_floor, resized
 from vrx.studies.logic_consistency.study import LogicConsistency, cause, corrected
 
@@ -151,8 +149,7 @@ def test_corrected_within_a_budget_and_by_each_rule() -> None:
 
 def test_the_noise_floor_is_the_quantile_of_what_pasting_onto_itself_moves(tmp_path: Path) -> None:
     explainer = PlantedExplainer()
-    records = Records(tmp_path / "records.jsonl", "key")
-    donors = Donors(explainer, PlantedSource(discovery=DISCOVERY), records)  # type: ignore[arg-type]
+    donors, records = donors_of(tmp_path, PlantedSource(discovery=DISCOVERY), explainer)
     assert len(donors.best_of_photos()) == len(DISCOVERY)  # all of them are right
     floor = noise_floor(explainer, donors, records, 0.5)  # type: ignore[arg-type]
     changes = [abs(records[f"noise discovery/{i}.png"]["change"]) for i in range(len(DISCOVERY))]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from tests.studies.planted import PlantedExplainer
+from tests.studies.planted import PlantedExplainer, explanation_of
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.data.toys.models import BUILDERS, model
@@ -46,22 +46,9 @@ def explained(source: ToyVehicles, photo: Photo, good: bool = True) -> tuple[Exp
     matched[photo.label] = np.arange(len(names))
     nodes = np.zeros((n, n, len(names)))
     nodes[photo.label, photo.label] = 1.0 if good else -1.0
-    explainer, image = PlantedExplainer(), source.read(photo)
-    found = Explanation(
-        image=np.asarray(image),
-        x=explainer.read(image),
-        name="toy",
-        class_names=tuple(source.class_names),
-        logits=np.zeros(n),
-        grn_logits=np.zeros(n),
-        node_scores=nodes,
-        edge_scores=np.zeros((n, n, len(names) * (len(names) - 1))),
-        matched=matched,
-        centroids=np.full((n, len(names), 2), 0.5, np.float32),
-        superpixels=Patches(labels[None], np.arange(len(names), dtype=np.int64)),
-        attended=np.arange(len(names), dtype=np.int64),
-        measured=np.full((n, len(names)), np.nan, np.float32),
-    )
+    image, patches = source.read(photo), Patches(labels[None], np.arange(len(names), dtype=np.int64))
+    x, pixels = PlantedExplainer().read(image), np.asarray(image)
+    found = explanation_of(pixels, x, np.zeros(n), nodes, matched, patches, class_names=tuple(source.class_names))
     return found, names
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tests.studies.planted import PlantedExplainer, PlantedSource, context
+from tests.studies.planted import PlantedExplainer, PlantedSource, context, explanation_of
 from vrx.data.images import Photo
 from vrx.edits import far_offset
 from vrx.errors import VRXError
@@ -74,37 +74,18 @@ class PairExplainer(PlantedExplainer):
             both = (pair + pair.T) / 64
             nodes[c, c] = own[order]
             links[c, c] = [both[order[j], order[i]] for j, i in edges(4).T.tolist()]
+        matched = np.tile(np.full(4, UNMATCHED) if self.blind else np.arange(4), (2, 1))
         logits = self.logits(x[None])[0]
-        return Explanation(
-            image=self.pixels(x),
-            x=x,
-            name="pairs",
-            class_names=PlantedSource.class_names,
-            logits=logits,
-            grn_logits=logits,
-            node_scores=nodes,
-            edge_scores=links,
-            matched=np.tile(np.full(4, UNMATCHED) if self.blind else np.arange(4), (2, 1)),
-            centroids=np.tile(PARTS.centroids, (2, 1, 1)),
-            superpixels=patches,
-            attended=PARTS.ids,
-            measured=np.full((2, 4), np.nan, np.float32),
-        )
+        return explanation_of(self.pixels(x), x, logits, nodes, matched, patches, edge_scores=links)
 
 
 class PairSource(PlantedSource):
     """Photos of four parts in the colour of their class on black, each with its brightness."""
 
-    def __init__(self, **splits: list[tuple[list[float], int]]) -> None:
-        super().__init__(**splits)  # type: ignore[arg-type]
-
-    def photos(self, split: str) -> list[Photo]:
-        return [Photo(f"{split}/{i}.png", row[1], split) for i, row in enumerate(self.splits[split])]
-
     def read(self, shown: Photo) -> Image.Image:
         bright = self.splits[shown.split][int(Path(shown.path).stem)][0]
         pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
-        pixels[..., shown.label % 2] = np.append(np.array(bright) * 255, 0)[LABELS]  # type: ignore[operator]
+        pixels[..., shown.label % 2] = np.append(np.array(bright) * 255, 0)[LABELS]
         return Image.fromarray(pixels)
 
 
@@ -116,7 +97,7 @@ def run(folder: Path, explainer: PairExplainer, **settings: Any) -> dict[str, fl
     folder.mkdir(exist_ok=True)
     settings = {"examples": 1, **settings}
     source = PairSource(discovery=GOOD[:2] + POOR, test=[*GOOD, ([0.0] * 4, 1)])  # the last is a tie: predicted as 0
-    return Sensitivity(**settings)(context(folder, source, explainer, **settings))  # type: ignore[arg-type]
+    return Sensitivity(**settings)(context(folder, source, explainer, **settings))
 
 
 def values(folder: Path) -> list[dict[str, Any]]:

@@ -2,13 +2,9 @@
 
 ``diagnose.py`` builds a :class:`StudyContext` from a finished run and calls the study that ``study=<name>`` names: the
 ``_target_`` of ``conf/study/<name>.yaml``, built from the keys of that file, with
-``__call__(self, context: StudyContext) -> dict[str, float]``. What a study leaves in ``context.folder``:
-
-* ``records.jsonl``: one line per photo or edit, appended as soon as it is known
-  (:class:`~vrx.studies.core.records.Records`); the same command reads them and goes on,
-* ``results.json`` and ``results.csv``: the result table (:func:`~vrx.studies.core.records.write_results`),
-* ``metrics.json``: flat name -> number, what the call returns,
-* ``index.html``: one page with pictures (:func:`~vrx.studies.core.page.write_page`).
+``__call__(self, context: StudyContext) -> dict[str, float]``, which returns the metrics. It leaves in
+``context.folder`` its records (:class:`~vrx.studies.core.records.Records`), from which the same command goes on, its
+table (:func:`~vrx.studies.core.records.write_results`) and its page (:func:`~vrx.studies.core.page.write_page`).
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
 from vrx.pipeline import Pipeline
 from vrx.storage import content_key
+from vrx.studies.core.records import Records
 
 COUNTS = ("max_photos", "max_edits", "errors_per_cause", "calibration_errors", "seeds", "examples")
 """Settings of studies that decide how many records there are, not what is in them."""
@@ -32,23 +29,13 @@ CODE = ("vrx.classifier", "vrx.concepts", "vrx.edits", "vrx.graphs", "vrx.explai
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What every study gets.
+    """What every study gets."""
 
-    Args:
-        explainer: of the run.
-        source: the run's photos by split, as its config (and ``data`` of the command) says.
-        config: the whole config of the run, plain.
-        folder: where the study leaves its results; exists.
-        settings: of the study itself, plain: the keys of ``conf/study/<name>.yaml``.
-        pipeline: the run's own pipeline with some settings changed: dotted name -> value.
-    """
-
-    explainer: Explainer
-    source: PhotoSource
-    config: Mapping[str, Any]
-    folder: Path
-    settings: Mapping[str, Any]
-    pipeline: Callable[[Mapping[str, Any]], Pipeline] | None = None
+    explainer: Explainer  # of the run
+    source: PhotoSource  # the run's photos by split, as its config (and data of the command) says
+    folder: Path  # where the study leaves its results; exists
+    settings: Mapping[str, Any]  # of the study itself, plain: the keys of conf/study/<name>.yaml
+    pipeline: Callable[[Mapping[str, Any]], Pipeline] | None = None  # of the run, with settings changed by dotted name
 
     def key(self, **decisive: Any) -> str:
         """Hash of the run, the code, the study's settings and ``decisive``: other records are of another study.
@@ -68,3 +55,7 @@ class StudyContext:
                 "decisive": decisive,
             },
         )
+
+    def records(self, **decisive: Any) -> Records:
+        """What the study has found so far, of this :meth:`key`."""
+        return Records(self.folder / "records.jsonl", self.key(**decisive))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,11 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vrx.data.images import Photo
-from vrx.data.sources import PhotoSource
 from vrx.edits import placed
-from vrx.errors import VRXError
-from vrx.explain.explainer import Explainer
 from vrx.structures import Explanation
+from vrx.studies.core.context import StudyContext
+from vrx.studies.core.photos import readable
 from vrx.studies.core.records import Records
 
 Mask = NDArray[np.bool_]
@@ -27,21 +26,12 @@ AMONG = 5  # exemplars that count as good, or as bad; patches of the nearest are
 
 @dataclass(frozen=True)
 class Donor:
-    """A patch of a discovery photo that shows a concept of the photo's own class.
-
-    Args:
-        photo: where it is.
-        concept: which, of the photo's class.
-        label: its superpixel.
-        score: its contribution there to the photo's class.
-        area: in pixels.
-    """
+    """A patch of a discovery photo that shows a concept of the photo's own class."""
 
     photo: Photo
-    concept: int
-    label: int
-    score: float
-    area: int
+    label: int  # its superpixel
+    score: float  # its contribution there to the photo's class
+    area: int  # in pixels
 
 
 def placed_patch(x: Tensor, mask: Mask, hole: Mask) -> tuple[Tensor, Mask]:
@@ -59,33 +49,25 @@ class Donors:
     """The exemplars of a run: every discovery photo is explained once and kept in the study's records.
 
     Photos that the classifier gets wrong have none.
-
-    Args:
-        explainer: of the run.
-        source: its photos; ``discovery`` is used.
-        records: of the study.
     """
 
-    def __init__(self, explainer: Explainer, source: PhotoSource, records: Records) -> None:
-        self._explainer, self._source = explainer, source
-        self._photos = source.photos("discovery")
+    def __init__(self, context: StudyContext, records: Records) -> None:
+        self._explainer, self._source = context.explainer, context.source
+        self._photos = context.source.photos("discovery")
         self._ranked: dict[tuple[int, int], list[Donor]] = {}
         self._sums: dict[int, list[tuple[float, float]]] = {}
         for photo in tqdm(self._photos, desc="explaining the discovery photos", unit="photo"):
-            name = f"discovery {photo.path}"
-            if name not in records:
-                records.add(name, self._explained(photo))
-            if records[name]["right"]:
-                self._add(photo, records[name])
+            record = records.once(f"discovery {photo.path}", self._explained, photo)
+            if record["right"]:
+                self._add(photo, record)
         for ranked in self._ranked.values():
             ranked.sort(key=lambda donor: -donor.score)
-        self._patches = lru_cache(maxsize=64)(self._read)
+        self._patches = lru_cache(maxsize=256)(self._read)
 
     def _explained(self, photo: Photo) -> dict[str, Any]:
-        try:
-            x = self._explainer.read(self._source.read(photo))
-        except (VRXError, OSError) as error:
-            return {"right": False, "error": str(error)}
+        x = readable(self._explainer, self._source, photo)
+        if x is None:
+            return {"right": False}
         explanation, own = self._explainer.explain_input(x), photo.label
         return {
             "right": explanation.predicted == own,
@@ -95,12 +77,12 @@ class Donors:
             "sums": sums(explanation, own),
         }
 
-    def _add(self, photo: Photo, record: dict[str, Any]) -> None:
+    def _add(self, photo: Photo, record: Mapping[str, Any]) -> None:
         self._sums.setdefault(photo.label, []).append(tuple(record["sums"]))
         rows = zip(record["labels"], record["scores"], record["areas"], strict=True)
         for concept, (label, score, area) in enumerate(rows):
             if label >= 0:
-                self._ranked.setdefault((photo.label, concept), []).append(Donor(photo, concept, label, score, area))
+                self._ranked.setdefault((photo.label, concept), []).append(Donor(photo, label, score, area))
 
     def of(self, index: int, concept: int) -> Sequence[Donor]:
         """Exemplars of a concept of a class, the highest contribution first."""
@@ -128,11 +110,6 @@ class Donors:
         ranked = self.of(index, concept)[-AMONG:]
         return min(ranked, key=lambda d: abs(np.log(d.area / max(area, 1))), default=None)
 
-    def patch(self, donor: Donor) -> tuple[Tensor, Mask]:
-        """The donor's photo, normalised ``[3, H, W]``, and its mask ``[H, W]``."""
-        x, labels = self._patches(donor.photo)
-        return x, np.asarray((labels == donor.label).any(0))
-
     def random(self, area: int, rng: np.random.Generator, without: int) -> tuple[Tensor, Mask]:
         """A random patch, of about this area, of a random discovery photo of any class but ``without``."""
         photos = [p for p in self._photos if p.label != without]
@@ -140,6 +117,11 @@ class Donors:
         names, sizes = np.unique(labels, return_counts=True)
         nearest = np.argsort(np.abs(np.log(sizes / max(area, 1))), kind="stable")[:AMONG]
         return x, np.asarray((labels == names[rng.choice(nearest)]).any(0))
+
+    def patch(self, donor: Donor) -> tuple[Tensor, Mask]:
+        """The donor's photo, normalised ``[3, H, W]``, and its mask ``[H, W]``."""
+        x, labels = self._patches(donor.photo)
+        return x, np.asarray((labels == donor.label).any(0))
 
     def _read(self, photo: Photo) -> tuple[Tensor, NDArray[np.int16]]:
         x = self._explainer.read(self._source.read(photo))

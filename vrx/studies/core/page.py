@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +12,20 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from vrx.report.html import draw, embed, save_png, write_html
+from vrx.studies.core.context import StudyContext
 
 TEMPLATE = Path(__file__).parent / "page.html.j2"
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Picture:
     """A figure, or pixels uint8 ``[H, W, 3]``, with what it shows in words (caption and text for the blind)."""
 
-    content: Figure | NDArray[np.uint8]
+    content: Figure | Pixels
     caption: str
 
 
@@ -36,39 +40,22 @@ class Section:
 
 
 def write_page(
-    folder: Path,
-    title: str,
-    lead: str,
-    sections: Sequence[Section],
-    metrics: Mapping[str, float],
-    settings: Mapping[str, Any],
-) -> Path:
-    """Write ``index.html`` and, beside it, every picture as ``pictures/<number>.png``.
-
-    Args:
-        folder: of the study.
-        title: of the page.
-        lead: the answer in a sentence or two.
-        sections: in order.
-        metrics: of the study.
-        settings: of the study, nested.
-
-    Returns:
-        The page.
-    """
+    context: StudyContext, title: str, lead: str, sections: Sequence[Section], metrics: Mapping[str, float]
+) -> None:
+    """Write ``index.html`` and, beside it, every picture as ``pictures/<number>.png``; ``lead`` is the result."""
     shown, number = [], 0
     for section in sections:
         pictures = []
-        for picture in section.pictures:
-            number += 1
+        for number, picture in enumerate(section.pictures, number + 1):  # noqa: B020 (pictures are numbered throughout)
             pixels = draw(picture.content) if isinstance(picture.content, Figure) else picture.content
-            save_png(folder / "pictures" / f"{number:02d}.png", pixels)
+            save_png(context.folder / "pictures" / f"{number:02d}.png", pixels)
             pictures.append(embed(pixels, picture.caption))
         columns = list(dict.fromkeys(name for row in section.table for name in row))
         rows = [[cell(row.get(name)) for name in columns] for row in section.table]
         shown.append({"heading": section.heading, "paragraphs": section.paragraphs, "columns": columns, "rows": rows,
                       "pictures": pictures})  # fmt: skip
-    return write_html(folder / "index.html", TEMPLATE, metrics, settings, title=title, lead=lead, sections=shown)
+    page = context.folder / "index.html"
+    write_html(page, TEMPLATE, metrics, context.settings, title=title, lead=lead, sections=shown)
 
 
 def cell(value: Any) -> str:
@@ -76,3 +63,20 @@ def cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def edited_path(folder: Path, kind: str, name: str) -> Path:
+    """Where the edited versions of a photo are saved, side by side."""
+    return folder / "edited" / f"{kind}_{hashlib.sha256(name.encode()).hexdigest()[:16]}.png"
+
+
+def save_edited(folder: Path, kind: str, name: str, versions: Sequence[Pixels]) -> None:
+    """Save versions of a photo, uint8 ``[H, W, 3]`` each, for the page of the study."""
+    path = edited_path(folder, kind, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(versions, axis=1)).save(path)
+
+
+def read_edited(folder: Path, kind: str, name: str, count: int) -> list[Pixels]:
+    """The ``count`` versions of a photo that :func:`save_edited` saved."""
+    return np.split(np.asarray(Image.open(edited_path(folder, kind, name)).convert("RGB")), count, axis=1)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ from vrx.storage import json_safe, write_text
 class Records:
     """One JSON object per line, appended as soon as it is known; what an interrupted study left is read back.
 
-    Args:
-        path: the file, made on the first record.
-        key: of the settings (:meth:`StudyContext.key`): lines under another key are left alone.
+    Lines under another key (:meth:`StudyContext.key`) are left alone.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -26,8 +24,11 @@ class Records:
         self._known: dict[str, dict[str, Any]] = {}
         text = path.read_text() if path.exists() else ""
         for line in text.splitlines():
-            record = _parsed(line)  # None: the line that was being written when the study was killed
-            if record is not None and record.get("key") == key:
+            try:
+                record = json.loads(line)
+            except ValueError:  # the line that was being written when the study was killed
+                continue
+            if record["key"] == key:
                 self._known[record["name"]] = record["value"]
         self._torn = bool(text) and not text.endswith("\n")
 
@@ -45,32 +46,27 @@ class Records:
         self._torn = False
         self._known[name] = json.loads(line)["value"]
 
+    def get(self, name: str) -> dict[str, Any] | None:
+        """The record of this name; None: it is not known."""
+        return self._known.get(name)
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and {"key", "name", "value"} <= record.keys() else None
+    def once(self, name: str, make: Callable[..., Mapping[str, Any]], *args: Any) -> dict[str, Any]:
+        """The record of this name, ``make(*args)`` where it is not known yet."""
+        if name not in self:
+            self.add(name, make(*args))
+        return self[name]
 
 
 def write_results(folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]) -> None:
     """Write ``results.json``, ``results.csv`` (the same table) and ``metrics.json``.
 
-    Args:
-        folder: of the study.
-        rows: of the result table; columns are the keys in order of first appearance.
-        metrics: flat name -> number; what is not finite is left out.
+    Columns are the keys of the rows in order of first appearance; metrics that are not finite are left out.
     """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
-    table = csv.DictWriter(buffer, columns, lineterminator="\n")
+    table = csv.DictWriter(buffer, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     table.writeheader()
     table.writerows([json_safe(row) for row in rows])
     numbers = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-    for name, text in (
-        ("results.json", json.dumps(json_safe(list(rows)), indent=1)),
-        ("results.csv", buffer.getvalue()),
-        ("metrics.json", json.dumps(numbers, indent=1)),
-    ):
-        write_text(folder / name, text)
+    write_text(folder / "results.csv", buffer.getvalue())
+    write_text(folder / "results.json", json.dumps(json_safe(list(rows)), indent=1))
+    write_text(folder / "metrics.json", json.dumps(numbers, indent=1))

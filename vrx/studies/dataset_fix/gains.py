@@ -13,6 +13,7 @@ from scipy import stats
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, UNSEEN
 
 SETTINGS = ("base", "setting1", "setting2")
+Run = Mapping[str, Any]
 
 
 def accuracy(predictions: ArrayLike) -> float:
@@ -24,8 +25,7 @@ def accuracy(predictions: ArrayLike) -> float:
 def gains(accuracies: Mapping[str, ArrayLike]) -> dict[str, float]:
     """Gains over the base, paired by seed, with 95 % t intervals, and a paired t-test of setting 1 against setting 2.
 
-    Args:
-        accuracies: of each of ``SETTINGS``, one per seed, in [0, 1].
+    ``accuracies``: of each of ``SETTINGS``, one per seed, in [0, 1].
     """
     values = {name: np.asarray(accuracies[name], float) for name in SETTINGS}
     found: dict[str, float] = {f"accuracy/{name}": float(v.mean()) for name, v in values.items()}
@@ -43,16 +43,11 @@ def gains(accuracies: Mapping[str, ArrayLike]) -> dict[str, float]:
 
 
 def advice_scores(asked: set[tuple[int, str]], own: Sequence[str], poses: Sequence[str]) -> tuple[float, float]:
-    """How good the recommended (class, pose) pairs are: what is missing in training is known.
-
-    Args:
-        asked: label and pose of what was recommended.
-        own: the one pose of each class in training.
-        poses: all of them.
+    """How good the recommended (label, pose) pairs are; ``own``: the one pose of each class in training.
 
     Returns:
-        Precision: share of ``asked`` that is missing, NaN when nothing was asked. Recall: share of what is missing that
-        was asked for.
+        Precision: share of ``asked`` that is missing in training, NaN when nothing was asked. Recall: share of what is
+        missing that was asked for.
     """
     missing = {(c, pose) for c, old in enumerate(own) for pose in poses if pose != old}
     hits = len(asked & missing)
@@ -60,14 +55,9 @@ def advice_scores(asked: set[tuple[int, str]], own: Sequence[str], poses: Sequen
 
 
 def diagnosis_scores(errors: Sequence[Mapping[str, Any]], own: Sequence[str]) -> dict[str, float]:
-    """How often errors in poses that training lacks, and in those that it has, are diagnosed as unseen.
+    """Share of the errors in poses that training lacks, and in those that it has, that are diagnosed as unseen.
 
-    Args:
-        errors: with ``true``, ``pose`` and ``cause``.
-        own: the one pose of each class in training.
-
-    Returns:
-        ``unseen/missing_poses`` and ``unseen/old_poses``, in [0, 1]; without the one for which there is no error.
+    ``unseen/missing_poses`` and ``unseen/old_poses``, in [0, 1]; without the one for which there is no error.
     """
     found = {}
     for name, old in (("missing_poses", False), ("old_poses", True)):
@@ -77,14 +67,8 @@ def diagnosis_scores(errors: Sequence[Mapping[str, Any]], own: Sequence[str]) ->
     return found
 
 
-def measured(runs: Sequence[Mapping[str, Any]], own: Sequence[str], poses: Sequence[str]) -> dict[str, float]:
-    """All metrics of the study.
-
-    Args:
-        runs: of each seed, with ``predictions``, ``errors`` and ``wanted``.
-        own: the one pose of each class in training.
-        poses: all of them.
-    """
+def measured(runs: Sequence[Run], own: Sequence[str], poses: Sequence[str]) -> dict[str, float]:
+    """All metrics of the study, from ``predictions``, ``errors`` and ``wanted`` of each seed."""
     metrics = gains({name: [accuracy(run["predictions"][name]) for run in runs] for name in SETTINGS})
     scores = np.array([advice_scores({(c, pose) for c, pose, _ in run["wanted"]}, own, poses) for run in runs])
     for name, values in zip(("advice/precision", "advice/recall"), scores.T, strict=True):
@@ -94,7 +78,7 @@ def measured(runs: Sequence[Mapping[str, Any]], own: Sequence[str], poses: Seque
     return metrics | diagnosis_scores([error for run in runs for error in run["errors"]], own)
 
 
-def result_table(runs: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> list[dict[str, Any]]:
+def result_table(runs: Sequence[Run], class_names: Sequence[str]) -> list[dict[str, Any]]:
     """A row per seed: accuracy of each training set, causes of the errors, and what was added."""
     return [
         {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,68 +14,41 @@ from vrx.errors import VRXError
 from vrx.report.drawing import CASING, INK, QUIET
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, write_page
-from vrx.studies.dataset_fix.gains import SETTINGS, accuracy, result_table
+from vrx.studies.dataset_fix.gains import SETTINGS, Run, accuracy, result_table
 from vrx.studies.dataset_fix.poses import PosePool
 from vrx.studies.diagnosis.causes import ERROR_CAUSES
 
 TITLE = "Dataset fix: does the diagnosis help?"
 NAMES = {"base": "before", "setting1": "setting 1: what VRX asks for", "setting2": "setting 2: more of the old pose"}
 BETTER, SAME = "#1f6fb4", "#8a8a8a"
+COUNTS = "Accuracy on the test photos; errors on the probe photos by diagnosed cause; what setting 1 added."
 
 
 def dataset_fix_page(
-    context: StudyContext,
-    pool: PosePool,
-    runs: Sequence[Mapping[str, Any]],
-    metrics: Mapping[str, float],
-    added: int,
-) -> Path:
-    """Write ``index.html``.
-
-    Args:
-        context: of the study.
-        pool: the photos.
-        runs: of each seed.
-        metrics: of the study.
-        added: photos added in either setting.
-    """
+    context: StudyContext, pool: PosePool, runs: Sequence[Run], metrics: Mapping[str, float], added: int
+) -> None:
+    """Write ``index.html``; ``runs``: of each seed, ``added``: photos added in either setting."""
     predictions = {name: np.array([run["predictions"][name] for run in runs]) for name in SETTINGS}
     own = ", ".join(f"{name} in pose {pose}" for name, pose in zip(pool.class_names, pool.own, strict=True))
-    asked = np.array([requested(run["wanted"], pool) for run in runs]).mean(0)
-    sections = [
-        Section(
-            "Where the added photos help",
-            [f"Training shows {own}, and no other pose. The test photos show every class in every pose."],
-            table_2(metrics),
-            [
-                Picture(
-                    pose_figure(pool, examples(pool), {n: counts.sum(0) for n, counts in predictions.items()}, asked),
-                    "A test photo of each class in each pose. Boxed: the one pose that training shows. Bars: share of "
-                    f"such photos classified correctly, mean of {len(runs)} seeds. Below the others: how many of the "
-                    f"{added} added photos the diagnosis spends there.",
-                ),
-                Picture(
-                    gain_figure({name: [accuracy(one) for one in counts] for name, counts in predictions.items()}),
-                    "Accuracy on all test photos; a line per seed.",
-                ),
-            ],
+    poses = pose_figure(pool, {name: counts.sum(0) for name, counts in predictions.items()}, requested(runs, pool))
+    line = gain_figure({name: [accuracy(one) for one in counts] for name, counts in predictions.items()})
+    pictures = [
+        Picture(
+            poses,
+            "A test photo of each class in each pose. Boxed: the one pose that training shows. Bars: share of such "
+            f"photos classified correctly, mean of {len(runs)} seeds. Below the others: how many of the {added} added "
+            "photos the diagnosis spends there.",
         ),
-        Section(
-            "The diagnosis",
-            [
-                judged(metrics),
-                f"The advice of seed {runs[0]['seed']}:",
-                *(runs[0]["advice"] or ["No error, no advice."]),
-            ],
-            cause_table(runs, pool),
-        ),
-        Section(
-            "Each seed",
-            ["Accuracy on the test photos; errors on the probe photos by diagnosed cause; what setting 1 added."],
-            result_table(runs, pool.class_names),
-        ),
+        Picture(line, "Accuracy on all test photos; a line per seed."),
     ]
-    return write_page(context.folder, TITLE, lead(metrics, added, len(runs)), sections, metrics, context.settings)
+    intro = f"Training shows {own}, and no other pose. The test photos show every class in every pose."
+    advice = [f"The advice of seed {runs[0]['seed']}:", *(runs[0]["advice"] or ["No error, no advice."])]
+    sections = [
+        Section("Where the added photos help", [intro], table_2(metrics), pictures),
+        Section("The diagnosis", [judged(metrics), *advice], cause_table(runs, pool)),
+        Section("Each seed", [COUNTS], result_table(runs, pool.class_names)),
+    ]
+    write_page(context, TITLE, lead(metrics, added, len(runs)), sections, metrics)
 
 
 def lead(metrics: Mapping[str, float], added: int, seeds: int) -> str:
@@ -98,10 +70,8 @@ def judged(metrics: Mapping[str, float]) -> str:
     """How far the diagnosis was right: the missing poses are known."""
     parts = [f"{metrics['errors/mean']:.0f} errors per seed on the probe photos."]
     if "unseen/missing_poses" in metrics:
-        parts.append(
-            f"Of those in poses that training lacks, {metrics['unseen/missing_poses']:.0%} are diagnosed as not seen "
-            "in training."
-        )
+        share = metrics["unseen/missing_poses"]
+        parts.append(f"Of those in poses that training lacks, {share:.0%} are diagnosed as not seen in training.")
     if "unseen/old_poses" in metrics:
         parts.append(f"Of those in poses that it shows, {metrics['unseen/old_poses']:.0%} are (they should not).")
     parts.append(f"Of the pairs of class and pose that training lacks, {metrics['advice/recall']:.0%} are asked for.")
@@ -120,12 +90,11 @@ def table_2(metrics: Mapping[str, float]) -> list[dict[str, str]]:
     ]
 
 
-def cause_table(runs: Sequence[Mapping[str, Any]], pool: PosePool) -> list[dict[str, Any]]:
+def cause_table(runs: Sequence[Run], pool: PosePool) -> list[dict[str, Any]]:
     """Errors of all seeds by confused pair, pose and cause, the most frequent first."""
     groups: dict[tuple[int, int, str], list[str]] = {}
-    for run in runs:
-        for error in run["errors"]:
-            groups.setdefault((error["true"], error["predicted"], error["pose"]), []).append(error["cause"])
+    for error in (error for run in runs for error in run["errors"]):
+        groups.setdefault((error["true"], error["predicted"], error["pose"]), []).append(error["cause"])
     return [
         {
             "confused": f"{pool.class_names[true]} → {pool.class_names[predicted]}",
@@ -137,40 +106,19 @@ def cause_table(runs: Sequence[Mapping[str, Any]], pool: PosePool) -> list[dict[
     ]
 
 
-def requested(wanted: Sequence[Sequence[Any]], pool: PosePool) -> NDArray[np.float64]:
-    """Photos asked for, ``[n, P]``."""
+def requested(runs: Sequence[Run], pool: PosePool) -> NDArray[np.float64]:
+    """Photos of each class and pose asked for, ``[n, P]``, mean of the seeds."""
     found = np.zeros((len(pool.class_names), len(pool.poses)))
-    for label, pose, count in wanted:
-        found[label, pool.poses.index(pose)] = count
-    return found
+    for run in runs:
+        for label, pose, count in run["wanted"]:
+            found[label, pool.poses.index(pose)] += count
+    return found / len(runs)
 
 
-def examples(pool: PosePool) -> dict[tuple[int, str], NDArray[np.uint8]]:
-    """A test photo of each class in each pose, where one can be read."""
-    found = {}
-    for label in range(len(pool.class_names)):
-        for pose in pool.poses:
-            try:
-                (photo,) = pool.draw("test", label, pose, 1, np.random.default_rng(3))
-                found[label, pose] = np.asarray(pool.source.read(photo).convert("RGB"))
-            except (VRXError, OSError):
-                continue
-    return found
-
-
-def pose_figure(
-    pool: PosePool,
-    pictures: Mapping[tuple[int, str], NDArray[np.uint8]],
-    predictions: Mapping[str, NDArray[np.int64]],
-    asked: NDArray[np.float64],
-) -> Figure:
+def pose_figure(pool: PosePool, predictions: Mapping[str, NDArray[np.int64]], asked: NDArray[np.float64]) -> Figure:
     """Class by pose: a photo, and how often the prediction is right after each training.
 
-    Args:
-        pool: names and poses.
-        pictures: (label, pose) -> pixels.
-        predictions: setting -> counts ``[n, P, n]``.
-        asked: photos added in setting 1, ``[n, P]``.
+    ``predictions``: setting -> counts ``[n (true), P, n (predicted)]``; ``asked``: added in setting 1, ``[n, P]``.
     """
     rows, columns = len(pool.class_names), len(pool.poses)
     figure = Figure(figsize=(4.1 * columns, 1.55 * rows + 0.4), layout="constrained")
@@ -179,10 +127,10 @@ def pose_figure(
         for place, pose in enumerate(pool.poses):
             photo, bars = axes[label, 2 * place : 2 * place + 2]
             old = pose == pool.own[label]
-            _draw_photo(photo, pictures.get((label, pose)), old)
-            own = {name: counts[label, place] for name, counts in predictions.items()}
-            right = {name: counts[label] / max(counts.sum(), 1) for name, counts in own.items()}
-            _draw_bars(bars, right, "in training" if old else f"+{asked[label, place]:.0f} photos")
+            _draw_photo(photo, pool, label, pose)
+            own = [predictions[setting][label, place] for setting in SETTINGS]
+            shares = [counts[label] / max(counts.sum(), 1) for counts in own]
+            _draw_bars(bars, shares, "in training" if old else f"+{asked[label, place]:.0f} photos")
             if label == 0:
                 photo.set_title(f"pose {pose}", fontsize=11, fontweight="bold", loc="left")
             if place == 0:
@@ -190,16 +138,21 @@ def pose_figure(
     return figure
 
 
-def _draw_photo(ax: Axes, pixels: NDArray[np.uint8] | None, boxed: bool) -> None:
+def _draw_photo(ax: Axes, pool: PosePool, label: int, pose: str) -> None:
+    """A test photo, where one can be read."""
+    boxed = pose == pool.own[label]
     ax.set(xticks=[], yticks=[])
-    if pixels is not None:
-        ax.imshow(pixels, interpolation="bicubic")
     for spine in ax.spines.values():
         spine.set(color=INK if boxed else CASING, linewidth=4 if boxed else 0.5)
+    try:
+        (photo,) = pool.draw("test", label, pose, 1, np.random.default_rng(3))
+        ax.imshow(np.asarray(pool.source.read(photo).convert("RGB")), interpolation="bicubic")
+    except (VRXError, OSError):
+        return
 
 
-def _draw_bars(ax: Axes, right: Mapping[str, float], note: str) -> None:
-    bars = ax.barh(range(3), [right[name] for name in SETTINGS], color=[SAME, BETTER, SAME], height=0.72)
+def _draw_bars(ax: Axes, shares: Sequence[float], note: str) -> None:
+    bars = ax.barh(range(3), shares, color=[SAME, BETTER, SAME], height=0.72)
     ax.bar_label(bars, fmt="{:.0%}", padding=3, fontsize=9, color=INK)
     ax.set(xlim=(0, 1.3), ylim=(2.6, -0.6), xticks=[])
     ax.set_yticks(range(3), [NAMES[name].split(":")[0] for name in SETTINGS], fontsize=9)

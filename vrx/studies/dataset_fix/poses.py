@@ -34,21 +34,13 @@ class HasMore(Protocol):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many photos the study needs.
+    """How many photos the study needs."""
 
-    Args:
-        train: of each class in its own pose.
-        added: that may be added, of any class and pose.
-        probe: of each class in each pose, to find errors on.
-        test: of each class in each pose, to measure accuracy on.
-        side: of the frames, where they are rendered, pixels.
-    """
-
-    train: int
-    added: int
-    probe: int
-    test: int
-    side: int
+    train: int  # of each class in its own pose
+    added: int  # that may be added, of any class and pose
+    probe: int  # of each class in each pose, to find errors on
+    test: int  # of each class in each pose, to measure accuracy on
+    side: int  # of the frames, where they are rendered, pixels
 
 
 class PosePool:
@@ -62,26 +54,18 @@ class PosePool:
 
     def __init__(self, source: PosedSource, own: Sequence[str], photos: Mapping[str, Sequence[Photo]]) -> None:
         self.source, self.class_names, self.own = source, tuple(source.class_names), tuple(own)
+        self.poses = sorted(set(self.own))
         self._photos: dict[tuple[str, int, str], list[Photo]] = {}
         for role, listed in photos.items():
             for photo in listed:
                 self._photos.setdefault((role, photo.label, source.pose_name(photo)), []).append(photo)
-
-    @property
-    def poses(self) -> list[str]:
-        """All poses, each once."""
-        return sorted(set(self.own))
 
     def of(self, role: str, label: int, pose: str) -> Sequence[Photo]:
         """Photos of one class and pose."""
         return self._photos.get((role, label, pose), [])
 
     def draw(self, role: str, label: int, pose: str, count: int, rng: np.random.Generator) -> list[Photo]:
-        """Photos of one class and pose, drawn without replacement.
-
-        Raises:
-            VRXError: fewer than wanted.
-        """
+        """Photos of one class and pose, drawn without replacement."""
         known = self.of(role, label, pose)
         if len(known) < count:
             raise VRXError(
@@ -99,14 +83,7 @@ class PosePool:
 def pool_of(source: Any, sizes: Sizes, seed: int, poses: Mapping[str, Any] | None = None) -> PosePool:
     """Photos in the poses of the study: rendered where the source renders, else chosen among those that there are.
 
-    Args:
-        source: of a run.
-        sizes: how many photos.
-        seed: of rendered frames.
-        poses: class -> its one pose in training; None: ``TOY_POSES`` or ``ILAB_POSES``.
-
-    Raises:
-        VRXError: photos whose pose is not known, or ``poses`` do not fit them.
+    ``poses``: class -> its one pose in training; None: ``TOY_POSES`` or ``ILAB_POSES``.
     """
     if isinstance(source, CanRender):
         return rendered_pool(source.root.parent, sizes, seed, poses)  # type: ignore[attr-defined]
@@ -118,24 +95,22 @@ def pool_of(source: Any, sizes: Sizes, seed: int, poses: Mapping[str, Any] | Non
     )
 
 
-def _own(poses: Mapping[str, Any] | None, default: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    chosen = dict(default if poses is None else poses)
-    if set(chosen) != set(names):
+def _own(poses: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    if set(poses) != set(names):
         raise VRXError(
-            f"study.poses names {', '.join(chosen) or 'nothing'}: give one pose for each of {', '.join(names)}."
+            f"study.poses names {', '.join(poses) or 'nothing'}: give one pose for each of {', '.join(names)}."
         )
-    return [str(chosen[name]) for name in names]
+    return [str(poses[name]) for name in names]
 
 
 def rendered_pool(root: Path, sizes: Sizes, seed: int, poses: Mapping[str, Any] | None = None) -> PosePool:
     """Toy vehicles in the poses of the study, rendered under ``root`` where they are not there yet."""
-    names = list(TOY_POSES if poses is None else poses)
-    own = _own(poses, TOY_POSES, names)
-    if not all(pose.isdigit() for pose in own):
-        raise VRXError(f"study.poses={own}: poses of toy vehicles are rotations from 0 to 7.")
-    every = sorted({int(p) for p in own})
-    alone = {name: [int(pose)] for name, pose in zip(names, own, strict=True)}
-    others = {name: [p for p in every if p != alone[name][0]] or every for name in names}
+    own = {name: str(pose) for name, pose in (TOY_POSES if poses is None else poses).items()}
+    if not all(pose.isdigit() for pose in own.values()):
+        raise VRXError(f"study.poses={list(own.values())}: poses of toy vehicles are rotations from 0 to 7.")
+    names, alone = list(own), {name: [int(pose)] for name, pose in own.items()}
+    every = sorted({pose for (pose,) in alone.values()})
+    others = {name: [pose for pose in every if pose not in alone[name]] or every for name in names}
     num, train = len(every), RESERVE * (sizes.train + sizes.added)
     biased = ToyVehicles(
         root, sizes.side, discovery=1, train=train, val=1, test=1, classes=names, poses={"train": alone}, seed=seed
@@ -146,7 +121,7 @@ def rendered_pool(root: Path, sizes: Sizes, seed: int, poses: Mapping[str, Any] 
         poses={"train": others, **{split: dict.fromkeys(names, every) for split in ("val", "test")}}, seed=seed + 1,
     )  # fmt: skip
     photos = {"train": biased.photos("train") + full.photos("train"), "probe": full.photos("val")}
-    return PosePool(biased, own, {**photos, "test": full.photos("test")})
+    return PosePool(biased, list(own.values()), {**photos, "test": full.photos("test")})
 
 
 def listed_pool(source: PosedSource, poses: Mapping[str, Any] | None = None) -> PosePool:
@@ -160,7 +135,7 @@ def listed_pool(source: PosedSource, poses: Mapping[str, Any] | None = None) -> 
     probe = [p for i, p in enumerate(views) if (_object(p) in probing if probing is not None else i % 2 == 0)]
     chosen = set(probe)
     roles = {"train": source.photos("train"), "probe": probe, "test": [p for p in views if p not in chosen]}
-    return PosePool(source, _own(poses, ILAB_POSES, source.class_names), roles)
+    return PosePool(source, _own(ILAB_POSES if poses is None else poses, source.class_names), roles)
 
 
 def _object(photo: Photo) -> str:

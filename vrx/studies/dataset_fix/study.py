@@ -23,7 +23,6 @@ from vrx.classifier.classifier import Classifier
 from vrx.data.images import Photo
 from vrx.data.selection import PhotoSelection
 from vrx.errors import VRXError
-from vrx.pipeline import Pipeline
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.records import Records, write_results
 from vrx.studies.dataset_fix.gains import SETTINGS, accuracy, measured, result_table
@@ -39,235 +38,153 @@ log = logging.getLogger("vrx")
 
 TRIALS = 6  # changes of each probe photo, to plant an error of a cause
 FRAMES = 11  # added to the first seed, the seed of the toy frames: others than those of any run
+BATCH = 64  # photos a forward pass
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The photos of one seed.
-
-    Args:
-        base: training photos of each class, in its old pose.
-        spare: more of the same, for setting 2.
-        probe: of all classes in all poses: errors on them are diagnosed.
-        test: the same, for measuring.
-    """
-
-    base: Sequence[list[Photo]]
-    spare: Sequence[list[Photo]]
-    probe: list[Photo]
-    test: list[Photo]
-
-    @property
-    def train(self) -> list[Photo]:
-        """All training photos."""
-        return [photo for photos in self.base for photo in photos]
-
-
 class DatasetFix:
     """Fit, diagnose, add, fit again.
-
-    Args:
-        classifier: arguments of :func:`vrx.classifier.classifier.load_classifier` without the classes.
-        fit: options of :func:`vrx.models.classification.fit_classifier`.
-        changes: settings of the run that this study changes, by group or dotted name.
-        seeds: how many; at least 2.
-        train: photos per class, in its own pose (paper: 1000).
-        added: photos added in both settings (paper: 450).
-        probe: photos of each class in each pose to find errors on.
-        test: photos of each class in each pose to measure accuracy on.
-        explained: photos per class that concepts and graphs are made of.
-        planted: planted errors of each cause that calibrate the diagnosis (toy vehicles).
-        poses: class -> its one pose in training; None: those of :mod:`vrx.studies.dataset_fix.poses`.
-        size: of the toy frames, pixels.
-        seed: of the first repetition, and of the toy frames of all.
 
     Raises:
         VRXError: a setting out of range.
     """
 
-    def __init__(
-        self,
-        classifier: Mapping[str, Any],
-        fit: Mapping[str, Any],
-        changes: Mapping[str, Any],
-        seeds: int = 5,
-        train: int = 200,
-        added: int = 90,
-        probe: int = 20,
-        test: int = 60,
-        explained: int = 40,
-        planted: int = 20,
-        poses: Mapping[str, Any] | None = None,
-        size: int = 64,
-        seed: int = 0,
-    ) -> None:
-        if seeds < 2:
-            raise VRXError(f"study.seeds={seeds}: a paired test needs at least 2, and 5 to say much.")
-        if min(train, added, probe, test, explained) < 1:
+    classifier: Mapping[str, Any]  # arguments of vrx.classifier.loading.load_classifier without the classes
+    fit: Mapping[str, Any]  # options of vrx.models.classification.fit_classifier
+    changes: Mapping[str, Any]  # settings of the run that this study changes, by group or dotted name
+    seeds: int = 5  # how many; at least 2
+    train: int = 200  # photos per class, in its own pose (paper: 1000)
+    added: int = 90  # photos added in both settings (paper: 450)
+    probe: int = 20  # photos of each class in each pose to find errors on
+    test: int = 60  # photos of each class in each pose to measure accuracy on
+    explained: int = 40  # photos per class that concepts and graphs are made of
+    planted: int = 20  # planted errors of each cause that calibrate the diagnosis (toy vehicles)
+    poses: Mapping[str, Any] | None = None  # class -> its one pose in training; None: those of poses.py
+    size: int = 64  # of the toy frames, pixels
+    seed: int = 0  # of the first repetition, and of the toy frames of all
+
+    def __post_init__(self) -> None:
+        if self.seeds < 2:
+            raise VRXError(f"study.seeds={self.seeds}: a paired test needs at least 2, and 5 to say much.")
+        if min(self.train, self.added, self.probe, self.test, self.explained) < 1:
             raise VRXError("study.train, added, probe, test and explained must each be at least 1.")
-        self.classifier, self.fit, self.changes = dict(classifier), dict(fit), dict(changes)
-        self.sizes = Sizes(train, added, probe, test, size)
-        self.explained, self.planted = min(explained, train), planted
-        self.poses, self.seeds = poses, range(seed, seed + seeds)
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
         """Run the study; see :class:`vrx.studies.core.context.StudyContext`."""
-        pool = pool_of(context.source, self.sizes, FRAMES + self.seeds[0], self.poses)
-        records = Records(context.folder / "records.jsonl", self._key(context, pool))
+        sizes = Sizes(self.train, self.added, self.probe, self.test, self.size)
+        pool = pool_of(context.source, sizes, FRAMES + self.seed, self.poses)
+        settings = {k: v for k, v in context.settings.items() if k not in ("seed", "seeds")}
+        records = replace(context, settings=settings).records(study="dataset_fix", photos=pool.source.settings())
         runs = []
-        for number, seed in enumerate(self.seeds, 1):
-            log.info("== seed %d (%d of %d)", seed, number, len(self.seeds))
+        for number, seed in enumerate(range(self.seed, self.seed + self.seeds), 1):
+            log.info("== seed %d (%d of %d)", seed, number, self.seeds)
             runs.append(Repetition(self, context, pool, records, seed)())
             found = ", ".join(f"{name} {accuracy(runs[-1]['predictions'][name]):.1%}" for name in SETTINGS)
             log.info("seed %d: accuracy %s", seed, found)
         metrics = measured(runs, pool.own, pool.poses)
         write_results(context.folder, result_table(runs, pool.class_names), metrics)
-        dataset_fix_page(context, pool, runs, metrics, self.sizes.added)
+        dataset_fix_page(context, pool, runs, metrics, self.added)
         return metrics
-
-    def _key(self, context: StudyContext, pool: PosePool) -> str:
-        """Of all that decides what one seed gives; how many seeds there are does not."""
-        settings = {k: v for k, v in context.settings.items() if k not in ("seed", "seeds")}
-        return replace(context, settings=settings).key(study="dataset_fix", photos=pool.source.settings())
 
 
 class Repetition:
-    """The study with one seed.
-
-    Args:
-        study: its settings.
-        context: of the study.
-        pool: the photos.
-        records: of the study: what is known is not done again.
-        seed: of training photos and initial weights.
-
-    Raises:
-        VRXError: the context has no pipeline, or there are too few photos.
-    """
+    """The study with one seed, of training photos and initial weights; what is in the records is not done again."""
 
     def __init__(self, study: DatasetFix, context: StudyContext, pool: PosePool, records: Records, seed: int) -> None:
         if context.pipeline is None:
             raise VRXError("dataset_fix fits classifiers anew and needs the pipeline of a run: StudyContext.pipeline.")
         self.study, self.pool, self.records, self.seed = study, pool, records, seed
         self.cache = context.folder / "cache" / f"seed_{seed}"
-        own = {"paths.cache_dir": str(self.cache), "seed": seed}
-        self.pipeline: Pipeline = context.pipeline({**study.changes, **own})
-        self.drawn = self._draw()
-
-    def _draw(self) -> Drawn:
-        rng, sizes, pool = np.random.default_rng(self.seed), self.study.sizes, self.pool
-        old = [pool.draw("train", c, pose, sizes.train + sizes.added, rng) for c, pose in enumerate(pool.own)]
-        return Drawn(
-            [photos[: sizes.train] for photos in old],
-            [photos[sizes.train :] for photos in old],
-            pool.even("probe", sizes.probe, rng),
-            pool.even("test", sizes.test, rng),
-        )
+        self.pipeline = context.pipeline({**study.changes, "paths.cache_dir": str(self.cache), "seed": seed})
+        rng = np.random.default_rng(seed)
+        old = [pool.draw("train", c, pose, study.train + study.added, rng) for c, pose in enumerate(pool.own)]
+        self.base = [photos[: study.train] for photos in old]  # training photos of each class, in its old pose
+        self.train = [photo for photos in self.base for photo in photos]
+        self.spare = [photos[study.train :] for photos in old]  # more of the same, for setting 2
+        self.probe = pool.even("probe", study.probe, rng)  # of all classes in all poses: errors on them are diagnosed
+        self.test = pool.even("test", study.test, rng)  # the same, for measuring
 
     def __call__(self) -> dict[str, Any]:
-        """Fit, diagnose, add, fit again.
+        """Fit, diagnose, add, fit again: ``seed``, ``predictions`` (for each of ``SETTINGS``) and :meth:`diagnosed`."""
+        predictions = {"base": self._predictions("base", self.train)}
+        found = self.records.once(f"seed {self.seed} diagnosis", self.diagnosed)
+        for setting, extra in zip(SETTINGS[1:], self._extra(found["wanted"]), strict=True):
+            predictions[setting] = predictions["base"]  # nothing asked for: nothing gained
+            if extra:
+                predictions[setting] = self._predictions(setting, self.train + extra)
+        return {"seed": self.seed, "predictions": predictions, **found}
 
-        Returns:
-            ``seed``; ``predictions``: for each of ``SETTINGS``, counts on the test photos,
-            ``[n (true), P (pose), n (predicted)]``; and the diagnosis: ``errors``, ``advice``, ``wanted``,
-            ``calibration``.
-        """
-        predictions = {"base": self._predictions("base", self.drawn.train)}
-        name = f"seed {self.seed} diagnosis"
-        if name not in self.records:
-            self.records.add(name, self.diagnosed(self.fitted("base", self.drawn.train)))
-        diagnosis = self.records[name]
-        wanted = {(int(c), str(pose)): int(count) for c, pose, count in diagnosis["wanted"]}
-        for setting, extra in zip(SETTINGS[1:], self._extra(wanted), strict=True):  # nothing asked for: nothing gained
-            photos = self.drawn.train + extra
-            predictions[setting] = self._predictions(setting, photos) if extra else predictions["base"]
-        return {"seed": self.seed, "predictions": predictions, **diagnosis}
-
-    def _extra(self, wanted: Mapping[tuple[int, str], int]) -> tuple[list[Photo], list[Photo]]:
+    def _extra(self, wanted: Sequence[tuple[int, str, int]]) -> tuple[list[Photo], list[Photo]]:
         """The photos that setting 1 and setting 2 add: the same number of each class."""
         rng = np.random.default_rng([self.seed, 1])
-        asked = [p for (c, pose), count in wanted.items() for p in self.pool.draw("train", c, pose, count, rng)]
+        asked = [p for c, pose, count in wanted for p in self.pool.draw("train", c, pose, count, rng)]
         each = Counter(photo.label for photo in asked)
-        return asked, [p for c, photos in enumerate(self.drawn.spare) for p in photos[: each[c]]]
+        return asked, [p for c, photos in enumerate(self.spare) for p in photos[: each[c]]]
 
     def _predictions(self, setting: str, photos: list[Photo]) -> Any:
         """Counts on the test photos after training on ``photos``."""
-        name = f"seed {self.seed} {setting}"
-        if name not in self.records:
-            fitted = self.fitted(setting, photos)
-            self.records.add(name, {"predictions": count_predictions(fitted, self.pool, self.drawn.test)})
-        return self.records[name]["predictions"]
+        return self.records.once(f"seed {self.seed} {setting}", self._tested, setting, photos)["predictions"]
+
+    def _tested(self, setting: str, photos: list[Photo]) -> dict[str, Any]:
+        return {"predictions": count_predictions(self.fitted(setting, photos), self.pool, self.test)}
 
     def fitted(self, setting: str, photos: list[Photo]) -> Classifier:
         """The classifier after training on ``photos``."""
         log.info("the classifier of %d photos (%s)", len(photos), setting)
         splits = {"train": photos, "val": photos[:: max(1, len(photos) // 60)]}
-        source = PhotoSelection(self.pool.source, splits)
-        return self.pipeline.classifier({**self.study.classifier, "fit": self.study.fit}, source)
+        settings = {**self.study.classifier, "fit": self.study.fit}
+        return self.pipeline.classifier(settings, PhotoSelection(self.pool.source, splits))
 
-    def diagnosed(self, classifier: Classifier) -> dict[str, Any]:
-        """The causes of a classifier's errors on the probe photos, and what would help."""
-        pool, drawn, explained = self.pool, self.drawn, self.study.explained
-        some = [photo for photos in drawn.base for photo in photos[:explained]]
-        few = [photo for photos in drawn.base for photo in photos[-max(2, explained // 4) :]]
+    def diagnosed(self) -> dict[str, Any]:
+        """The causes of the base classifier's errors on the probe photos, and what would help."""
+        classifier = self.fitted("base", self.train)
+        pool, explained = self.pool, min(self.study.explained, self.study.train)
+        some = [photo for photos in self.base for photo in photos[:explained]]
+        few = [photo for photos in self.base for photo in photos[-max(2, explained // 4) :]]
         splits = {"discovery": some, "train": some, "val": few, "test": few}
         log.info("explaining the classifier")
         explainer = self.pipeline.explainer(classifier, PhotoSelection(pool.source, splits))
-        diagnoser = Diagnoser(explainer, PhotoSelection(pool.source, {"train": drawn.train}), self.seed)
+        diagnoser = Diagnoser(explainer, PhotoSelection(pool.source, {"train": self.train}), self.seed)
         records = Records(self.cache / "records.jsonl", self.records.key + classifier.fingerprint)
-        calibration = self.calibrate(diagnoser, records)
-        _, rows = diagnoser.errors(drawn.probe, records)
+        self.calibrate(diagnoser, records)
+        _, rows = diagnoser.errors(self.probe, records)
         for row in rows:
-            row["pose"] = pool.source.pose_name(Photo(row["photo"], row["true"], "probe"))
-        training = {c: [pose] * len(photos) for c, (pose, photos) in enumerate(zip(pool.own, drawn.base, strict=True))}
+            row["pose"] = pool.source.pose_name(Photo(row["photo"], row["true"], row["split"]))
+        training = {c: [pose] * len(photos) for c, (pose, photos) in enumerate(zip(pool.own, self.base, strict=True))}
         advice = advise(rows, pool.class_names, training)
         kept = ("photo", "true", "predicted", "pose", "cause")
-        wanted = wanted_photos(advice, self.study.sizes.added)
         return {
             "errors": [{name: row[name] for name in kept} for row in rows],
             "advice": [one.text for one in advice],
-            "wanted": [[c, pose, count] for (c, pose), count in wanted.items()],
-            "calibration": calibration,
+            "wanted": [[c, pose, count] for (c, pose), count in wanted_photos(advice, self.study.added).items()],
         }
 
-    def calibrate(self, diagnoser: Diagnoser, records: Records) -> dict[str, int]:
-        """Fit the cause model on errors planted into probe photos of the old poses that the classifier gets right.
-
-        Returns:
-            Planted errors of each cause; empty when the fixed rule is used.
-        """
+    def calibrate(self, diagnoser: Diagnoser, records: Records) -> None:
+        """Fit the cause model on errors planted into probe photos of the old poses that the classifier gets right."""
         pool = self.pool
         if not can_render(pool.source):
-            return {}
-        old = [p for p in self.drawn.probe if pool.source.pose_name(p) == pool.own[p.label]]
+            return
+        old = [p for p in self.probe if pool.source.pose_name(p) == pool.own[p.label]]
         right = diagnoser.right(old, records)
-        plant = diagnoser.planting(RenderedPlanter(pool.source, self.seed), records)
+        plant = diagnoser.planting(RenderedPlanter(diagnoser.explainer, pool.source, self.seed), records)
         labels = range(len(pool.class_names))
-        each = -(-self.study.planted // len(labels))
         made: list[Row] = []
         for cause in ERROR_CAUSES:
             for label in labels:  # as many of every class as can be: the class must not give the cause away
-                made += plant([photo for photo in right if photo.label == label], cause, each, TRIALS)
+                own = [photo for photo in right if photo.label == label]
+                made += plant(own, cause, -(-self.study.planted // len(labels)), TRIALS)
         try:
             diagnoser.calibrate(made)
         except VRXError as error:
             log.warning("%s The fixed rule is used.", error)
-            return {}
-        return {cause: sum(row["cause"] == cause for row in made) for cause in ERROR_CAUSES}
 
 
-def count_predictions(
-    classifier: Classifier, pool: PosePool, photos: Sequence[Photo], batch_size: int = 64
-) -> NDArray[np.int64]:
-    """How often which class is predicted, by true class and pose.
-
-    Returns:
-        Counts ``[n (true), P (pose, as in pool.poses), n (predicted)]``.
-    """
+def count_predictions(classifier: Classifier, pool: PosePool, photos: Sequence[Photo]) -> NDArray[np.int64]:
+    """How often which class is predicted: ``[n (true), P (pose, as in pool.poses), n (predicted)]``."""
     num = len(pool.class_names)
     counts = np.zeros((num, len(pool.poses), num), np.int64)
-    for start in range(0, len(photos), batch_size):
-        part = photos[start : start + batch_size]
+    for start in range(0, len(photos), BATCH):
+        part = photos[start : start + BATCH]
         x = torch.stack([classifier.transform(pool.source.read(p)) for p in part]).to(classifier.device)
         with torch.inference_mode():
             predicted = classifier(x).argmax(1).tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,35 +20,34 @@ from vrx.studies.diagnosis.deletions import EFFECTS
 from vrx.studies.diagnosis.novelty import NOVELTY
 
 EVIDENCE = (*EFFECTS, *NOVELTY)
+OVERLAP = (
+    "overlap", "correlation", "extent of true class", "extent of predicted class", "distance of peaks",
+    "distance of centres",
+)  # fmt: skip
 APART = 0.28  # of the rule: share of the photo's longer side
 HELD = 0.4  # of the rule: typical margins of the true class
 FEWEST = 3  # planted errors of a cause that a model can be fitted on
+Row = Mapping[str, Any]
 
 
 class CauseModel:
     """Evidence -> cause, fitted on planted errors. Missing evidence is a value of its own.
 
-    Args:
-        names: of the evidence.
-        seed: of the forest.
+    ``kind`` of the evidence: ``evidence`` (the numbers of ``EVIDENCE``) or ``gradcam`` (those of ``OVERLAP``).
     """
 
-    def __init__(self, names: Sequence[str] = EVIDENCE, seed: int = 0) -> None:
-        self.names, self.seed = tuple(names), seed
-        self.kind = ""
+    def __init__(self, kind: str = "evidence", seed: int = 0) -> None:
+        self.kind, self.seed = kind, seed
+        self.chosen = ""  # linear or forest
         self._model: Any = None
 
-    def fit(self, rows: Sequence[dict[str, Any]], causes: Sequence[str], photos: Sequence[str]) -> CauseModel:
+    def fit(self, rows: Sequence[Row]) -> CauseModel:
         """Fit the better of a linear model and a forest, by cross-validation in which no photo is on both sides.
-
-        Args:
-            rows: evidence of each planted error.
-            causes: what was planted.
-            photos: which photo each was made from.
 
         Raises:
             VRXError: too few errors of a cause.
         """
+        causes, photos = [r["cause"] for r in rows], [r["photo"] for r in rows]
         counts = Counter(causes)
         if len(counts) < 2 or min(counts.values()) < FEWEST:
             raise VRXError(
@@ -62,50 +61,65 @@ class CauseModel:
             "forest": RandomForestClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=self.seed),
         }
         folds = min(5, len(set(photos)))
-        self.kind = "linear"
+        scores = {"linear": 0.0}
         if folds >= 3 and min(counts.values()) >= folds:
             cv = GroupKFold(folds)
             scores = {
-                kind: cross_val_score(model, x, list(causes), groups=list(photos), cv=cv).mean()
-                for kind, model in candidates.items()
+                name: cross_val_score(model, x, causes, groups=photos, cv=cv).mean()
+                for name, model in candidates.items()
             }
-            self.kind = max(scores, key=lambda kind: scores[kind])
-        self._model = candidates[self.kind].fit(x, list(causes))
+        self.chosen = max(scores, key=lambda name: scores[name])
+        self._model = candidates[self.chosen].fit(x, causes)
         return self
 
-    def _matrix(self, rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
+    def _matrix(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """``[R, 2 D]``: values (0 where missing), and which are missing."""
-        values = np.array([[_number(row.get(name)) for name in self.names] for row in rows], float)
+        names = EVIDENCE if self.kind == "evidence" else OVERLAP
+        values = np.array([[row[self.kind].get(name) for name in names] for row in rows], float)
         missing = ~np.isfinite(values)
         return np.hstack([np.where(missing, 0.0, values), missing])
 
-    def probabilities(self, row: dict[str, Any]) -> dict[str, float]:
-        """How likely each cause is; in the order of ``ERROR_CAUSES``, 0 for one that was never planted.
-
-        Raises:
-            VRXError: not fitted yet.
-        """
+    def probabilities(self, row: Row) -> dict[str, float]:
+        """How likely each cause is; in the order of ``ERROR_CAUSES``, 0 for one that was never planted."""
         if self._model is None:
             raise VRXError("The cause model is not fitted: plant errors first.")
         values = dict(zip(self._model.classes_, self._model.predict_proba(self._matrix([row]))[0], strict=True))
         return {cause: float(values.get(cause, 0.0)) for cause in ERROR_CAUSES}
 
-    def __call__(self, row: dict[str, Any], among: Sequence[str] = ERROR_CAUSES) -> str:
+    def __call__(self, row: Row, among: Sequence[str] = ERROR_CAUSES) -> str:
         """The most likely cause, of those that it is known to be ``among``."""
         found = self.probabilities(row)
         return max(among, key=lambda cause: found[cause])
 
 
-def rule(row: dict[str, Any]) -> str:
+def rule(row: Row) -> str:
     """The cause by a fixed rule, where nothing was planted. Its bounds were set on planted errors, toy and real.
 
     The predicted class hardly drops without the concepts that speak for it alone, so nothing that was found supports
     the prediction: unseen. Else its support lies away from that of the true class: false alarm. Else: shared.
     """
-    if _number(row.get("predicted class' concepts alone deleted: drop of predicted class"), 0.0) < HELD:
+    evidence = row["evidence"]
+    if (evidence["predicted class' concepts alone deleted: drop of predicted class"] or 0.0) < HELD:
         return UNSEEN
-    return FALSE_ALARM if _number(row.get("place: distance of centres"), 0.0) >= APART else SHARED
+    return FALSE_ALARM if (evidence["place: distance of centres"] or 0.0) >= APART else SHARED
 
 
-def _number(value: Any, missing: float = float("nan")) -> float:
-    return missing if value is None or not np.isfinite(value) else float(value)
+def gradcam_overlap(gradcam: NDArray[np.float64], true: int, predicted: int) -> dict[str, float]:
+    """The baseline: how the Grad-CAM maps ``[n, h, w]``, >= 0, of two classes overlap, the numbers of ``OVERLAP``.
+
+    Distances and extents are shares of the map.
+    """
+    own, other = (gradcam[c] / max(gradcam[c].max(), 1e-9) for c in (true, predicted))
+    inside, there = own > 0.5, other > 0.5
+    overlap = (inside & there).sum() / max((inside | there).sum(), 1)
+    flat = np.stack([own.ravel(), other.ravel()])
+    correlation = 0.0 if (flat.std(1) < 1e-9).any() else float(np.corrcoef(flat)[0, 1])
+    height, width = own.shape
+    grid = np.stack(np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height), -1)
+    peaks = [grid[np.unravel_index(m.argmax(), m.shape)] for m in (own, other)]
+    centres = [(grid * m[..., None]).sum((0, 1)) / max(m.sum(), 1e-9) for m in (own, other)]
+    values = (
+        overlap, correlation, inside.mean(), there.mean(), np.linalg.norm(peaks[0] - peaks[1]),
+        np.linalg.norm(centres[0] - centres[1]),
+    )  # fmt: skip
+    return dict(zip(OVERLAP, map(float, values), strict=True))

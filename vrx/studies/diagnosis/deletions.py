@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import center_of_mass, distance_transform_edt
 
 from vrx.explain.explainer import Explainer
-from vrx.scores import margins
 from vrx.structures import Explanation
+from vrx.studies.core.statistics import log_odds
 
 Logits = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+BATCH = 32  # edited photos a forward pass
 TOGETHER = 10  # regions deleted together, at most
 STRONG = 0.3  # of the strongest effect: regions above it count as support
 PLACES = (
@@ -46,61 +47,39 @@ EFFECTS = (
 
 @dataclass(frozen=True)
 class Deletions:
-    """Logits of one photo with parts of it deleted.
+    """Logits of one photo with parts of it deleted."""
 
-    Args:
-        regions: a partition of the photo, ``[H, W]``, 0 to S - 1.
-        logits: of the photo as it is, ``[n]``.
-        without: each region deleted, ``[S, n]``.
-        together: the 1, 2, ... regions deleted that support the prediction most, ``[min(S, TOGETHER), n]``.
-        kept: only the regions that support the prediction; only those that support the true class; all but those that
-            support the prediction, ``[3, n]``.
-        concepts: patches deleted of the concepts of the true class, of the predicted class, of each that are not the
-            other's too, of both, ``[5, n]``.
-    """
-
-    regions: NDArray[np.int64]
-    logits: Logits
-    without: Logits
-    together: Logits
-    kept: Logits
-    concepts: Logits
-
-    def gains(self, true: int, predicted: int) -> NDArray[np.float64]:
-        """How much the true class gains on the predicted one without each region, in logits ``[S]``."""
-        clean = self.logits[true] - self.logits[predicted]
-        return np.asarray(self.without[:, true] - self.without[:, predicted] - clean)
+    true: int
+    predicted: int
+    regions: NDArray[np.int64]  # a partition of the photo, [H, W], 0 to S - 1
+    logits: Logits  # of the photo as it is, [n]
+    without: Logits  # each region deleted, [S, n]
+    gains: NDArray[np.float64]  # how much the true class gains on the predicted one without each region, logits [S]
+    together: Logits  # the 1, 2, ... regions deleted that support the prediction most, [min(S, TOGETHER), n]
+    kept: Logits  # of KEPT: only the regions that support one class, or all but those of the prediction, [3, n]
+    concepts: Logits  # of CONCEPTS: patches deleted of the concepts that speak for one class, or for both, [5, n]
 
 
-def delete_parts(
-    explainer: Explainer, explanation: Explanation, true: int, predicted: int, batch_size: int = 32
-) -> Deletions:
-    """Delete the parts of a photo and read the logits.
-
-    Args:
-        explainer: of the run.
-        explanation: of the photo.
-        true: label.
-        predicted: label.
-        batch_size: edited photos a forward pass.
-    """
+def delete_parts(explainer: Explainer, explanation: Explanation, true: int) -> Deletions:
+    """Delete the parts of a photo of this true class and read the logits."""
+    predicted, clean = explanation.predicted, explanation.logits
     layers = explanation.superpixels.labels
     _, flat = np.unique(layers[len(layers) // 2], return_inverse=True)
     regions = flat.reshape(layers.shape[1:]).astype(np.int64)
 
     def logits(masks: Sequence[Mask]) -> Logits:
-        parts = torch.from_numpy(np.stack(masks)).split(batch_size)
+        parts = torch.from_numpy(np.stack(masks)).split(BATCH)
         return np.concatenate([explainer.logits(explainer.editor.delete(explanation.x[None], part)) for part in parts])
 
-    clean = explanation.logits
     without = logits([regions == s for s in range(regions.max() + 1)])
-    gains = (without[:, true] - without[:, predicted]) - (clean[true] - clean[predicted])
+    gains = without[:, true] - without[:, predicted] - (clean[true] - clean[predicted])
     order = np.argsort(-gains, kind="stable")
     together = logits([np.isin(regions, order[:k]) for k in range(1, min(len(order), TOGETHER) + 1)])
     prediction, own = strong(gains)[regions], strong(-gains)[regions]
     kept = logits([~prediction, ~own, prediction])
     a, b = concept_mask(explanation, true), concept_mask(explanation, predicted)
-    return Deletions(regions, clean, without, together, kept, logits([a, b, a & ~b, b & ~a, a | b]))
+    concepts = logits([a, b, a & ~b, b & ~a, a | b])
+    return Deletions(true, predicted, regions, clean, without, gains, together, kept, concepts)
 
 
 def strong(values: NDArray[np.float64]) -> Mask:
@@ -115,40 +94,25 @@ def concept_mask(explanation: Explanation, label: int) -> Mask:
     return np.any([np.zeros(explanation.superpixels.shape, bool), *masks], axis=0)
 
 
-def effects(found: Deletions, true: int, predicted: int, unit: float = 1.0) -> dict[str, float]:
-    """The evidence, a number for each of ``EFFECTS``.
-
-    Args:
-        found: of the photo.
-        true: label.
-        predicted: label.
-        unit: of the logits: the typical margin of the true class.
-    """
-    clean, both, best = found.logits, [true, predicted], found.together
-    gains = found.gains(true, predicted)
-    support = np.maximum(gains, 0)
+def effects(found: Deletions, unit: float = 1.0) -> dict[str, float]:
+    """The evidence, a number for each of ``EFFECTS``; logits in ``unit``, the typical margin of the true class."""
+    clean, both, best, true = found.logits, [found.true, found.predicted], found.together, found.true
+    support = np.maximum(found.gains, 0)
     amounts = (
-        support.max(), support.sum(), np.maximum(-gains, 0).sum(),
-        weighted(clean[true] - found.without[:, true], support), true_margins(best, true).max(),
-        (best[:, true] - clean[true]).max(), (best[:, true] - best[:, predicted]).max(),
+        support.max(), support.sum(), np.maximum(-found.gains, 0).sum(),
+        weighted(clean[true] - found.without[:, true], support), log_odds(best)[:, true].max(),
+        (best[:, true] - clean[true]).max(), (best[:, true] - best[:, found.predicted]).max(),
     )  # fmt: skip
-    kept = margins(torch.from_numpy(found.kept)).numpy()[:, both]
-    drops = clean[both] - found.concepts[:, both]
+    kept, drops = log_odds(found.kept)[:, both], clean[both] - found.concepts[:, both]
     scaled = np.concatenate([amounts, kept.ravel(), drops.ravel()]) / max(unit, 1e-6)
-    values = [*places(found, true, predicted), *scaled.tolist()]
-    return dict(zip(EFFECTS, map(float, values), strict=True))
+    return dict(zip(EFFECTS, map(float, [*places(found), *scaled]), strict=True))
 
 
-def true_margins(logits: Logits, labels: int | NDArray[np.int64]) -> NDArray[np.float64]:
-    """Margin of each row's label, :func:`vrx.scores.margins`: ``[B, n]`` -> ``[B]``."""
-    return np.asarray(margins(torch.from_numpy(logits)).numpy()[np.arange(len(logits)), labels])
-
-
-def places(found: Deletions, true: int, predicted: int) -> tuple[float, ...]:
+def places(found: Deletions) -> tuple[float, ...]:
     """Where the regions lie that support either class; distances as shares of the photo's longer side."""
-    gains = found.gains(true, predicted)
+    gains = found.gains
     support, against = np.maximum(gains, 0), np.maximum(-gains, 0)
-    drops = [np.maximum(found.logits[c] - found.without[:, c], 0) for c in (true, predicted)]
+    drops = [np.maximum(found.logits[c] - found.without[:, c], 0) for c in (found.true, found.predicted)]
     middles = centres(found.regions)
     frame = np.array(found.regions.shape[::-1]) / (2 * max(found.regions.shape))
 

@@ -33,12 +33,7 @@ def depths(classifier: Classifier) -> list[str]:
 def features_of(classifier: Classifier, x: Tensor) -> list[Features]:
     """Mean and maximum over the frame of the classifier's maps at each depth.
 
-    Args:
-        classifier: F.
-        x: normalised photos, ``[B, 3, H, W]``.
-
-    Returns:
-        ``DEPTHS`` arrays ``[B, 2 D]``, D the channels there.
+    Normalised photos ``[B, 3, H, W]`` -> ``DEPTHS`` arrays ``[B, 2 D]``, D the channels there.
     """
     names = depths(classifier)
     maps = classifier.inspect(x, layers=list(dict.fromkeys(names)), gradcam=False).maps
@@ -47,48 +42,34 @@ def features_of(classifier: Classifier, x: Tensor) -> list[Features]:
 
 
 class Novelty:
-    """How far a photo is from the training photos.
-
-    Args:
-        features: of the training photos, ``DEPTHS`` arrays ``[P, 2 D]``.
-        labels: of the training photos, int ``[P]``.
-    """
+    """How far a photo is from the training photos: their ``features``, ``DEPTHS`` arrays ``[P, 2 D]``."""
 
     def __init__(self, features: Sequence[Features], labels: NDArray[np.int64]) -> None:
-        self._labels = np.asarray(labels)
-        self._mean = [f.mean(0) for f in features]
-        self._scale = [np.maximum(f.std(0), 1e-6) for f in features]
-        self._known = [(f - m) / s for f, m, s in zip(features, self._mean, self._scale, strict=True)]
-        classes: list[int | None] = [None, *np.unique(self._labels).tolist()]
-        self._typical = {c: [self._typical_distance(depth, c) for depth in range(len(features))] for c in classes}
-
-    def _typical_distance(self, depth: int, label: int | None) -> float:
-        """Median over the photos of a class of the distance to the nearest others of it; NaN: fewer than two."""
-        own = self._known[depth][self._of(label)]
-        if len(own) < 2:
-            return float("nan")
-        return float(np.median([_nearest(np.delete(own, i, 0), one) for i, one in enumerate(own)]))
-
-    def _of(self, label: int | None) -> NDArray[np.bool_]:
-        return np.ones(len(self._labels), bool) if label is None else self._labels == label
+        self._scaling = [(f.mean(0), np.maximum(f.std(0), 1e-6)) for f in features]
+        scaled = [(f - mean) / std for f, (mean, std) in zip(features, self._scaling, strict=True)]
+        chosen = {c: labels == c for c in np.unique(labels).tolist()} | {None: np.ones(len(labels), bool)}
+        self._known: dict[int | None, list[Features]] = {c: [f[own] for f in scaled] for c, own in chosen.items()}
+        self._typical = {c: [_typical(own) for own in known] for c, known in self._known.items()}
 
     def __call__(self, features: Sequence[Features], label: int | None = None) -> NDArray[np.float64]:
-        """How new a photo is at each depth.
-
-        Args:
-            features: of the photo, ``DEPTHS`` arrays ``[2 D]``.
-            label: the class whose training photos it is compared with; None: all.
+        """How new a photo with these features, ``DEPTHS`` arrays ``[2 D]``, is to a class (None: to all).
 
         Returns:
             Logarithm of the distance over the typical one, ``[DEPTHS]``: 0 is typical, 0.7 twice as far; NaN: unknown.
         """
         found = np.full(len(features), np.nan)
-        for depth, values in enumerate(features):
-            own, typical = self._known[depth][self._of(label)], self._typical.get(label, [np.nan] * len(features))
-            if len(own) and typical[depth] > 0:
-                place = (values - self._mean[depth]) / self._scale[depth]
-                found[depth] = np.log(max(_nearest(own, place), 1e-9) / typical[depth])
+        for depth, (values, (mean, std)) in enumerate(zip(features, self._scaling, strict=True)):
+            if label in self._known and (typical := self._typical[label][depth]) > 0:
+                distance = _nearest(self._known[label][depth], (values - mean) / std)
+                found[depth] = np.log(max(distance, 1e-9) / typical)
         return found
+
+
+def _typical(own: Features) -> float:
+    """Median over photos ``[P, D]`` of the distance to the nearest others; NaN: fewer than two."""
+    if len(own) < 2:
+        return float("nan")
+    return float(np.median([_nearest(np.delete(own, i, 0), one) for i, one in enumerate(own)]))
 
 
 def _nearest(known: Features, place: Features) -> float:

@@ -3,71 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from vrx.data.images import Photo
+from vrx.report.drawing import INK, QUIET
+from vrx.structures import ConceptBank, Explanation
 from vrx.studies.core.context import StudyContext
+from vrx.studies.core.exemplars import sums
 from vrx.studies.core.page import Picture, Section, write_page
 from vrx.studies.core.statistics import Share, mcnemar
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
-from vrx.studies.diagnosis.deletions import delete_parts
-from vrx.studies.diagnosis.figures import causes_figure, error_figure, errors_figure
+from vrx.studies.diagnosis.deletions import Deletions, delete_parts, strong
 from vrx.studies.diagnosis.recommendation import Advice
 
 Row = Mapping[str, Any]
 
+COLOURS = dict(zip(ERROR_CAUSES, ("#d7301f", "#f0a500", "#1b9e50"), strict=True))
+LETTERS = dict(zip(ERROR_CAUSES, "SFU", strict=True))  # readable without colour
+PREDICTION, TRUE = (0.90, 0.33, 0.05), (0.13, 0.40, 0.67)  # regions that support either
 JUDGES = {"found": "diagnosis", "rule": "fixed rule", "gradcam": "Grad-CAM overlap", "majority": "most frequent"}
+MARKS = (
+    "Confusion matrix of the classifier; the marks name the causes found among the errors of a pair (S: shared "
+    "concepts, F: false alarm, U: unseen structure or viewpoint), the most frequent one first."
+)
 
 
-def diagnosis_page(
-    context: StudyContext,
-    counts: NDArray[np.int64],
-    rows: Sequence[Row],
-    advice: Sequence[Advice],
-    tested: Sequence[Row],
-    method: str,
-    metrics: Mapping[str, float],
-    split: str,
-    examples: int,
-) -> Path:
-    """Write ``index.html``.
+@dataclass(frozen=True)
+class Found:
+    """What the study found."""
 
-    Args:
-        context: of the study.
-        counts: confusion matrix, ``[n (true), n (predicted)]``.
-        rows: the errors.
-        advice: on each confused pair.
-        tested: planted errors, with what each of ``JUDGES`` says.
-        method: how they were planted, in words.
-        metrics: of the study.
-        split: whose errors these are.
-        examples: errors shown.
-    """
+    counts: NDArray[np.int64]  # confusion matrix [n (true), n (predicted)]
+    rows: Sequence[Row]  # the errors
+    advice: Sequence[Advice]  # on each confused pair
+    tested: Sequence[Row]  # planted errors, with the cause that each of JUDGES names
+    method: str  # how they were planted, in words
+
+
+def write_diagnosis(context: StudyContext, found: Found, metrics: Mapping[str, float], examples: int) -> None:
+    """Write ``index.html``."""
     names = context.source.class_names
-    matrix = Picture(
-        errors_figure(counts, advice, names),
-        "Confusion matrix of the classifier; the marks name the causes found among the errors of a pair (S: shared "
-        "concepts, F: false alarm, U: unseen structure or viewpoint), the most frequent one first.",
-    )
-    sections = [Section("Errors and their causes", [trust(tested)], [], [matrix])]
-    if advice:
+    matrix = Picture(errors_figure(found.counts, found.advice, names), MARKS)
+    sections = [Section("Errors and their causes", [trust(found.tested)], [], [matrix])]
+    if found.advice:
         profile = [{"true": names[a.true], "predicted": names[a.predicted], **a.profile, "advice": a.text}
-                   for a in advice]  # fmt: skip
+                   for a in found.advice]  # fmt: skip
         sections.append(Section("Causes of the errors of each confused pair", [], profile))
-    if tested:
-        sections.append(_quality(tested, method))
-    sections += _examples(context, rows, advice, split, examples)
-    title = "Diagnosis: which cause made each error"
-    return write_page(context.folder, title, lead(rows, advice, metrics), sections, metrics, context.settings)
+    if found.tested:
+        sections.append(_quality(found.tested, found.method))
+    sections += _examples(context, found, examples)
+    write_page(context, "Diagnosis: which cause made each error", lead(found, metrics), sections, metrics)
 
 
 def _quality(tested: Sequence[Row], method: str) -> Section:
-    right = {judge: [r[judge] == r["cause"] for r in tested] for judge in JUDGES}
-    p_value = mcnemar(right["found"], right["gradcam"])
+    p_value = mcnemar(*([r[judge] == r["cause"] for r in tested] for judge in ("found", "gradcam")))
     figure = causes_figure([r["cause"] for r in tested], [r["found"] for r in tested])
     words = [method, shared_or_false_alarm(tested), f"McNemar test against Grad-CAM overlap: p = {p_value:.2g}."]
     pictures = [Picture(figure, "Planted cause against found cause.")]
@@ -85,10 +80,10 @@ def quality_table(tested: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _share(tested: Sequence[Row], judge: str) -> Share:
-    return Share(sum(r[judge] == r["cause"] for r in tested), len(tested))
+    return Share.of(r[judge] == r["cause"] for r in tested)
 
 
-def judged(tested: Sequence[Row]) -> dict[str, float]:
+def accuracies(tested: Sequence[Row]) -> dict[str, float]:
     """``cause/accuracy`` of the diagnosis, and ``_rule``, ``_majority``, ``_gradcam`` of the others, with intervals."""
     found: dict[str, float] = {}
     for judge in JUDGES:
@@ -105,11 +100,11 @@ def trust(tested: Sequence[Row]) -> str:
     if not tested:
         return "No cause was planted into these photos: the causes come from the fixed rule and were not verified."
     start = "The causes come from a model that was fitted on planted errors."
-    if _between(tested).metrics("right")["right_low"] > 0.5:
+    if _between(tested).interval[0] > 0.5:
         return start
     return (
-        f"{start} On those it tells shared from false alarm no better than chance: do not act on which of the two is "
-        "named, only on whether it is unseen."
+        f"{start} On those it separates shared from false alarm no better than chance: do not act on which of the two "
+        "is named, only on whether it is unseen."
     )
 
 
@@ -128,10 +123,11 @@ def shared_or_false_alarm(tested: Sequence[Row]) -> str:
     )
 
 
-def lead(rows: Sequence[Row], advice: Sequence[Advice], metrics: Mapping[str, float]) -> str:
+def lead(found: Found, metrics: Mapping[str, float]) -> str:
     """The result in a sentence or two."""
-    start = f"The classifier makes {len(rows) or 'no'} error{'s' * (len(rows) > 1)} on these photos."
-    best = f" {advice[0].text}" if advice else ""
+    errors = len(found.rows)
+    start = f"The classifier makes {errors or 'no'} error{'s' * (errors > 1)} on these photos."
+    best = f" {found.advice[0].text}" if found.advice else ""
     if "cause/accuracy" not in metrics:
         return start + best
     low, high = metrics["cause/accuracy_low"], metrics["cause/accuracy_high"]
@@ -142,28 +138,107 @@ def lead(rows: Sequence[Row], advice: Sequence[Advice], metrics: Mapping[str, fl
     )
 
 
-def _examples(
-    context: StudyContext, rows: Sequence[Row], advice: Sequence[Advice], split: str, left: int
-) -> Iterator[Section]:
+def _examples(context: StudyContext, found: Found, left: int) -> Iterator[Section]:
     """A section for each of the most confused pairs: the advice, and the surest errors of each cause in turn."""
     names = context.source.class_names
-    for one in advice:
-        own = [r for r in rows if (r["true"], r["predicted"]) == (one.true, one.predicted)]
+    for one in found.advice:
+        own = [r for r in found.rows if (r["true"], r["predicted"]) == (one.true, one.predicted)]
         by_cause = [sorted((r for r in own if r["cause"] == c), key=lambda r: -r["probability"]) for c in ERROR_CAUSES]
         by_cause.sort(key=len, reverse=True)
         shown = [some[i] for i in range(2) for some in by_cause if i < len(some)][:left]
         if shown:
             left -= len(shown)
-            pictures = [_example(context, row, split) for row in shown]
+            pictures = [_example(context, row) for row in shown]
             yield Section(f"{names[one.true]} predicted as {names[one.predicted]}", [one.text], [], pictures)
 
 
-def _example(context: StudyContext, row: Row, split: str) -> Picture:
-    explainer = context.explainer
-    explanation = explainer.explain_input(explainer.read(context.source.read(Photo(row["photo"], row["true"], split))))
-    found = delete_parts(explainer, explanation, row["true"], row["predicted"])
+def _example(context: StudyContext, row: Row) -> Picture:
+    explainer, photo = context.explainer, Photo(row["photo"], row["true"], row["split"])
+    explanation = explainer.explain_input(explainer.read(context.source.read(photo)))
     name = context.source.class_names[row["predicted"]]
-    caption = f"Cause: {row['cause']}. Predicted: {name}, probability {row['probability']:.0%}." + (
-        " No concept was detected in this photo." if not row["detected"] else ""
-    )
-    return Picture(error_figure(explanation, found, row["true"], explainer.bank), caption)
+    caption = f"Cause: {row['cause']}. Predicted: {name}, probability {row['probability']:.0%}."
+    caption += "" if row["detected"] else " No concept was detected in this photo."
+    deleted = delete_parts(explainer, explanation, row["true"])
+    return Picture(error_figure(explanation, deleted, explainer.bank), caption)
+
+
+def errors_figure(counts: NDArray[np.int64], advice: Sequence[Advice], names: Sequence[str]) -> Figure:
+    """Figure 8: the confusion matrix ``[n (true), n (predicted)]`` with the causes of each pair's errors as marks."""
+    n = len(names)
+    figure = Figure(figsize=(2.2 + 1.1 * n, 1.6 + 1.0 * n), layout="constrained")
+    ax = figure.add_subplot()
+    most = np.where(np.eye(n, dtype=bool), 0, counts).max()
+    _matrix(ax, counts, names, vmax=max(1.6 * most, 1))
+    for one in advice:
+        causes = sorted((c for c in ERROR_CAUSES if one.profile[c]), key=lambda c: -one.profile[c])
+        for k, cause in enumerate(causes):
+            x, y = one.predicted + 0.27 * (k - (len(causes) - 1) / 2), one.true + 0.3
+            ax.scatter(x, y, s=130, color=COLOURS[cause], edgecolors="white", zorder=3)
+            ax.text(x, y + 0.01, LETTERS[cause], ha="center", va="center", color="white", fontsize=7.5, zorder=4)
+    for cause in ERROR_CAUSES:
+        ax.scatter([], [], s=80, color=COLOURS[cause], label=f"{LETTERS[cause]}: {cause}")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def causes_figure(planted: Sequence[str], found: Sequence[str]) -> Figure:
+    """Planted cause against found cause."""
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    ax = figure.add_subplot()
+    _matrix(ax, confusion_matrix(planted, found, labels=ERROR_CAUSES), ERROR_CAUSES)
+    ax.set(xlabel="found cause", ylabel="planted cause")
+    return figure
+
+
+def _matrix(ax: Axes, counts: NDArray[np.int64], names: Sequence[str], vmax: float | None = None) -> None:
+    display = ConfusionMatrixDisplay(counts, display_labels=names)
+    display.plot(ax=ax, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": vmax}, values_format="d")
+    ax.tick_params(axis="x", rotation=30)
+    ax.set(xlabel="predicted class", ylabel="true class")
+
+
+def error_figure(explanation: Explanation, found: Deletions, bank: ConceptBank) -> Figure:
+    """One error: the photo, what supports either class in it, the concepts found of both, and their exemplars."""
+    pixels, names = explanation.image, bank.class_names
+    figure = Figure(figsize=(13.5, 3.4), layout="constrained")
+    grid = figure.add_gridspec(2, 7, width_ratios=[2, 2, 2, 2, 1, 1, 1])
+    photo, support, *concepts = (figure.add_subplot(grid[:, i]) for i in range(4))
+    photo.imshow(pixels)
+    photo.set_title(f"{names[found.true]}, predicted:\n{names[found.predicted]}", fontsize=10)
+    support.imshow(pixels)
+    for weights, colour in ((found.gains, PREDICTION), (-found.gains, TRUE)):
+        shade = np.zeros((*found.regions.shape, 4))
+        shade[strong(weights)[found.regions]] = (*colour, 0.55)
+        support.imshow(shade)
+    support.set_title("regions that support the prediction\n(orange), the true class (blue)", fontsize=9, color=QUIET)
+    for line, (label, role) in enumerate(((found.true, "true"), (found.predicted, "predicted"))):
+        _concepts(concepts[line], pixels, explanation, label, f"{role}: {names[label]}")
+        _exemplars([figure.add_subplot(grid[line, 4 + i]) for i in range(3)], explanation, label, bank)
+    for ax in figure.axes:
+        ax.set_axis_off()
+    return figure
+
+
+def _concepts(ax: Axes, pixels: NDArray[np.uint8], explanation: Explanation, label: int, title: str) -> None:
+    """Outlines of the concepts of a class that were found, with what each adds to the class' margin."""
+    ax.imshow(pixels, alpha=0.75)
+    for k in np.flatnonzero(explanation.detected[label]):
+        score = explanation.node_scores[label, label, k]
+        colour = "#2166ac" if score >= 0 else "#b2182b"
+        ax.contour(explanation.mask(label, int(k)), [0.5], colors=[colour], linewidths=1.2)
+        x, y = explanation.centroids[label, k] * (pixels.shape[1], pixels.shape[0])
+        ax.text(x, y, f"{k + 1}: {score:+.1f}", fontsize=8, ha="center", color=INK,
+                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
+    nodes, relations = sums(explanation, label)
+    ax.set_title(f"{title}\nconcepts {nodes:+.1f}, relations {relations:+.1f}", fontsize=10)
+
+
+def _exemplars(axes: Sequence[Axes], explanation: Explanation, label: int, bank: ConceptBank) -> None:
+    """Exemplars of the class' concept that speaks most for it here; of its first concept where none was found."""
+    scores = np.where(explanation.detected[label], explanation.node_scores[label, label], -np.inf)
+    concept = int(scores.argmax())
+    score = f"{scores[concept]:+.1f}" if explanation.detected[label].any() else "not found"
+    title = f"{bank.class_names[label]}'s concept {concept + 1} ({score})"
+    for ax, pixels in zip(axes, bank.exemplars[label, concept], strict=False):
+        ax.imshow(pixels)
+    axes[1].set_title(title, fontsize=8.5, color=QUIET)

@@ -16,10 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -36,26 +33,15 @@ Skip = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One change of one photo.
+    """One change of one photo."""
 
-    Args:
-        name: unique.
-        photo: what was changed.
-        donor: label of the class whose parts were used; None for ``unseen``: any wrong prediction counts.
-        pixels: the changed frame, uint8 ``[H, W, 3]``.
-        detail: what was done, in words.
-        x: what F sees, normalised ``[3, h, w]``; None: ``pixels``, as F's transform shows them.
-    """
-
-    name: str
-    photo: Photo
-    donor: int | None
-    pixels: NDArray[np.uint8]
-    detail: str
-    x: Tensor | None = None
+    name: str  # unique
+    photo: Photo  # what was changed
+    x: Tensor  # the changed photo, normalised [3, H, W]
+    donor: int | None  # label of the class whose parts were used; None for unseen: any wrong prediction counts
 
     def succeeded(self, predicted: int) -> bool:
-        """Whether F, right about the untouched photo, now makes the error that the change is to cause."""
+        """Whether the classifier, right about the untouched photo, now makes the error that was to be caused."""
         return predicted != self.photo.label and self.donor in (None, predicted)
 
 
@@ -67,35 +53,24 @@ class Planter(Protocol):
     def attempts(self, photos: Sequence[Photo], cause: str, trials: int, skip: Skip = ...) -> Iterator[Attempt]:
         """Changes of one cause: every photo once, then every photo again, up to ``trials`` times.
 
-        Args:
-            photos: to change.
-            cause: one of ``ERROR_CAUSES``.
-            trials: changes of each photo.
-            skip: names that are not made, because they are known to have failed.
+        Attempts whose name is to be skipped are not made: they are known to have failed.
         """
         ...
 
 
+@dataclass(frozen=True)
 class ErrorPlanter:
-    """Plants errors and keeps the evidence of each in the study's records.
+    """Plants errors and keeps the evidence of each in the study's records: no change is tried twice."""
 
-    Args:
-        planter: makes the changes.
-        explainer: of F.
-        evidence: normalised photo ``[3, H, W]``, label -> what is kept of an error.
-        records: of the study: no change is tried twice.
-    """
-
-    def __init__(
-        self, planter: Planter, explainer: Explainer, evidence: Callable[[Tensor, int], Row], records: Records
-    ) -> None:
-        self.planter, self._explainer, self._evidence, self._records = planter, explainer, evidence, records
+    planter: Planter
+    explainer: Explainer
+    evidence: Callable[[Tensor, int], Row]  # normalised photo [3, H, W], label -> what is kept of an error
+    records: Records
 
     def __call__(self, photos: Sequence[Photo], cause: str, wanted: int, trials: int) -> list[Row]:
-        """Plant errors of one cause into photos that F gets right, until there are enough or the trials are spent.
+        """Plant errors of one cause into photos that are classified right, until there are enough or trials are spent.
 
-        Returns:
-            A row per error, with ``photo``, ``cause``, ``detail`` and ``name``.
+        A row per error, with ``photo`` and ``cause``.
         """
         rows: list[Row] = []
         attempts = self.planter.attempts(photos, cause, trials, lambda name: self._known(name) == {})
@@ -105,17 +80,13 @@ class ErrorPlanter:
                 for attempt in some:
                     row = self._known(attempt.name)
                     if row and len(rows) < wanted:
-                        extra = {"photo": attempt.photo.path, "cause": cause, "detail": attempt.detail}
-                        rows.append({**row, "name": attempt.name, **extra})
+                        rows.append({**row, "photo": attempt.photo.path, "cause": cause})
                         bar.update()
         return rows
 
     def _known(self, name: str) -> Row | None:
         """The evidence of an attempt; empty: it failed; None: it was not tried."""
-        key = f"planted {name}"
-        if key not in self._records:
-            return None
-        return self._records[key]
+        return self.records.get(f"planted {name}")
 
     def _try(self, attempts: Sequence[Attempt], wanted: int) -> None:
         """Classify changed photos and keep the evidence of the errors among them, until there are enough."""
@@ -123,11 +94,10 @@ class ErrorPlanter:
         missing = wanted - sum(bool(self._known(a.name)) for a in attempts)
         if not unknown or missing <= 0:
             return
-        read = self._explainer.read
-        x = torch.stack([read(Image.fromarray(a.pixels)) if a.x is None else a.x for a in unknown])
-        for attempt, photo, predicted in zip(unknown, x, self._explainer.logits(x).argmax(1).tolist(), strict=True):
-            made = attempt.succeeded(predicted)
-            self._records.add(f"planted {attempt.name}", self._evidence(photo, attempt.photo.label) if made else {})
+        predicted = self.explainer.logits(torch.stack([a.x for a in unknown])).argmax(1).tolist()
+        for attempt, label in zip(unknown, predicted, strict=True):
+            made = attempt.succeeded(label)
+            self.records.add(f"planted {attempt.name}", self.evidence(attempt.x, attempt.photo.label) if made else {})
             missing -= made
             if missing <= 0:
                 break

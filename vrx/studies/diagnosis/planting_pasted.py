@@ -1,8 +1,8 @@
-"""Plants causes into real photos: exemplars of another class pasted on or clear of what F knows, and turned photos.
+"""Plants causes into real photos: exemplars of another class pasted on or clear of its concepts, and turned photos.
 
-The counterpart of :class:`~vrx.studies.diagnosis.planting.RenderedPlanter` where no scene can be rendered again. A
-pasted cause is artificial: *shared* and *false alarm* differ in nothing but where the same exemplars are put, but
-*unseen* differs from both in that nothing is pasted.
+The counterpart of :class:`~vrx.studies.diagnosis.planting_rendered.RenderedPlanter` where no scene can be rendered
+again. A pasted cause is artificial: *shared* and *false alarm* differ in nothing but where the same exemplars are put,
+but *unseen* differs from both in that nothing is pasted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,49 +25,33 @@ from vrx.data.images import Photo
 from vrx.data.sources import PhotoSource
 from vrx.edits import Editor, gaussian_blur, shifted
 from vrx.explain.explainer import Explainer
-from vrx.structures import Explanation
-from vrx.studies.core.exemplars import Donor, Donors, placed_patch
-from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
+from vrx.studies.core.exemplars import Donors, Mask, placed_patch
+from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, UNSEEN
 from vrx.studies.diagnosis.planting import CLEAR, Attempt, Skip
 
 ON = 0.5  # a paste is on a patch when at least this share of the smaller of the two lies in both
 PASTES = 3  # exemplars pasted at most
-VERSION = 2  # of how it is done, for the key of the records
 SMALL = 3  # a photo seen from far away has this fraction of its side
 LAYOUTS = (
     "turned by 90 degrees", "turned by 180 degrees", "turned by 270 degrees", "upside down", "far away",
     "sheared to the left", "sheared to the right",
 )  # fmt: skip
-Mask = NDArray[np.bool_]
 
 
 class PastedPlanter:
-    """Plants causes by pasting good exemplars of another class, and by layouts that no training photo has.
-
-    Args:
-        explainer: of the run; it says where the concepts of a photo's own class are, and its editor feathers.
-        source: reads the photos.
-        donors: exemplars, from the discovery photos.
-        seed: of every choice.
-    """
+    """Plants causes by pasting good exemplars of another class, and by layouts that no training photo has."""
 
     method = (
         "Errors with a planted cause: good exemplars of another class are pasted on a patch that speaks for the true "
         "class (shared) or clear of all such patches (false alarm), or the photo is turned, sheared or made small "
-        "(unseen). F was right before. Such causes are artificial: the numbers vouch for errors of these kinds, not "
-        "for the causes of the real errors."
+        "(unseen). The classifier was right before. Such causes are artificial: the numbers vouch for errors of these "
+        "kinds, not for the causes of the real errors."
     )
 
     def __init__(self, explainer: Explainer, source: PhotoSource, donors: Donors, seed: int = 0) -> None:
         self._explainer, self._source, self._donors, self._seed = explainer, source, donors, seed
         self._editor = explainer.editor
         self._speaking = lru_cache(maxsize=4096)(self._speaking_patches)
-        self._patch = lru_cache(maxsize=512)(donors.patch)
-
-    @staticmethod
-    def settings() -> dict[str, Any]:
-        """What determines a planted photo, for the key of the records."""
-        return {"version": VERSION, "on": ON, "clear": CLEAR, "pastes": PASTES, "small": SMALL, "layouts": LAYOUTS}
 
     def attempts(
         self, photos: Sequence[Photo], cause: str, trials: int, skip: Skip = lambda name: False
@@ -76,59 +59,52 @@ class PastedPlanter:
         """In random order; see :meth:`vrx.studies.diagnosis.planting.Planter.attempts`."""
         for trial in range(trials):
             order = np.random.default_rng([self._seed, ERROR_CAUSES.index(cause), trial]).permutation(len(photos))
-            for number in order.tolist():
-                photo = photos[number]
+            for photo in (photos[number] for number in order.tolist()):
                 name = f"pasted {'/'.join(Path(photo.path).parts[-3:])} {cause} {trial}"
                 rng = np.random.default_rng([self._seed, *hashlib.sha256(name.encode()).digest()])
                 made = None if skip(name) else self._plant(photo, cause, rng)
                 if made is not None:
-                    x, donor, detail = made
-                    yield Attempt(name, photo, donor, self._explainer.pixels(x), detail, x)
+                    yield Attempt(name, photo, *made)
 
-    def _plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None, str] | None:
-        x = self._explainer.read(self._source.read(photo))
+    def _read(self, photo: Photo) -> Tensor:
+        return self._explainer.read(self._source.read(photo))
+
+    def _plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None] | None:
+        x = self._read(photo)
         if cause == UNSEEN:
-            layout = str(rng.choice(LAYOUTS))
-            return relaid(x, layout, self._editor), None, layout
+            return relaid(x, str(rng.choice(LAYOUTS)), self._editor), None
         return self._paste(x, photo, cause, rng)
 
     def _speaking_patches(self, photo: Photo) -> tuple[Mask, ...]:
-        x = self._explainer.read(self._source.read(photo))
-        return speaking(self._explainer.explain_input(x, relations=False), photo.label)
+        """The patches, each once, of the concepts of a photo's class that speak for it, each ``[H, W]``."""
+        found, own = self._explainer.explain_input(self._read(photo), relations=False), photo.label
+        concepts = found.detected[own] & (found.node_scores[own, own] > 0)
+        masks = [found.label_mask(int(label)) for label in np.unique(found.matched[own][concepts])]
+        return tuple(mask for mask in masks if mask.any())
 
-    def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int, str] | None:
+    def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int] | None:
         """Exemplars of one other class, one to ``PASTES`` of them; None where not even the first finds a place."""
-        names = self._source.class_names
         own = self._speaking(photo)
-        label = int(rng.choice([c for c in range(len(names)) if c != photo.label]))
+        label = int(rng.choice([c for c in range(len(self._source.class_names)) if c != photo.label]))
         stock = self._stock(label)
         if not own or not stock:
             return None
         wanted = int(rng.integers(1, PASTES + 1))
         taken = np.zeros(x.shape[1:], bool)
-        done = []
         for concept in rng.permutation(stock)[:wanted].tolist():
-            donor = self._exemplar(label, concept, rng)
-            other, patch = self._patch(donor)
+            good = self._donors.good(label, concept)
+            other, patch = self._donors.patch(good[int(rng.integers(len(good)))])
             place = self._place(cause, patch, own, taken, rng)
-            if place is None:
-                continue
-            layer, changed = placed_patch(other, patch, place)
-            x = self._editor.paste(x[None], torch.from_numpy(changed)[None], layer[None])[0]
-            taken |= changed
-            done.append(str(concept + 1))
-        where = "on" if cause == SHARED else "clear of"
-        detail = f"{names[label]}'s concepts {', '.join(done)} {where} concepts of {names[photo.label]}"
-        return (x, label, detail) if done else None
+            if place is not None:
+                layer, changed = placed_patch(other, patch, place)
+                x = self._editor.paste(x[None], torch.from_numpy(changed)[None], layer[None])[0]
+                taken |= changed
+        return (x, label) if taken.any() else None
 
     def _stock(self, label: int) -> list[int]:
         """Concepts of a class that have an exemplar which speaks for the class; any exemplar if none has."""
         concepts = [k for k in range(self._explainer.bank.num_concepts) if self._donors.of(label, k)]
         return [k for k in concepts if self._donors.good(label, k)[0].score > 0] or concepts
-
-    def _exemplar(self, label: int, concept: int, rng: Generator) -> Donor:
-        good = self._donors.good(label, concept)
-        return good[int(rng.integers(len(good)))]
 
     def _place(self, cause: str, patch: Mask, own: Sequence[Mask], taken: Mask, rng: Generator) -> Mask | None:
         """Where an exemplar goes, ``[H, W]``; never on one pasted before."""
@@ -139,22 +115,10 @@ class PastedPlanter:
         return place_on(patch, own[int(rng.integers(len(own)))], taken, rng)
 
 
-def speaking(explanation: Explanation, label: int) -> tuple[Mask, ...]:
-    """The patches, each once, of a class' concepts that speak for it, each ``[H, W]``."""
-    found = np.flatnonzero(explanation.detected[label] & (explanation.node_scores[label, label] > 0))
-    masks = [explanation.label_mask(int(one)) for one in np.unique(explanation.matched[label][found])]
-    return tuple(mask for mask in masks if mask.any())
-
-
 def overlaps(patch: Mask, region: Mask) -> NDArray[np.int64]:
-    """Pixels of a patch that lie in a region, for every place of the patch inside the frame.
+    """Pixels of a patch that lie in a region, both ``[H, W]``, for every place of the patch inside the frame.
 
-    Args:
-        patch: ``[H, W]``, not empty; its box is h x w.
-        region: ``[H, W]``.
-
-    Returns:
-        ``[H - h + 1, W - w + 1]``, by the top left corner of the box.
+    ``[H - h + 1, W - w + 1]``, by the top left corner of the patch's h x w box; the patch is not empty.
     """
     rows, columns = np.flatnonzero(patch.any(1)), np.flatnonzero(patch.any(0))
     shape = patch[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -182,16 +146,7 @@ def _drawn(patch: Mask, allowed: Mask, rng: Generator) -> Mask | None:
 
 
 def relaid(x: Tensor, layout: str, editor: Editor) -> Tensor:
-    """A photo in a layout that training does not show.
-
-    Args:
-        x: normalised, ``[3, H, W]``.
-        layout: one of ``LAYOUTS``.
-        editor: feathers the border of a photo made small.
-
-    Raises:
-        ValueError: an unknown layout.
-    """
+    """A normalised photo ``[3, H, W]`` in one of ``LAYOUTS``; the editor feathers the border of one made small."""
     shape = (x.shape[1], x.shape[2])
     if layout.startswith("turned by"):
         return _resized(torch.rot90(x, int(layout.split()[2]) // 90, (1, 2)), shape)
@@ -205,15 +160,13 @@ def relaid(x: Tensor, layout: str, editor: Editor) -> Tensor:
         layer = F.pad(_resized(x, (height, width))[None], edge, mode="replicate")
         place = F.pad(torch.ones(1, height, width, dtype=torch.bool), edge)
         return editor.paste(behind, place, layer)[0]
-    if layout.startswith("sheared"):
-        lean = 1.0 if layout.endswith("left") else -1.0  # the top goes to that side, the bottom to the other
-        theta = torch.tensor([[[2.0, -lean, 0.0], [0.0, 1.0, 0.0]]], dtype=x.dtype, device=x.device)
-        grid = F.affine_grid(theta, [1, *x.shape], align_corners=False)
-        narrow = _resized(x, (shape[0], max(1, shape[1] // 2)))[None]  # as wide as it comes out: no aliasing
-        inside = F.grid_sample(torch.ones_like(narrow[:, :1]), grid, align_corners=False)
-        layer = F.grid_sample(narrow, grid, padding_mode="border", align_corners=False)
-        return (inside * layer + (1 - inside) * behind)[0]
-    raise ValueError(f"unknown layout {layout!r}: use one of {', '.join(LAYOUTS)}")
+    lean = 1.0 if layout == "sheared to the left" else -1.0  # the top goes to that side, the bottom to the other
+    theta = torch.tensor([[[2.0, -lean, 0.0], [0.0, 1.0, 0.0]]], dtype=x.dtype, device=x.device)
+    grid = F.affine_grid(theta, [1, *x.shape], align_corners=False)
+    narrow = _resized(x, (shape[0], max(1, shape[1] // 2)))[None]  # as wide as it comes out: no aliasing
+    inside = F.grid_sample(torch.ones_like(narrow[:, :1]), grid, align_corners=False)
+    layer = F.grid_sample(narrow, grid, padding_mode="border", align_corners=False)
+    return (inside * layer + (1 - inside) * behind)[0]
 
 
 def _resized(x: Tensor, shape: tuple[int, int]) -> Tensor:

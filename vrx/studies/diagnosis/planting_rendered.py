@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from scipy.ndimage import label as label_pieces
 
@@ -15,7 +16,8 @@ from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.data.toys.models import BUILDERS, model
 from vrx.data.toys.scene import ELEVATIONS, VIEW_ANGLE, Pose, compose
-from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
+from vrx.studies.core.exemplars import Mask
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
 from vrx.studies.diagnosis.planting import CLEAR, Attempt, Skip
 
@@ -25,7 +27,7 @@ WHOLE = 0.98  # of a vehicle with new parts hangs together
 DEPTHS = (5.0, 24.0)  # where a distractor may stand, along the line of sight; the vehicle is at about 12
 STEEPEST = ELEVATIONS[-1] + 4 + 12  # degrees: a camera above this is well outside the training arc
 Frame = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
+Change = tuple[Frame, int | None]  # the changed frame, label of the class whose parts were used
 
 
 def can_render(source: Any) -> bool:
@@ -34,28 +36,15 @@ def can_render(source: Any) -> bool:
 
 
 class RenderedPlanter:
-    """Plants causes by rendering.
-
-    Args:
-        source: of toy photos.
-        seed: of every choice.
-
-    Raises:
-        VRXError: a source that cannot render its photos again.
-    """
+    """Plants causes by rendering; ``source``: one that :func:`can_render`."""
 
     method = (
         "Errors with a planted cause: the vehicle gets parts of another class, a distractor stands in the background, "
-        "or the camera stands where no training photo was taken. F was right before."
+        "or the camera stands where no training photo was taken. The classifier was right before."
     )
 
-    def __init__(self, source: Any, seed: int = 0) -> None:
-        if not can_render(source):
-            raise VRXError(
-                "Only toy vehicles can be rendered again with a part more, a distractor, another camera: "
-                "use PastedPlanter for other photos."
-            )
-        self._source, self._seed = source, seed
+    def __init__(self, explainer: Explainer, source: Any, seed: int = 0) -> None:
+        self._explainer, self._source, self._seed = explainer, source, seed
 
     def attempts(
         self, photos: Sequence[Photo], cause: str, trials: int, skip: Skip = lambda name: False
@@ -68,46 +57,39 @@ class RenderedPlanter:
                 rng = np.random.default_rng([self._seed, ERROR_CAUSES.index(cause), trial, number])
                 made = None if skip(name) else plant(photo, rng)
                 if made is not None:
-                    pixels, donor, detail = made
-                    yield Attempt(name, photo, donor, pixels, detail)
+                    frame, donor = made
+                    yield Attempt(name, photo, self._explainer.read(Image.fromarray(frame)), donor)
 
     def _scene(self, photo: Photo) -> dict[str, Any]:
         """Arguments of :meth:`ToyVehicles.render` that give the photo again."""
         truth = self._source.truth(photo)
-        return {
-            "class_name": truth["class"],
-            "seed": [int(s) for s in truth["seed"]],
-            "pose": (truth["azimuth"], truth["elevation"]),
-        }
+        seed, pose = [int(s) for s in truth["seed"]], (truth["azimuth"], truth["elevation"])
+        return {"class_name": truth["class"], "seed": seed, "pose": pose}
 
     def _donor(self, photo: Photo, rng: Generator) -> tuple[int, str]:
-        others = [i for i in range(len(self._source.class_names)) if i != photo.label]
-        chosen = int(rng.choice(others))
-        return chosen, self._source.class_names[chosen]
+        """Label and name of another class."""
+        names = self._source.class_names
+        chosen = int(rng.choice([i for i in range(len(names)) if i != photo.label]))
+        return chosen, names[chosen]
 
-    def _shared(self, photo: Photo, rng: Generator) -> tuple[Frame, int | None, str] | None:
+    def _shared(self, photo: Photo, rng: Generator) -> Change | None:
         label, donor = self._donor(photo, rng)
         scene = self._scene(photo)
         own, theirs = list(model(scene["class_name"])), list(model(donor))
         count = int(rng.integers(1, 4))
         replaced: dict[str, tuple[str, str]] = {}
-        added: list[str] = []
+        added: list[tuple[str, str, tuple[float, float, float]]] = []
         for part in rng.choice(theirs, size=min(count, len(theirs)), replace=False).tolist():
             if part in own and rng.random() < 0.8:
                 replaced[part] = (donor, part)
             elif part not in own or rng.random() < 0.5:
-                added.append(part)
+                added.append((donor, part, (0.0, 0.0, 0.0)))
             else:
                 replaced[str(rng.choice(own))] = (donor, part)
-        pixels, labels = self._source.render(
-            **scene, replace_part=replaced, add_parts=[(donor, part, (0.0, 0.0, 0.0)) for part in added]
-        )
-        if not in_one_piece(labels > 0):
-            return None
-        done = [f"{old} -> {part}" for old, (_, part) in replaced.items()] + [f"+ {part}" for part in added]
-        return pixels, label, f"{donor}'s {', '.join(done)}"
+        frame, labels = self._source.render(**scene, replace_part=replaced, add_parts=added)
+        return (frame, label) if in_one_piece(labels > 0) else None
 
-    def _false_alarm(self, photo: Photo, rng: Generator) -> tuple[Frame, int | None, str] | None:
+    def _false_alarm(self, photo: Photo, rng: Generator) -> Change | None:
         label, donor = self._donor(photo, rng)
         scene = self._scene(photo)
         parts = list(model(donor))
@@ -120,14 +102,12 @@ class RenderedPlanter:
         place, room = roomiest(vehicle, rng)
         radius = float(np.linalg.norm(high - low)) / 2 * rng.uniform(0.6, 0.9)  # a part seldom fills its sphere
         depth = float(np.clip(radius / (room * np.tan(np.radians(VIEW_ANGLE / 2))), *DEPTHS))
-        offset = point_at(camera, place, depth) - (low + high) / 2
-        x, y, z = (float(v) for v in offset)
-        pixels, labels = self._source.render(**scene, add_parts=[(donor, part, (x, y, z)) for part in chosen])
-        if not is_clear(clean, pixels, vehicle, (labels > 0) & ~vehicle):
-            return None
-        return pixels, label, f"{donor}'s {', '.join(chosen)} in the background"
+        offset = tuple((point_at(camera, place, depth) - (low + high) / 2).tolist())
+        frame, labels = self._source.render(**scene, add_parts=[(donor, part, offset) for part in chosen])
+        clear = is_clear(clean, frame, vehicle, (labels > 0) & ~vehicle)
+        return (frame, label) if clear else None
 
-    def _unseen(self, photo: Photo, rng: Generator) -> tuple[Frame, int | None, str] | None:
+    def _unseen(self, photo: Photo, rng: Generator) -> Change | None:
         scene = self._scene(photo)
         azimuth, elevation = scene["pose"]
         unseen = self._source.unseen_azimuths(photo.label)
@@ -135,43 +115,31 @@ class RenderedPlanter:
             azimuth = 45.0 * float(rng.choice(unseen)) + rng.uniform(-12, 12)
         else:
             elevation = rng.uniform(STEEPEST, 86)
-        pixels, _ = self._source.render(**{**scene, "pose": (azimuth, elevation)})
-        return pixels, None, f"seen from azimuth {azimuth:.0f}, elevation {elevation:.0f} degrees"
+        frame, _ = self._source.render(**{**scene, "pose": (azimuth, elevation)})
+        return frame, None
 
 
 def roomiest(vehicle: Mask, rng: Generator) -> tuple[tuple[float, float], float]:
-    """A place in the frame with about the most room around it.
-
-    Args:
-        vehicle: its pixels, ``[H, W]``.
-        rng: chooses among the roomy places.
+    """A random place of those with about the most room around the vehicle ``[H, W]``.
 
     Returns:
         The place, right and up from the middle in halves of the frame, in [-1, 1]; and the distance from there to the
         vehicle, in halves of the frame.
     """
     side = vehicle.shape[0]
-    room = distance_transform_edt(~vehicle) if not vehicle.all() else np.zeros(vehicle.shape)
-    rim = side // 8  # a distractor's middle is inside the frame
-    inner = np.zeros_like(vehicle)
-    inner[rim:-rim, rim:-rim] = True
-    room = np.where(inner, room, 0)
-    rows, columns = np.nonzero(room >= 0.85 * room.max())
-    k = int(rng.integers(len(rows)))
-    row, column = int(rows[k]), int(columns[k])
+    room = np.zeros(vehicle.shape)
+    if not vehicle.all():
+        rim = side // 8  # a distractor's middle is inside the frame
+        room[rim:-rim, rim:-rim] = distance_transform_edt(~vehicle)[rim:-rim, rim:-rim]
+    places = np.argwhere(room >= 0.85 * room.max())
+    row, column = places[int(rng.integers(len(places)))].tolist()
     return (2 * (column + 0.5) / side - 1, 1 - 2 * (row + 0.5) / side), 2 * max(float(room[row, column]), 1.0) / side
 
 
 def point_at(camera: NDArray[np.float64], place: tuple[float, float], depth: float) -> NDArray[np.float64]:
-    """The point that a camera sees at a place of the frame.
+    """The point ``[3]`` that a camera (position and target, ``[2, 3]``; z is up) sees at a place of the frame.
 
-    Args:
-        camera: position and target, ``[2, 3]``; z is up.
-        place: right and up from the middle, in halves of the frame.
-        depth: distance along the line of sight.
-
-    Returns:
-        ``[3]``.
+    The place is right and up from the middle, in halves of the frame; ``depth`` is along the line of sight.
     """
     ahead = (camera[1] - camera[0]) / np.linalg.norm(camera[1] - camera[0])
     right = np.cross(ahead, [0.0, 0.0, 1.0])
@@ -190,11 +158,7 @@ def in_one_piece(vehicle: Mask) -> bool:
 def is_clear(clean: Frame, changed: Frame, vehicle: Mask, distractor: Mask) -> bool:
     """Whether a distractor can be seen, leaves the vehicle as it is, and stands clear of it.
 
-    Args:
-        clean: the frame without it, ``[H, W, 3]``.
-        changed: with it.
-        vehicle: the vehicle's pixels without it, ``[H, W]``.
-        distractor: its own pixels, ``[H, W]``.
+    Frames ``[H, W, 3]`` without and with it; pixels ``[H, W]`` of the vehicle without it and of its own.
     """
     differs = np.abs(clean.astype(int) - changed.astype(int)).max(2) > 8
     near = binary_dilation(vehicle, iterations=max(1, round(GAP * len(vehicle))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
@@ -19,36 +19,17 @@ IN_WORDS = {
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do about one confused pair.
+    """What to do about one confused pair."""
 
-    Args:
-        true: label of the photos.
-        predicted: what F predicts instead.
-        profile: errors by cause.
-        cause: the most frequent one.
-        missing: pose -> ``unseen`` errors in it, most first, of poses that are rare in training; whatever the most
-            frequent cause is.
-        text: all of it in a sentence.
-    """
-
-    true: int
-    predicted: int
-    profile: Mapping[str, int]
-    cause: str
-    missing: Mapping[str, int] = field(default_factory=dict)
-    text: str = ""
+    true: int  # label of the photos
+    predicted: int  # what the classifier predicts instead
+    profile: Mapping[str, int]  # errors by cause
+    missing: Mapping[str, int]  # pose that is rare in training -> unseen errors in it, most first
+    text: str  # all of it in a sentence
 
 
 def missing_poses(errors: Sequence[str], training: Sequence[str]) -> dict[str, int]:
-    """Poses of errors that training lacks.
-
-    Args:
-        errors: the pose of each error.
-        training: the pose of each training photo of the class.
-
-    Returns:
-        Pose -> errors in it, most first.
-    """
+    """Poses of the errors that are rare in training, with the errors in them, most first."""
     seen, wanted = Counter(training), Counter(errors)
     even = len(training) / max(len(seen | wanted), 1)
     return {pose: count for pose, count in wanted.most_common() if seen[pose] < RARE * even or not training}
@@ -61,37 +42,31 @@ def advise(
 ) -> list[Advice]:
     """Advice for every confused pair, the most frequent first.
 
-    Args:
-        rows: the errors, with ``true``, ``predicted``, ``cause`` and, where poses are known, ``pose``.
-        class_names: of the labels.
-        training_poses: label -> pose of each training photo; None: poses are not known.
+    ``training_poses``: label -> pose of each training photo; where they are known, every error has its ``pose`` too.
     """
-    pairs = Counter((int(r["true"]), int(r["predicted"])) for r in rows)
     found = []
-    for (true, predicted), total in pairs.most_common():
+    for (true, predicted), _ in Counter((int(r["true"]), int(r["predicted"])) for r in rows).most_common():
         own = [r for r in rows if (r["true"], r["predicted"]) == (true, predicted)]
         profile = {c: sum(r["cause"] == c for r in own) for c in ERROR_CAUSES}
-        cause = max(profile, key=lambda c: profile[c])
         missing: dict[str, int] = {}
         if training_poses is not None:
-            unseen = [r["pose"] for r in own if r["cause"] == UNSEEN]
-            missing = missing_poses(unseen, training_poses.get(true, ()))
-        text = sentence(class_names[true], class_names[predicted], profile, cause, total, list(missing))
-        found.append(Advice(true, predicted, profile, cause, missing, text))
+            missing = missing_poses([r["pose"] for r in own if r["cause"] == UNSEEN], training_poses.get(true, ()))
+        text = sentence(class_names[true], class_names[predicted], profile, list(missing))
+        found.append(Advice(true, predicted, profile, missing, text))
     return found
 
 
-def sentence(
-    true: str, predicted: str, profile: Mapping[str, int], cause: str, total: int, missing: Sequence[str]
-) -> str:
+def sentence(true: str, predicted: str, profile: Mapping[str, int], missing: Sequence[str]) -> str:
     """The advice on one pair in words, made from the numbers."""
+    cause, total = max(profile, key=lambda c: profile[c]), sum(profile.values())
     start = f"{true} -> {predicted}: {profile[cause]} of {total} error{'s' * (total != 1)} from {IN_WORDS[cause]}"
-    many = len(missing) > 1
     poses = f"add photos of {true} from more viewpoints."
     if missing:
+        *first, last = missing
+        named = f"{', '.join(first)} and {last}" if first else last
         poses = (
-            f"pose{'s' * many} {join(missing)} missing in training: add photos of {true} in "
-            f"{'those poses' if many else 'that pose'}."
+            f"pose{'s' * bool(first)} {named} missing in training: add photos of {true} in "
+            f"{'those poses' if first else 'that pose'}."
         )
     if cause == UNSEEN:
         return f"{start}{', ' if missing else ': '}{poses}"
@@ -104,16 +79,10 @@ def sentence(
     return f"{start}: {remedy}{also}"
 
 
-def join(words: Sequence[str]) -> str:
-    """a, b and c."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def wanted_photos(advice: Sequence[Advice], budget: int) -> dict[tuple[int, str], int]:
-    """Spend a budget of photos on the missing poses, in proportion to the errors in them.
+    """Spend a budget of photos on the missing poses, (label, pose), in proportion to the errors in them.
 
-    Returns:
-        (label, pose) -> photos; they add up to ``budget``. Empty when no advice names a pose.
+    They add up to the budget; none when no advice names a pose.
     """
     errors: Counter[tuple[int, str]] = Counter()
     for one in advice:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,102 +9,87 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from vrx.explain.explainer import Explainer
 from vrx.structures import Explanation
 from vrx.studies.core.context import StudyContext
-from vrx.studies.core.page import Picture, Section, write_page
-from vrx.studies.core.predictions import spaced
+from vrx.studies.core.page import Picture, Section, edited_path, read_edited, save_edited, write_page
+from vrx.studies.core.photos import spaced
 from vrx.studies.core.statistics import Share
 from vrx.studies.logic_consistency.method import ARMS, Arm
 
 COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "#7f7f7f")  # Okabe and Ito: distinguishable by all
 MARKS = ("o", "s", "^", "v", "D", "x")
 OUTLINE = (255, 0, 255)
+TITLE = "Does the classifier reason as the explanation says? Errors, corrected by editing"
+METHOD = (
+    "Every arm makes as many edits as the guided one, of the same areas, with the same code; the classifier is run "
+    "after each. A photo counts as corrected once the log-odds of its true class exceed {floor:.2f}: what pasting a "
+    "patch back onto itself, a little out of place, moves them by at most in 95 % of right photos. “Share without the "
+    "noise floor” counts every right prediction; “share after all edits” lets every arm go on until the prediction is "
+    "right or all edits are spent. Intervals are Wilson's, 95 %; p is McNemar's exact test against the guided arm."
+)
+Record = Mapping[str, Any]
 
 
-def strip_path(folder: Path, name: str) -> Path:
-    """Where the edited photos of an error are saved."""
-    return folder / "edited" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.png"
-
-
-def save_strip(
-    folder: Path, name: str, explainer: Explainer, explanation: Explanation, arms: Mapping[str, Arm]
-) -> None:
+def save_arms(folder: Path, name: str, explainer: Explainer, explanation: Explanation, arms: Mapping[str, Arm]) -> None:
     """Save the clean photo and what each arm made of it, side by side; guided places are outlined on the first."""
     clean = explainer.pixels(explanation.x).copy()
     for edit in arms["vrx_guided"].edits:
         inner = binary_erosion(edit.mask, np.ones((3, 3)), iterations=2, border_value=0)
         clean[edit.mask & ~inner] = OUTLINE
-    path = strip_path(folder, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate([clean, *(explainer.pixels(arms[arm].x) for arm in ARMS)], axis=1)).save(path)
+    save_edited(folder, "error", name, [clean, *(explainer.pixels(arms[arm].x) for arm in ARMS)])
 
 
-def write_corrections(
+def write_logic_consistency(
     context: StudyContext,
-    records: Mapping[str, Mapping[str, Any]],
+    records: Mapping[str, Record],
     metrics: Mapping[str, float],
-    rows: Sequence[Mapping[str, Any]],
+    table: Sequence[Mapping[str, Any]],
     max_edits: int,
     examples: int,
-) -> Path:
-    """Write ``index.html``.
-
-    Args:
-        context: of the study.
-        records: path of each error's photo -> its record.
-        metrics: of the study.
-        rows: of table 1.
-        max_edits: N.
-        examples: how many errors are shown.
-    """
-    title = "Does the classifier reason as the explanation says? Errors, corrected by editing"
+) -> None:
+    """Write ``index.html``; ``records``: path of each error's photo -> its record."""
     if not records:
         lead = f"The classifier made no error on {metrics['photos/total']:.0f} photos: there is nothing to correct."
-        return write_page(context.folder, title, lead, [], metrics, context.settings)
+        write_page(context, TITLE, lead, [], metrics)
+        return
     guided = Share(round(metrics["left/vrx_guided"] * len(records)), len(records))
     lead = (
         f"The classifier gets {metrics['errors/all']:.0f} of {metrics['photos/total']:.0f} photos wrong. Of the "
         f"{len(records)} studied, {guided} stay wrong after at most {max_edits} edits that the explanation chose; as "
         f"many edits of the same size at random leave {metrics['left/random']:.0%}."
     )
-    method = (
-        "Every arm makes as many edits as the guided one, of the same areas, with the same code; the classifier is run "
-        "after each. A photo counts as corrected once the log-odds of its true class exceed "
-        f"{metrics['noise_floor']:.2f}: what pasting a patch back onto itself, a little out of place, moves them by "
-        "at most in 95 % of right photos. “Share without the noise floor” counts every right prediction; “share after "
-        "all edits” lets every arm go on until the prediction is right or all edits are spent. Intervals are Wilson's, "
-        "95 %; p is McNemar's exact test against the guided arm."
-    )
+    method = METHOD.format(floor=metrics["noise_floor"])
     curve = Picture(curve_figure(len(records), metrics, max_edits), "Errors not corrected, by the edits allowed.")
-    shown = pick({name: r for name, r in records.items() if strip_path(context.folder, name).exists()}, examples)
-    photos = [Picture(example_figure(context.folder, n, records[n]), sentence(records[n])) for n in shown]
+    saved = {name: r for name, r in records.items() if edited_path(context.folder, "error", name).exists()}
+    photos = [
+        Picture(example_figure(context.folder, name, records[name]), sentence(records[name]))
+        for name in chosen_examples(saved, examples)
+    ]
     sections = [
-        Section("Errors not corrected", [method], rows, [curve]),
+        Section("Errors not corrected", [method], table, [curve]),
         Section("Photos before and after", ["Guided places are outlined."], (), photos),
     ]
-    return write_page(context.folder, title, lead, sections, metrics, context.settings)
+    write_page(context, TITLE, lead, sections, metrics)
 
 
-def pick(records: Mapping[str, Mapping[str, Any]], count: int) -> list[str]:
+def chosen_examples(records: Mapping[str, Record], count: int) -> list[str]:
     """Which errors to show: corrected and not in the proportion in which they occur, each kind at least once."""
-    edited = {name: r["arms"]["vrx_guided"] for name, r in records.items() if r["arms"]["vrx_guided"]["edits"]}
-    good = [name for name, arm in edited.items() if arm["corrected_after"] is not None]
+    edited = {name: r for name, r in records.items() if r["arms"]["vrx_guided"]["edits"]}
+    good = [name for name, r in edited.items() if r["arms"]["vrx_guided"]["corrected_after"] is not None]
     bad = [name for name in edited if name not in good]
     wanted = min(len(bad), max(round(count * len(bad) / max(1, len(edited))), 1))
     return spaced(good, count - wanted) + spaced(bad, wanted)
 
 
-def sentence(record: Mapping[str, Any]) -> str:
+def sentence(record: Record) -> str:
     """What the guided arm did."""
     arm = record["arms"]["vrx_guided"]
     verbs = {"substitute": "replaced by a good one", "delete": "deleted"}
     done = [f"concept {edit['concept']} of {edit['class']} {verbs[edit['edit']]}" for edit in arm["edits"]]
-    end = f"the prediction is {[record['predicted'], *arm['predicted']][-1]}"
-    end += "" if arm["corrected_after"] else ", not corrected"
+    end = f"the prediction is {arm['predicted'][-1]}{'' if arm['corrected_after'] else ', not corrected'}"
     return (
         f"A {record['true']} predicted as {record['predicted']} (cause: {record['cause']}): {', '.join(done)}; {end}."
     )
@@ -128,15 +112,14 @@ def curve_figure(errors: int, metrics: Mapping[str, float], max_edits: int) -> F
     return figure
 
 
-def example_figure(folder: Path, name: str, record: Mapping[str, Any]) -> Figure:
+def example_figure(folder: Path, name: str, record: Record) -> Figure:
     """One error: the photo, and what each arm made of it with the prediction and its log-odds."""
-    pixels = np.asarray(Image.open(strip_path(folder, name)).convert("RGB"))
-    tiles = np.split(pixels, len(ARMS) + 1, axis=1)
-    figure = Figure(figsize=(2.35 * len(tiles), 3.0), layout="constrained")
+    tiles = read_edited(folder, "error", name, len(ARMS) + 1)
     arms = [record["arms"][arm] for arm in ARMS]
     states = [(record["predicted"], arms[0]["margins"][0])]
     states += [([record["predicted"], *arm["predicted"]][-1], arm["margins"][-1]) for arm in arms]
     heads = [f"label: {record['true']}", *ARMS.values()]
+    figure = Figure(figsize=(2.35 * len(tiles), 3.0), layout="constrained")
     for ax, tile, head, (predicted, margin) in zip(figure.subplots(1, len(tiles)), tiles, heads, states, strict=True):
         right = predicted == record["true"]
         ax.imshow(tile)

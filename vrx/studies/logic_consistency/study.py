@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vrx.data.images import Photo
 from vrx.errors import VRXError
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors, sums
-from vrx.studies.core.predictions import predictions, spaced
-from vrx.studies.core.records import Records, write_results
+from vrx.studies.core.photos import predictions, rng_of, spaced
+from vrx.studies.core.records import write_results
 from vrx.studies.core.statistics import Share, mcnemar
-from vrx.studies.logic_consistency.method import ARMS, Plan, all_arms, noise_floor
-from vrx.studies.logic_consistency.page import save_strip, write_corrections
+from vrx.studies.logic_consistency.method import ARMS, Arms, noise_floor
+from vrx.studies.logic_consistency.page import save_arms, write_logic_consistency
 
 CAUSES = ("concept", "structure", "both")
 SAVED = 40  # errors, spaced evenly, of which the edited photos are saved for the page
+AFTER = {"noise": "corrected_after", "answer": "right_after", "all_tries": "right_after"}
+Record = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
 class LogicConsistency:
     """Table 1 of the paper: errors of the classifier before and after editing, by cause and by arm.
 
@@ -31,116 +35,93 @@ class LogicConsistency:
     (the stopping rule of every arm). Every arm has as many edits as the guided one made; the area of its i-th edit is
     that of the i-th guided one.
 
-    Args:
-        split: whose errors.
-        max_edits: N, edits per photo at most, in every arm.
-        max_photos: errors studied, spaced evenly over the split; None: all.
-        examples: shown on the page.
-        quantile: of the right photos of the class, in (0, 1): the contributions of the concepts (structure) of the
-            true class are at fault when their sum lies below it.
-        beyond: quantile of what a paste alone moves the log-odds by, in (0, 1): the noise floor.
-        seed: of the random arms.
-
     Raises:
         VRXError: a setting out of range.
     """
 
-    def __init__(
-        self,
-        split: str = "test",
-        max_edits: int = 8,
-        max_photos: int | None = None,
-        examples: int = 6,
-        quantile: float = 0.25,
-        beyond: float = 0.95,
-        seed: int = 0,
-    ) -> None:
-        if max_edits < 1 or (max_photos is not None and max_photos < 1):
-            raise VRXError(f"study.max_edits={max_edits} and study.max_photos={max_photos} must be at least 1.")
-        for name, value in (("quantile", quantile), ("beyond", beyond)):
+    split: str = "test"  # whose errors
+    max_edits: int = 8  # N, edits per photo at most, in every arm
+    max_photos: int | None = None  # errors studied, spaced evenly over the split; None: all
+    examples: int = 6  # shown on the page
+    quantile: float = 0.25  # of the right photos of the class, in (0, 1): concepts or structure below it are at fault
+    beyond: float = 0.95  # quantile of what a paste alone moves the log-odds by, in (0, 1): the noise floor
+    seed: int = 0  # of the random arms
+
+    def __post_init__(self) -> None:
+        if self.max_edits < 1 or (self.max_photos is not None and self.max_photos < 1):
+            raise VRXError(
+                f"study.max_edits={self.max_edits} and study.max_photos={self.max_photos} must be at least 1."
+            )
+        for name, value in (("quantile", self.quantile), ("beyond", self.beyond)):
             if not 0 < value < 1:
                 raise VRXError(f"study.{name}={value} is out of range: use a share in (0, 1).")
-        self.split, self.max_edits, self.max_photos = split, max_edits, max_photos
-        self.examples, self.quantile, self.beyond, self.seed = examples, quantile, beyond, seed
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
         """Run the study, or go on with it."""
-        records = Records(context.folder / "records.jsonl", context.key(max_edits=self.max_edits))
-        photos, errors = self._errors(context, records)
+        records = context.records(max_edits=self.max_edits)
+        photos = context.source.photos(self.split)
+        predicted = predictions(context.explainer, context.source, photos, records)
+        if not predicted:
+            raise VRXError(f"None of the {len(photos)} {self.split} photos could be read: check the run's data.")
+        errors = [photo for photo, label in predicted if label != photo.label]
         chosen, floor = spaced(errors, self.max_photos), 0.0
         if chosen:
-            donors = Donors(context.explainer, context.source, records)
+            donors = Donors(context, records)
             floor = noise_floor(context.explainer, donors, records, self.beyond)
             saved = set(spaced(chosen, SAVED))
             for photo in tqdm(chosen, desc="editing errors", unit="photo"):
                 if photo.path not in records:
                     records.add(photo.path, self._edited(context, donors, photo, floor, photo in saved))
         found = {photo.path: records[photo.path] for photo in chosen}
-        metrics = {"photos/total": float(photos), "errors/all": float(len(errors)), "noise_floor": floor}
-        metrics |= summary(list(found.values()), self.max_edits)
-        rows = table(list(found.values()), self.max_edits)
-        write_results(context.folder, rows, metrics)
-        write_corrections(context, found, metrics, rows, self.max_edits, self.examples)
+        rows = list(found.values())
+        metrics = {"photos/total": float(len(predicted)), "errors/all": float(len(errors)), "noise_floor": floor}
+        metrics |= summary(rows, self.max_edits)
+        table = table_1(rows, self.max_edits)
+        write_results(context.folder, table, metrics)
+        write_logic_consistency(context, found, metrics, table, self.max_edits, self.examples)
         return metrics
-
-    def _errors(self, context: StudyContext, records: Records) -> tuple[int, list[Photo]]:
-        """How many photos could be read, and those that the classifier gets wrong."""
-        photos = context.source.photos(self.split)
-        predicted = predictions(context.explainer, context.source, photos, records)
-        if not predicted:
-            raise VRXError(f"None of the {len(photos)} {self.split} photos could be read: check the run's data.")
-        return len(predicted), [photo for photo, logits in predicted if logits.argmax() != photo.label]
 
     def _edited(self, context: StudyContext, donors: Donors, photo: Photo, floor: float, save: bool) -> dict[str, Any]:
         """The edits of every arm on one photo, and the predictions after each."""
         explainer, true = context.explainer, photo.label
         names = explainer.bank.class_names
         explanation = explainer.explain_input(explainer.read(context.source.read(photo)))
-        rng = np.random.default_rng([self.seed, zlib.crc32(photo.path.rsplit("/", 1)[-1].encode())])
-        arms = all_arms(Plan(explainer, donors, true, self.max_edits, floor), explanation, rng)
+        rng = rng_of(photo, self.seed)
+        arms = Arms(explainer, donors, explanation, true, self.max_edits, floor, rng).run()
         if save:
-            save_strip(context.folder, photo.path, explainer, explanation, arms)
+            save_arms(context.folder, photo.path, explainer, explanation, arms)
         return {
             "true": names[true],
             "predicted": names[explanation.predicted],
             "cause": cause(sums(explanation, true), donors.class_sums(true), self.quantile),
-            "missing": int((explainer.bank.present[true] & ~explanation.detected[true]).sum()),
             "agrees": bool(explanation.grn_logits.argmax() == explanation.predicted),
             "arms": {name: arm.record(names) for name, arm in arms.items()},
         }
 
 
-def cause(found: tuple[float, float], right: np.ndarray, quantile: float) -> str:
+def cause(found: tuple[float, float], right: NDArray[np.float64], quantile: float) -> str:
     """The cause rule: which part of the true class' own graph falls short of what it is in right photos.
 
     Args:
         found: summed contributions of nodes and of edges of the true class' graph to the true class, in this photo.
         right: the same in discovery photos of the class that the classifier gets right, ``[M, 2]``.
-        quantile: a part is at fault below this quantile of the right photos.
+        quantile: of the right photos: parts below it are at fault; when neither is, the one with the lower rank.
 
     Returns:
-        ``concept``, ``structure`` or ``both``. When neither is below, the part with the lower rank among the right
-        photos is named (concept when they tie). ``both`` when there are no right photos.
+        ``concept`` (also when they tie), ``structure`` or ``both`` (also when there are no right photos).
     """
     concept, structure = (right < found).mean(0) if len(right) else (0.0, 0.0)
-    if (concept < quantile) == (structure < quantile):
-        return "both" if concept < quantile else ("structure" if structure < concept else "concept")
-    return "concept" if concept < quantile else "structure"
+    if concept < quantile and structure < quantile:
+        return "both"
+    return "structure" if structure < concept else "concept"
 
 
-AFTER = {"noise": "corrected_after", "answer": "right_after", "all_tries": "right_after"}
+def corrected(record: Record, arm: str, budget: int, rule: str = "noise") -> bool:
+    """Whether an arm had corrected the prediction of one error with at most ``budget`` edits, by a rule.
 
-
-def corrected(record: Mapping[str, Any], arm: str, budget: int, rule: str = "noise") -> bool:
-    """Whether an arm had corrected the prediction with at most ``budget`` edits.
-
-    Args:
-        record: of one error.
-        arm: of :data:`vrx.studies.logic_consistency.method.ARMS`.
-        budget: edits allowed.
-        rule: ``noise``: right by more than a paste alone can move, with no more edits than the guided arm made;
-            ``answer``: the prediction is right, with no more edits than the guided arm needed for that;
-            ``all_tries``: the prediction was right after any edit, however many the guided arm made.
+    * ``noise``: right by more than a paste alone can move, with no more edits than the guided arm made,
+    * ``answer``: the prediction is right, with no more edits than the guided arm needed for that,
+    * ``all_tries``: the prediction was right after any edit, however many the guided arm made.
     """
     arms = record["arms"]
     after: int | None = arms[arm][AFTER[rule]]
@@ -148,26 +129,28 @@ def corrected(record: Mapping[str, Any], arm: str, budget: int, rule: str = "noi
     return after is not None and after <= (budget if rule == "all_tries" else min(budget, made))
 
 
-def left(records: Sequence[Mapping[str, Any]], arm: str, budget: int, rule: str = "noise") -> Share:
+def left(records: Sequence[Record], arm: str, budget: int, rule: str = "noise") -> Share:
     """Share of the errors that are not corrected after at most ``budget`` edits; see :func:`corrected`."""
-    return Share(sum(not corrected(r, arm, budget, rule) for r in records), len(records))
+    return Share.of(not corrected(r, arm, budget, rule) for r in records)
 
 
-def p_value(records: Sequence[Mapping[str, Any]], arm: str, budget: int) -> float:
+def p_value(records: Sequence[Record], arm: str, budget: int) -> float:
     """McNemar's test of an arm against the guided one."""
     return mcnemar(*([corrected(r, one, budget) for r in records] for one in ("vrx_guided", arm)))
 
 
-def summary(records: Sequence[Mapping[str, Any]], max_edits: int) -> dict[str, float]:
+def summary(records: Sequence[Record], max_edits: int) -> dict[str, float]:
     """The metrics of the study: errors, what each arm leaves (with intervals), McNemar against the guided arm."""
     metrics = {"errors/total": float(len(records))}
     for name in CAUSES:
         metrics[f"errors/{name}"] = float(sum(r["cause"] == name for r in records))
     if not records:
         return metrics
-    metrics["errors/with_missing_concepts"] = float(np.mean([r["missing"] > 0 for r in records]))
-    metrics["errors/without_concept"] = float(sum(not r["arms"]["vrx_guided"]["edits"] for r in records))
+    areas = [[edit["area"] for edit in r["arms"]["vrx_guided"]["edits"]] for r in records]
+    metrics["errors/without_concept"] = float(sum(not some for some in areas))
     metrics["errors/grn_agrees"] = float(np.mean([r["agrees"] for r in records]))
+    metrics["edits/mean"] = float(np.mean([len(some) for some in areas]))
+    metrics["edits/area"] = float(np.mean([sum(some) for some in areas]))
     for arm in ARMS:
         metrics |= left(records, arm, max_edits).metrics(f"left/{arm}")
         for budget in range(1, max_edits + 1):
@@ -180,13 +163,10 @@ def summary(records: Sequence[Mapping[str, Any]], max_edits: int) -> dict[str, f
             metrics[f"area/{arm}"] = float(np.mean([edit["area"] for a in edited for edit in a["edits"]]))
         if arm != "vrx_guided":
             metrics[f"p_value/{arm}"] = p_value(records, arm, max_edits)
-    areas = [[edit["area"] for edit in r["arms"]["vrx_guided"]["edits"]] for r in records]
-    metrics["edits/mean"] = float(np.mean([len(some) for some in areas]))
-    metrics["edits/area"] = float(np.mean([sum(some) for some in areas]))
     return metrics
 
 
-def table(records: Sequence[Mapping[str, Any]], max_edits: int) -> list[dict[str, Any]]:
+def table_1(records: Sequence[Record], max_edits: int) -> list[dict[str, Any]]:
     """The paper's table 1: one row before, one per arm; errors in total and by cause."""
     by_cause = {name: [r for r in records if r["cause"] == name] for name in CAUSES}
     before = {c: len(rs) for c, rs in by_cause.items()}

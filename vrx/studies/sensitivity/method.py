@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
-from vrx.edits import FAR, far_offset, shifted
+from vrx.edits import FAR, Editor, far_offset, shifted
 from vrx.explain.explainer import Explainer
 from vrx.graphs.variants import LARGEST
 from vrx.structures import Explanation
@@ -28,19 +28,12 @@ OFFSETS = ((0.0, 0.0, 1.6), (0.0, 0.0, 1.2), (2.2, 0.0, 0.9), (-2.2, 0.0, 0.9), 
 
 @dataclass(frozen=True)
 class EditedPhoto:
-    """A photo after one edit.
+    """A photo after one edit."""
 
-    Args:
-        x: normalised ``[3, H, W]``.
-        concepts: those of the true class that the edit changed or moved.
-        what: the edit in words.
-        moved: superpixel label -> where its patch is now, bool ``[H, W]``.
-    """
-
-    x: Tensor
-    concepts: tuple[int, ...]
-    what: str
-    moved: dict[int, Mask] = field(default_factory=dict)
+    x: Tensor  # normalised [3, H, W]
+    concepts: tuple[int, ...]  # those of the true class that the edit changed or moved
+    what: str  # the edit in words
+    moved: dict[int, Mask] = field(default_factory=dict)  # superpixel label -> where its patch is now, [H, W]
 
 
 class ConceptEditor(Protocol):
@@ -51,15 +44,9 @@ class ConceptEditor(Protocol):
 
 
 def edited_concepts(before: Explanation, index: int, changed: Mask) -> tuple[int, ...]:
-    """Concepts of a class that a change concerns: half of their patch changes, or half of the change lies in it.
+    """Concepts of a class that a change ``[H, W]`` concerns: half of their patch changes, or half of it lies in them.
 
-    Args:
-        before: of the photo before.
-        index: the class.
-        changed: pixels, ``[H, W]``.
-
-    Returns:
-        Empty when the change, like a stripe across many patches, is not one of any concept.
+    Empty when the change, like a stripe across many patches, is not one of any concept.
     """
     found = np.flatnonzero(before.detected[index])
     masks = [before.mask(index, int(k)) for k in found]
@@ -68,16 +55,12 @@ def edited_concepts(before: Explanation, index: int, changed: Mask) -> tuple[int
     return tuple(found[(exposure >= EXPOSED) | (held >= EXPOSED)].tolist())
 
 
+@dataclass(frozen=True)
 class PastedEdits:
-    """Edits by pasting: a worse exemplar of the same concept and class; the patch itself somewhere else.
+    """Edits by pasting: a worse exemplar of the same concept and class; the patch itself somewhere else."""
 
-    Args:
-        explainer: of the run.
-        donors: exemplars of every concept.
-    """
-
-    def __init__(self, explainer: Explainer, donors: Donors) -> None:
-        self.editor, self.donors = explainer.editor, donors
+    editor: Editor
+    donors: Donors
 
     def appearance(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
         """Replace a good concept (positive contribution) by a worse exemplar of the same concept."""
@@ -90,9 +73,8 @@ class PastedEdits:
                 continue
             layer, changed = placed_patch(*self.donors.patch(donor), mask)
             x = self.editor.paste(before.x[None], torch.from_numpy(changed)[None], layer[None])[0]
-            yield EditedPhoto(
-                x, edited_concepts(before, own, changed), f"concept {concept + 1} replaced by a worse one"
-            )
+            concepts = edited_concepts(before, own, changed)
+            yield EditedPhoto(x, concepts, f"concept {concept + 1} replaced by a worse one")
 
     def structure(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
         """Move a concept far away, to where it covers the other concepts least; its old place is filled."""
@@ -105,26 +87,22 @@ class PastedEdits:
                 continue
             others = np.any([m for k, m in masks.items() if k != concept] or [np.zeros_like(mask)], axis=0)
             offset = far_offset(mask, others, rng)
-            if offset is None:
-                continue
-            x, place = self.editor.move(before.x[None], torch.from_numpy(mask)[None], torch.tensor([offset]))
-            moved = {int(before.matched[own, concept]): place[0].numpy()}
-            yield EditedPhoto(x[0], (concept,), f"concept {concept + 1} moved", moved)
+            if offset is not None:
+                x, place = self.editor.move(before.x[None], torch.from_numpy(mask)[None], torch.tensor([offset]))
+                moved = {int(before.matched[own, concept]): place[0].numpy()}
+                yield EditedPhoto(x[0], (concept,), f"concept {concept + 1} moved", moved)
 
 
+@dataclass(frozen=True)
 class RenderedEdits:
     """Edits by rendering the photo again: another class' part of the same name, or the part itself somewhere else.
 
     No pixel is pasted, so no artefact of pasting can explain the result. Edits of parts that no concept with a positive
     contribution shows are passed over.
-
-    Args:
-        explainer: of the run.
-        source: of the photos.
     """
 
-    def __init__(self, explainer: Explainer, source: CanRender) -> None:
-        self.explainer, self.source = explainer, source
+    explainer: Explainer
+    source: CanRender
 
     def appearance(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
         """Give the object the part of another class in the place of its own."""
@@ -154,12 +132,11 @@ class RenderedEdits:
             if not (old.any() and new.any() and _any_good(before, own, concepts)):
                 continue
             way = np.argwhere(new).mean(0) - np.argwhere(old).mean(0)
-            if np.hypot(*way) < 0.5 * FAR * max(old.shape):
-                continue
             dy, dx = way.round().astype(int).tolist()
             patches = {int(before.matched[own, k]): torch.from_numpy(before.mask(own, k)) for k in concepts}
             moved = {label: shifted(patch, dx, dy).numpy() for label, patch in patches.items()}
-            if all(place.any() for place in moved.values()):
+            far = np.hypot(*way) >= 0.5 * FAR * max(old.shape)
+            if far and all(place.any() for place in moved.values()):
                 yield EditedPhoto(self._read(frame), concepts, f"{part} moved", moved)
 
     def _read(self, frame: NDArray[np.uint8]) -> Tensor:

@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from vrx.studies.core.context import StudyContext
-from vrx.studies.core.page import Picture, Section, write_page
+from vrx.studies.core.page import Picture, Section, edited_path, read_edited, write_page
 from vrx.studies.core.statistics import Share
 
 HEADINGS = {"appearance": "A good concept replaced by a worse one", "structure": "A concept moved to an abnormal place"}
 OF = {"appearance": "nodes", "structure": "edges"}
+COLUMNS = {
+    "p (above chance)": "p_value",
+    "found by node": "found_by_nodes",
+    "found by edges": "found_by_edges",
+    "fall of the node, edited": "fall_nodes_touched",
+    "fall of the node, others": "fall_nodes_others",
+    "fall of the edges, edited": "fall_edges_touched",
+    "fall of the edges, others": "fall_edges_others",
+    "Spearman with the classifier": "spearman",
+    "Spearman of the GRN with the classifier": "spearman_grn",
+}
 SAVED = 12  # photos of each kind that are saved for the page
 EDITED = "#d6007f"  # marks edited concepts: neither end of the colour scale
+NUMBER = {"boxstyle": "circle,pad=0.1", "facecolor": "white", "edgecolor": "none"}
 Record = Mapping[str, Any]
-
-
-def pair_path(folder: Path, kind: str, name: str) -> Path:
-    """Where a photo before and after its edit is saved."""
-    return folder / "edited" / f"{kind}_{hashlib.sha256(name.encode()).hexdigest()[:16]}.png"
-
-
-def save_pair(folder: Path, kind: str, name: str, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
-    """Save the first photos of a kind, before and after, side by side."""
-    path = pair_path(folder, kind, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if len(list(path.parent.glob(f"{kind}_*.png"))) < SAVED:
-        Image.fromarray(np.concatenate([before, after], axis=1)).save(path)
 
 
 def write_sensitivity(
     context: StudyContext, records: Mapping[str, Sequence[Record]], metrics: Mapping[str, float], examples: int
-) -> Path:
+) -> None:
     """Write ``index.html``."""
-    title = "Does the explanation notice which concept was edited?"
     rows = {kind: found for kind, found in records.items() if found}
-    lead = " ".join(sentence(kind, len(found), metrics) for kind, found in rows.items())
-    lead = lead or "No photo that is classified right offered an edit that counts: see study.min_detected, and the "
-    lead += "" if rows else "concepts of the run."
-    sections = [
-        Section(HEADINGS[kind], [], [numbers(kind, metrics)], _pictures(context, kind, found, examples))
-        for kind, found in rows.items()
-    ]
-    return write_page(context.folder, title, lead, sections, metrics, context.settings)
+    lead = " ".join(sentence(kind, len(found), metrics) for kind, found in rows.items()) or (
+        "No photo that is classified right offered an edit that counts: see study.min_detected, and the concepts of "
+        "the run."
+    )
+    sections = []
+    for kind, found in rows.items():
+        table = {"edits": len(found)} | {title: metrics.get(f"{name}/{kind}") for title, name in COLUMNS.items()}
+        sections.append(Section(HEADINGS[kind], [], [table], _pictures(context, kind, found, examples)))
+    write_page(context, "Does the explanation notice which concept was edited?", lead, sections, metrics)
 
 
 def sentence(kind: str, count: int, metrics: Mapping[str, float]) -> str:
@@ -63,33 +59,22 @@ def sentence(kind: str, count: int, metrics: Mapping[str, float]) -> str:
     )
 
 
-def numbers(kind: str, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """One row: how far edited and other concepts fell, and agreement with the classifier."""
-    names = {
-        "p (above chance)": "p_value",
-        "found by node": "found_by_nodes",
-        "found by edges": "found_by_edges",
-        "fall of the node, edited": "fall_nodes_touched",
-        "fall of the node, others": "fall_nodes_others",
-        "fall of the edges, edited": "fall_edges_touched",
-        "fall of the edges, others": "fall_edges_others",
-        "Spearman with the classifier": "spearman",
-        "Spearman of the GRN with the classifier": "spearman_grn",
-    }
-    return {"edits": int(metrics[f"edits/{kind}"])} | {k: metrics.get(f"{v}/{kind}") for k, v in names.items()}
-
-
 def _pictures(context: StudyContext, kind: str, records: Sequence[Record], examples: int) -> list[Picture]:
     """The clearest examples found, and one that was missed, if there is any: chosen by the rule, not by hand."""
-    lead = {r["name"]: _lead(r, OF[kind]) for r in records if pair_path(context.folder, kind, r["name"]).exists()}
-    saved = [r for r in records if r["name"] in lead]
-    good = sorted((r for r in saved if lead[r["name"]] > 0), key=lambda r: -lead[r["name"]])[:examples]
-    missed = [r for r in saved if lead[r["name"]] <= 0][:1]
-    names = context.explainer.bank.class_names
-    return [
-        Picture(pair_figure(context.folder, kind, record), caption(record, names, record in missed))
-        for record in [*good, *missed]
-    ]
+    saved = [r for r in records if edited_path(context.folder, kind, r["name"]).exists()]
+    ranked = sorted(saved, key=lambda r: -_lead(r, OF[kind]))
+    good = [r for r in ranked if _lead(r, OF[kind]) > 0][:examples]
+    missed = [r for r in saved if _lead(r, OF[kind]) <= 0][:1]
+    pictures = []
+    for record in [*good, *missed]:
+        before, after = record["probability"]
+        caption = (
+            f"A {context.explainer.bank.class_names[record['label']]}: {record['what']}. The classifier's probability "
+            f"went from {before:.2f} to {after:.2f}.{' The explanation pointed elsewhere.' if record in missed else ''}"
+        )
+        versions = read_edited(context.folder, kind, record["name"], 2)
+        pictures.append(Picture(edit_figure(versions, kind, record), caption))
+    return pictures
 
 
 def _lead(record: Record, of: str) -> float:
@@ -101,43 +86,32 @@ def _lead(record: Record, of: str) -> float:
     return float((edited - others) / (np.abs(fall).sum() + 1e-9)) if edited > 0 else -1.0
 
 
-def caption(record: Record, names: Sequence[str], missed: bool) -> str:
-    """An example in words."""
-    before, after = record["probability"]
-    ending = " The explanation pointed elsewhere." if missed else ""
-    start = f"A {names[record['label']]}: {record['what']}."
-    return f"{start} The classifier's probability went from {before:.2f} to {after:.2f}.{ending}"
-
-
-def pair_figure(folder: Path, kind: str, record: Record) -> Figure:
+def edit_figure(versions: Sequence[NDArray[np.uint8]], kind: str, record: Record) -> Figure:
     """The photo before and after with its concepts, and the contributions of each concept as bars."""
-    pixels = np.asarray(Image.open(pair_path(folder, kind, record["name"])).convert("RGB"))
-    height, width = pixels.shape[0], pixels.shape[1] // 2
     detected, values = record["detected"], np.array(record[OF[kind]], float)
+    values = values[:, detected]
     colours = [EDITED if k in record["concepts"] else "#1a1a1a" for k in detected]
-    limit = float(np.abs(values[:, detected]).max()) or 1.0
     figure = Figure(figsize=(12, 4.2), layout="constrained")
-    axes = figure.subplots(1, 3)
-    for i, (ax, title) in enumerate(zip(axes, ("before", f"after: {record['what']}"), strict=False)):
-        ax.imshow(pixels[:, i * width : (i + 1) * width])
-        ax.set(xticks=[], yticks=[], xlabel=f"probability of its class {record['probability'][i]:.2f}")
-        ax.set_title(title, fontsize=10, loc="left")
-        x, y = (np.array(record["centroids"][i], float)[detected] * (width, height)).T
-        style: dict[str, Any] = {"cmap": "RdBu", "norm": Normalize(-limit, limit), "edgecolors": colours}
-        ax.scatter(x, y, s=280, c=values[i, detected], linewidths=2, **style)
-        for k, colour, *place in zip(detected, colours, x, y, strict=True):
-            box = {"boxstyle": "circle,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-            ax.annotate(str(k + 1), place, ha="center", va="center", fontsize=8, color=colour, bbox=box)
+    *photos, bars = figure.subplots(1, 3)
+    limit = float(np.abs(values).max()) or 1.0
+    scale: dict[str, Any] = {"cmap": "RdBu", "norm": Normalize(-limit, limit)}
+    for i, title in enumerate(("before", f"after: {record['what']}")):
+        photos[i].set(xticks=[], yticks=[], xlabel=f"probability of its class {record['probability'][i]:.2f}")
+        photos[i].set_title(title, fontsize=10, loc="left")
+        photos[i].imshow(versions[i])
+        places = np.array(record["centroids"][i], float)[detected] * versions[i].shape[1::-1]
+        photos[i].scatter(*places.T, s=280, c=values[i], linewidths=2, edgecolors=colours, **scale)
+        for k, colour, place in zip(detected, colours, places, strict=True):
+            photos[i].annotate(str(k + 1), place, ha="center", va="center", fontsize=8, color=colour, bbox=NUMBER)
     lines = np.arange(len(detected))
     for i, (state, hatch) in enumerate((("before", ""), ("after", "////"))):
-        axes[2].barh(lines + 0.4 * i - 0.2, values[i, detected], 0.38, label=state, hatch=hatch, color="#9ecae1")
-    axes[2].set(yticks=lines, yticklabels=[str(k + 1) for k in detected], ylabel="concept", xlabel="logits")
-    axes[2].set_title(
-        "contribution of the " + ("concept" if kind == "appearance" else "concept's relations"), fontsize=10
-    )
-    for label, colour in zip(axes[2].get_yticklabels(), colours, strict=True):
+        bars.barh(lines + 0.4 * i - 0.2, values[i], 0.38, label=state, hatch=hatch, color="#9ecae1")
+    bars.set(yticks=lines, yticklabels=[str(k + 1) for k in detected], ylabel="concept", xlabel="logits")
+    whose = "concept" if kind == "appearance" else "concept's relations"
+    bars.set_title(f"contribution of the {whose}", fontsize=10)
+    for label, colour in zip(bars.get_yticklabels(), colours, strict=True):
         label.set_color(colour)
-    axes[2].invert_yaxis()
-    axes[2].axvline(0, color="grey", linewidth=0.8)
-    axes[2].legend(frameon=False)
+    bars.invert_yaxis()
+    bars.axvline(0, color="grey", linewidth=0.8)
+    bars.legend(frameon=False)
     return figure

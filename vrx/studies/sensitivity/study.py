@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.errors import VRXError
-from vrx.scores import margins
 from vrx.structures import Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors
-from vrx.studies.core.predictions import predictions
+from vrx.studies.core.page import save_edited
+from vrx.studies.core.photos import predictions, rng_of
 from vrx.studies.core.records import Records, write_results
-from vrx.studies.core.statistics import Correlation, Share, above_chance
+from vrx.studies.core.statistics import Share, above_chance, correlation, log_odds
 from vrx.studies.sensitivity.method import ConceptEditor, EditedPhoto, PastedEdits, RenderedEdits
-from vrx.studies.sensitivity.page import save_pair, write_sensitivity
+from vrx.studies.sensitivity.page import SAVED, write_sensitivity
 
 KINDS = {"appearance": "nodes", "structure": "edges"}  # kind of edit -> the contributions that should fall
 Record = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
 class Sensitivity:
     """Edits one concept at a time in photos that are classified right; does the explanation say which one it was?
 
@@ -40,39 +40,25 @@ class Sensitivity:
     edited one has the largest fall: of its node contribution (appearance), of the contributions of its edges, in and
     out (structure).
 
-    Args:
-        split: whose photos.
-        max_edits: of each kind.
-        min_detected: concepts of its own class that a photo must show.
-        least_fall: of the log-odds of the class, from which on the classifier notices an edit.
-        tries: edits of a kind tried per photo at most.
-        rendered: edits are rendered; None: where the source of the photos can.
-        examples: of each kind on the page.
-        seed: which concept is edited, and where to it moves.
-
     Raises:
         VRXError: a setting out of range.
     """
 
-    def __init__(
-        self,
-        split: str = "test",
-        max_edits: int = 200,
-        min_detected: int = 3,
-        least_fall: float = 0.5,
-        tries: int = 8,
-        rendered: bool | None = None,
-        examples: int = 2,
-        seed: int = 0,
-    ) -> None:
-        if max_edits < 1 or min_detected < 2 or tries < 1:
+    split: str = "test"  # whose photos
+    max_edits: int = 200  # of each kind
+    min_detected: int = 3  # concepts of its own class that a photo must show
+    least_fall: float = 0.5  # of the log-odds of the class, from which on the classifier notices an edit
+    tries: int = 8  # edits of a kind tried per photo at most
+    rendered: bool | None = None  # edits are rendered; None: where the source of the photos can
+    examples: int = 2  # of each kind on the page
+    seed: int = 0  # which concept is edited, and where to it moves
+
+    def __post_init__(self) -> None:
+        if self.max_edits < 1 or self.min_detected < 2 or self.tries < 1:
             raise VRXError(
-                f"study.max_edits={max_edits} and study.tries={tries} must be at least 1, "
-                f"study.min_detected={min_detected} at least 2."
+                f"study.max_edits={self.max_edits} and study.tries={self.tries} must be at least 1, "
+                f"study.min_detected={self.min_detected} at least 2."
             )
-        self.split, self.max_edits, self.min_detected = split, max_edits, min_detected
-        self.least_fall, self.tries = least_fall, tries
-        self.rendered, self.examples, self.seed = rendered, examples, seed
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
         """Run the study, or go on with it."""
@@ -82,7 +68,7 @@ class Sensitivity:
                 f"The run has {num} concepts per class, study.min_detected={self.min_detected} are needed: lower it, "
                 f"or train with concepts.num_concepts={self.min_detected} or more."
             )
-        records = Records(context.folder / "records.jsonl", context.key())
+        records = context.records()
         editor = self._editor(context, records)
         found: dict[str, list[Record]] = {kind: [] for kind in KINDS}
         tried = dict.fromkeys(KINDS, 0)
@@ -107,13 +93,13 @@ class Sensitivity:
             return RenderedEdits(context.explainer, context.source)
         if self.rendered:
             raise VRXError("study.rendered=true needs photos that can be rendered, as toy_vehicles: set it to null.")
-        return PastedEdits(context.explainer, Donors(context.explainer, context.source, records))
+        return PastedEdits(context.explainer.editor, Donors(context, records))
 
     def _right(self, context: StudyContext, records: Records) -> list[Photo]:
         """Photos that are classified right, the classes taking turns."""
         photos = context.source.photos(self.split)
         predicted = predictions(context.explainer, context.source, photos, records)
-        right = [photo for photo, logits in predicted if logits.argmax() == photo.label]
+        right = [photo for photo, label in predicted if label == photo.label]
         by_class = [[p for p in right if p.label == label] for label in sorted({p.label for p in right})]
         return [photo for turn in itertools.zip_longest(*by_class) for photo in turn if photo is not None]
 
@@ -126,7 +112,7 @@ class Sensitivity:
             enough = before.detected[own].sum() >= self.min_detected
             before = explainer.follow(before, before.x) if enough else before
             for number, (kind, name) in enumerate(names.items()):
-                rng = np.random.default_rng([self.seed, number, zlib.crc32(photo.path.rsplit("/", 1)[-1].encode())])
+                rng = rng_of(photo, self.seed, number)
                 offered = getattr(editor, kind)(photo, before, rng) if enough else iter(())
                 edited, tried = self._noticed(context, before, own, offered)
                 if edited is None:
@@ -134,7 +120,8 @@ class Sensitivity:
                     continue
                 after = explainer.follow(before, edited.x, edited.moved)
                 records.add(name, {"tried": tried, **measured(photo, before, after, edited)})
-                save_pair(context.folder, kind, photo.path, before.image, after.image)
+                if len(list(context.folder.glob(f"edited/{kind}_*.png"))) < SAVED:
+                    save_edited(context.folder, kind, photo.path, [before.image, after.image])
         return {kind: records[name] for kind, name in names.items()}
 
     def _noticed(
@@ -144,15 +131,10 @@ class Sensitivity:
         tried = 0
         for edited in itertools.islice(offered, self.tries):
             tried += 1
-            logits = context.explainer.logits(edited.x[None])[0]
-            if before.margin(own) - margin(logits, own) >= self.least_fall:
+            after = log_odds(context.explainer.logits(edited.x[None])[0])[own]
+            if before.margin(own) - after >= self.least_fall:
                 return edited, tried
         return None, tried
-
-
-def margin(logits: NDArray[np.float64], index: int) -> float:
-    """Log-odds of one class."""
-    return float(margins(torch.from_numpy(logits))[index])
 
 
 def measured(photo: Photo, before: Explanation, after: Explanation, edited: EditedPhoto) -> dict[str, Any]:
@@ -169,19 +151,14 @@ def measured(photo: Photo, before: Explanation, after: Explanation, edited: Edit
         "centroids": [e.centroids[own] for e in both],
         "probability": [e.probabilities[own] for e in both],
         "margin": [e.margin(own) for e in both],
-        "grn_margin": [margin(e.grn_logits, own) for e in both],
+        "grn_margin": [log_odds(e.grn_logits)[own] for e in both],
     }
 
 
 def falls(record: Record, of: str) -> NDArray[np.float64]:
-    """Fall of each concept's contribution, ``[N]``; ``of`` is nodes or edges."""
+    """How far a number fell from before to after the edit: of each concept's nodes or edges ``[N]``, or of a margin."""
     before, after = np.array(record[of], float)
-    return before - after
-
-
-def fall(record: Record, of: str) -> float:
-    """Fall of a log-odds from before to after the edit; ``of`` is margin or grn_margin."""
-    return float(record[of][0] - record[of][1])
+    return np.asarray(before - after)
 
 
 def is_found(record: Record, of: str) -> bool:
@@ -205,13 +182,13 @@ def summary(records: Mapping[str, Sequence[Record]]) -> dict[str, float]:
         if not rows:
             continue
         hits, chances = [is_found(r, of) for r in rows], [chance(r) for r in rows]
-        metrics |= Share(sum(hits), len(hits)).metrics(f"found/{kind}")
+        metrics |= Share.of(hits).metrics(f"found/{kind}")
         metrics[f"chance/{kind}"] = float(np.mean(chances))
         metrics[f"p_value/{kind}"] = above_chance(hits, chances)
         edited = [float(falls(r, of)[list(r["concepts"])].sum()) for r in rows]
-        noticed = [fall(r, "margin") for r in rows]
-        metrics |= Correlation.of(edited, noticed).metrics(f"spearman/{kind}")
-        metrics |= Correlation.of([fall(r, "grn_margin") for r in rows], noticed).metrics(f"spearman_grn/{kind}")
+        noticed, followed = ([float(falls(r, name)) for r in rows] for name in ("margin", "grn_margin"))
+        metrics |= correlation(f"spearman/{kind}", edited, noticed)
+        metrics |= correlation(f"spearman_grn/{kind}", followed, noticed)
         metrics[f"fell/{kind}"] = float(np.mean(np.array(edited) > 0))
         for part in KINDS.values():
             own = [falls(r, part)[k] for r in rows for k in r["concepts"]]
@@ -233,5 +210,5 @@ def row(kind: str, record: Record) -> dict[str, Any]:
         "detected": len(record["detected"]),
         "found": is_found(record, KINDS[kind]),
         "fall of their contribution": float(falls(record, KINDS[kind])[concepts].sum()),
-        "fall of the log-odds": fall(record, "margin"),
+        "fall of the log-odds": float(falls(record, "margin")),
     }

@@ -1,4 +1,4 @@
-"""Predictions are computed once, photos that cannot be read are left out; evenly spaced items."""
+"""Predictions are computed once, photos that cannot be read are left out; evenly spaced items; random numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.studies.planted import DISCOVERY, PlantedExplainer, PlantedSource
 from vrx.data.images import Photo
-from vrx.studies.core.predictions import predictions, spaced
+from vrx.studies.core.photos import predictions, rng_of, spaced
 from vrx.studies.core.records import Records
 
 
@@ -26,10 +26,11 @@ def test_every_readable_photo_is_predicted_once(tmp_path: Path) -> None:
     photos = source.photos("test")
     for _ in range(2):
         records = Records(tmp_path / "records.jsonl", "key")
-        found = predictions(explainer, source, photos, records, batch_size=3)  # type: ignore[arg-type]
-        assert [photo for photo, _ in found] == [photos[0], photos[2], photos[3]]
+        found = predictions(explainer, source, photos, records)  # type: ignore[arg-type]
+        assert found == [(photos[0], 0), (photos[2], 1), (photos[3], 1)]
         sums = [[sum(DISCOVERY[i][0]), sum(DISCOVERY[i][1])] for i in (0, 2, 3)]  # the planted logits
-        np.testing.assert_allclose([logits for _, logits in found], sums, atol=0.01)
+        logits = [records[f"prediction {photo.path}"]["logits"] for photo, _ in found]
+        np.testing.assert_allclose(logits, sums, atol=0.01)
     assert explainer.asked == 3
 
 
@@ -44,3 +45,8 @@ def test_spaced_items_are_one_of_each_stretch(count: int) -> None:
 def test_all_when_there_are_fewer() -> None:
     assert spaced([1, 2, 3], 3) == spaced([1, 2, 3], 9) == spaced([1, 2, 3], None) == [1, 2, 3]
     assert spaced([], 4) == spaced([1, 2], 0) == []
+
+
+def test_the_random_numbers_of_a_photo_are_its_own() -> None:
+    first, same, other = (rng_of(Photo(path, 0, "test"), 1).random() for path in ("a/1.png", "b/1.png", "a/2.png"))
+    assert first == same != other
