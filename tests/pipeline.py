@@ -27,6 +27,8 @@ import train
 COLOURS = ((220, 30, 30), (30, 60, 220), (240, 200, 20))
 WNIDS = {"n03345487": "fire engine", "n02701002": "ambulance", "n04146614": "school bus"}
 SMALL = (
+    "concepts=paper",
+    "concepts/encoder=pooled",
     "concepts.segmenter.segments=[6,12]",
     "concepts.clusters=4",
     "concepts.num_concepts=3",

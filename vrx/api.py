@@ -15,10 +15,8 @@ from torch import Tensor, nn
 
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
-from vrx.concepts.attention import GradCAMAttention
-from vrx.concepts.discovery import ConceptDiscovery
-from vrx.concepts.encoders import PooledEncoder
-from vrx.concepts.patches import Segmenter
+from vrx.concepts.attention import GradientAttention
+from vrx.concepts.word_discovery import WordDiscovery
 from vrx.data.images import PhotoFolder
 from vrx.data.memory import MemoryPhotos
 from vrx.data.scg_datamodule import SCGDataModule
@@ -51,11 +49,11 @@ def default_pipeline(
         num_concepts: N, concepts per class.
         device: ``auto``, ``cpu`` or ``gpu``.
         seed: of everything.
-        concepts: further settings of :class:`vrx.concepts.discovery.ConceptDiscovery`, those that messages call
+        concepts: further settings of :class:`vrx.concepts.word_discovery.WordDiscovery`, those that messages call
             ``concepts.<name>``; e.g. ``{"clusters": 10, "min_patches": 8}`` for few photos.
     """
-    parts = {"segmenter": Segmenter(), "attention": GradCAMAttention(), "encoder": PooledEncoder(), "editor": Editor()}
-    discovery = ConceptDiscovery(**{**parts, "num_concepts": num_concepts, "seed": seed, **(concepts or {})})
+    parts = {"attention": GradientAttention(0.25), "editor": Editor()}
+    discovery = WordDiscovery(**{**parts, "num_concepts": num_concepts, "seed": seed, **(concepts or {})})
     editor = discovery.editor
     rate = 0.003
     return Pipeline(

@@ -26,6 +26,7 @@ from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.discovery import ConceptDiscovery
+from vrx.concepts.word_discovery import WordDiscovery
 from vrx.data.prepared import prepared
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.data.sources import PhotoSource, photos_key
@@ -112,7 +113,7 @@ class Pipeline:
         VRXError: no epoch.
     """
 
-    discovery: ConceptDiscovery
+    discovery: ConceptDiscovery | WordDiscovery
     builder: Callable[..., SCGBuilder]
     data: Callable[..., SCGDataModule]
     grn: Callable[..., GRN]

@@ -258,7 +258,7 @@ class ConceptBank:
         """
         try:
             text = json.loads((folder / "bank.json").read_text())
-            arrays = load_file(folder / "bank.safetensors")
+            arrays: dict[str, Any] = load_file(folder / "bank.safetensors")
             texts: dict[str, Any] = {name: text[name] for name in BANK_TEXTS}
             state = {name.removeprefix(STATE): arrays.pop(name) for name in list(arrays) if name.startswith(STATE)}
             bank = cls(tuple(text["class_names"]), **texts, **arrays, state=state)
@@ -294,8 +294,8 @@ class Explanation:
         attended: labels of those that F attends to, the concept candidates, int64 ``[K]``.
         measured: fall of F's margin of class c (its logit minus the log-sum-exp of the others) when the
             concept k of graph c is deleted, ``[n, N]``; NaN where it was not measured.
-        presence: probability that the photo shows each concept, ``[n, N]`` in [0, 1]; found are those with at least even
-            odds.
+        presence: probability that the photo shows each concept, ``[n, N]`` in [0, 1]; found are those with at least
+            even odds.
         names: what the concepts are called, ``[n][N]``; "" for those without a name.
         fallback: index of the class that F calls a photo without detail, if it clearly prefers one.
         true_class: index of the label, if known.

@@ -136,7 +136,7 @@ def featureless(classifier: Classifier, margin: float, x: Tensor, batch_size: in
         Fill -> mean probability of each class of interest over the photos, all of their pixels deleted, ``[n]``.
     """
     everything = torch.ones(x.shape[0], *x.shape[2:], dtype=torch.bool)
-    found = {}
+    found: dict[str, list[float]] = {}
     for fill in FEATURELESS:
         editor, shares = Editor(fill, margin), []
         for part, mask in zip(x.split(batch_size), everything.split(batch_size), strict=True):

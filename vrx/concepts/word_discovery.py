@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
 from vrx.classifier.classifier import Classifier
@@ -40,7 +41,7 @@ class WordDiscovery:
         cells: of each photo that the words are clustered from, at random, at most.
         frequency: share of a class's photos in which a word must be present to be a concept, in (0, 1].
         min_area: what a concept usually covers at least, share of the photo in (0, 1).
-        effects: photos on which the effect of deleting a word is measured, at most.
+        effects: photos on which the effect of deleting a word is measured, at most; twice as many test it.
         shown_exemplars: of these, how many the bank keeps for galleries and reports.
         batch_size: photos per pass.
         seed: of k-means and of all that is random.
@@ -128,7 +129,8 @@ class WordDiscovery:
         for batch in self._batches(classifier, every, "reading cells"):
             activations, attention = self.extractor.inspect(classifier, batch)
             maps = appearance(classifier, activations)
-            looks = torch.nn.functional.adaptive_avg_pool2d(attention[:, None].float(), maps.shape[2:])[:, 0] >= 0.5
+            grid = (maps.shape[2], maps.shape[3])
+            looks = adaptive_avg_pool2d(attention[:, None].float(), grid)[:, 0] >= 0.5
             for values, here in zip(maps.permute(0, 2, 3, 1).cpu().numpy(), looks.cpu().numpy(), strict=True):
                 chosen = rng.permutation(np.flatnonzero(here))[: self.cells]
                 cells.append(values.reshape(-1, values.shape[-1])[chosen])
@@ -202,32 +204,33 @@ class WordDiscovery:
     def _discover(
         self, classifier: Classifier, pool: ClassPatches, vocabulary: Vocabulary, index: int
     ) -> tuple[list[tuple[int, Concept]], str]:
-        """The words that F needs for a class, the most needed first, and why there are fewer than N."""
+        """The words that F needs for a class, the most needed first, and why there are fewer than N.
+
+        Some photos of each frequent word say which words may matter most; the others test these alone.
+        """
         word_of = pool.features[:, 0].astype(np.int64)
         counts = np.bincount(word_of, minlength=len(vocabulary.words))
         frequent = np.flatnonzero(counts >= max(2, self.frequency * len(pool.photos)))
         rng = np.random.default_rng([self.seed, index])
-        members = {int(w): self._typical(pool, np.flatnonzero(word_of == w)) for w in frequent}
-        effects = {w: self._effects(classifier, pool, chosen, index, rng) for w, chosen in members.items()}
-        p_values = holm(np.array([above_p_value(own, random) for own, random in effects.values()]))
+        members = {int(word): rng.permutation(np.flatnonzero(word_of == word)) for word in frequent}
+        screened = {w: chosen[: min(self.effects, len(chosen) // 2)] for w, chosen in members.items()}
+        first = {w: self._falls(classifier, pool, chosen, index).mean() for w, chosen in screened.items()}
+        promising = sorted(first, key=lambda w: -first[w])[: self.num_concepts]
+        tests = {w: self._tested(classifier, pool, members[w][len(screened[w]) :], index, rng) for w in promising}
+        p_values = holm(np.array([above_p_value(own, random) for own, random in tests.values()]))
         needed = []
-        for (word, (own, _)), p in zip(effects.items(), p_values, strict=True):
+        for (word, (own, _)), p in zip(tests.items(), p_values, strict=True):
             if p < SIGNIFICANT and own.mean() > 0:
-                concept = Concept(vocabulary.words[word], 0.0, members[word], float(own.mean()), float(p))
-                needed.append((word, concept))
+                typical = members[word][np.argsort(-pool.features[members[word], 1], kind="stable")]
+                needed.append((word, Concept(vocabulary.words[word], 0.0, typical, float(own.mean()), float(p))))
         needed.sort(key=lambda found: -found[1].importance)
-        short = len(needed) < self.num_concepts
         note = (
-            f"{len(frequent)} words occur in at least {self.frequency:.0%} of its photos, and deleting {len(needed)} "
-            "of them lowers the class more than deleting as many pixels at random places"
+            f"of {len(frequent)} words in at least {self.frequency:.0%} of its photos, {len(needed)} lower the class, "
+            "when deleted, more than as many pixels at random places do"
         )
-        return needed[: self.num_concepts], note if short else ""
+        return needed, note if len(needed) < self.num_concepts else ""
 
-    def _typical(self, pool: ClassPatches, members: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The members that show their word most clearly, one a photo as it is."""
-        return members[np.argsort(-pool.features[members, 1], kind="stable")][: self.effects]
-
-    def _effects(
+    def _tested(
         self,
         classifier: Classifier,
         pool: ClassPatches,
@@ -236,18 +239,26 @@ class WordDiscovery:
         rng: np.random.Generator,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Fall of the class's margin when the word is deleted, and when as many pixels at a random place are."""
-        masks = np.stack([pool.mask(m) for m in members])
-        falls = []
-        for chosen in (masks, np.stack([elsewhere(mask, rng) for mask in masks])):
-            after = []
-            for start in range(0, len(members), 4 * self.batch_size):
-                part = slice(start, start + 4 * self.batch_size)
-                x = torch.stack([pool.source(m).x for m in members[part]]).to(classifier.device)
-                with torch.inference_mode():
-                    logits = classifier(self.editor.delete(x, torch.from_numpy(chosen[part])))
-                after.append(margins(logits.double())[:, index].cpu().numpy())
-            falls.append(pool.margin[pool.photo[members]] - np.concatenate(after))
-        return falls[0], falls[1]
+        chosen = members[: 2 * self.effects]
+        return self._falls(classifier, pool, chosen, index), self._falls(classifier, pool, chosen, index, rng)
+
+    def _falls(
+        self,
+        classifier: Classifier,
+        pool: ClassPatches,
+        members: NDArray[np.int64],
+        index: int,
+        rng: np.random.Generator | None = None,
+    ) -> NDArray[np.float64]:
+        """Fall of the class's margin when each member is deleted; with ``rng``, as many pixels at a random place."""
+        after, step = [], 4 * self.batch_size
+        for part in (members[i : i + step] for i in range(0, len(members), step)):
+            masks = [pool.mask(m) if rng is None else elsewhere(pool.mask(m), rng) for m in part]
+            x = torch.stack([pool.source(m).x for m in part]).to(classifier.device)
+            with torch.inference_mode():
+                logits = classifier(self.editor.delete(x, torch.from_numpy(np.stack(masks))))
+            after.append(margins(logits.double())[:, index].cpu().numpy())
+        return pool.margin[pool.photo[members]] - np.concatenate(after)
 
 
 def overlaps(before: Patches, after: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -44,10 +44,20 @@ class Vocabulary:
     presence: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, cells: NDArray[np.float32], count: int, seed: int) -> Vocabulary:
-        """Cluster the cells ``[M, D]`` of many photos into ``count`` words (spherical k-means); presence is not judged."""
+    def fit(cls, cells: NDArray[np.float32], widths: Sequence[int], count: int, seed: int) -> Vocabulary:
+        """Cluster cells of many photos into words (spherical k-means); their presence is not judged yet.
+
+        Args:
+            cells: their :func:`appearance`, ``[M, D]``.
+            widths: how many of the D values each layer gives.
+            count: W.
+            seed: of k-means.
+        """
         centre = cells.mean(0)
-        directions = _unit(cells - centre)
+        parts = np.split((cells - centre) ** 2, np.cumsum(widths)[:-1], axis=1)
+        lengths = [np.sqrt(max(float(part.sum(1).mean()), 1e-12)) for part in parts]
+        scale = np.repeat([1 / length for length in lengths], widths).astype(np.float32)
+        directions = _unit((cells - centre) * scale)
         means = faiss.Kmeans(
             cells.shape[1], count, niter=30, nredo=3, seed=seed + 1, spherical=True, min_points_per_centroid=1,
             max_points_per_centroid=2**31 // count, gpu=getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
@@ -69,16 +79,13 @@ class Vocabulary:
             attention: 1 where F looks, in the size of the photo, bool ``[B, H, W]``.
 
         Returns:
-            Word of every pixel as patches whose ids are the words with any pixel (label W: none), and how clearly each word
-            is seen where it is, its mean posterior, ``[B, W]`` in [0, 1].
+            Word of every pixel as patches whose ids are the words with any pixel (label W: none), and how clearly each
+            word is seen where it is, its mean posterior, ``[B, W]`` in [0, 1].
         """
         height, width = attention.shape[-2:]
-        half = (-(-height // 2), -(-width // 2))
-        shares = F.interpolate(self.posterior(maps), size=half, mode="bilinear", align_corners=False)
+        shares = F.interpolate(self.posterior(maps), size=(height, width), mode="bilinear", align_corners=False)
         best, word = shares.max(1)
         count = len(self.words)
-        word = word.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width]
-        best = best.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width]
         labels = word.where(attention, word.new_full((), count)).cpu().numpy().astype(np.int16)
         clarity = np.zeros((len(labels), count), np.float32)
         patches = []
@@ -108,7 +115,7 @@ class Vocabulary:
 
 
 def appearance(classifier: Classifier, activations: Activations) -> Tensor:
-    """What each cell looks like: F's map at the depth of parts beside a finer one, on the finer grid, ``[B, D, h, w]``."""
+    """What each cell looks like: F's map at the depth of parts and a finer one, on the finer grid, ``[B, D, h, w]``."""
     maps = [activations.maps[name].float() for name in classifier.appearance_layers]
     size = maps[0].shape[2:]
     return torch.cat([F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps], 1)

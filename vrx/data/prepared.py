@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vrx.classifier.classifier import Classifier
-from vrx.concepts.patches import Segmenter
 from vrx.data.images import Photo
 from vrx.data.sources import PhotoSource
 from vrx.errors import VRXError
 from vrx.structures import Patches
+
+Segment = Callable[[NDArray[np.uint8]], Patches]
+"""A photo, uint8 ``[H, W, 3]``, to its superpixels (:class:`vrx.concepts.patches.Segmenter`)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class PreparedPhoto:
 class PreparedPhotos(Dataset[PreparedPhoto]):
     """Reads, transforms and segments photos; made for worker processes."""
 
-    def __init__(self, source: PhotoSource, photos: Sequence[Photo], classifier: Classifier, segmenter: Segmenter):
+    def __init__(
+        self, source: PhotoSource, photos: Sequence[Photo], classifier: Classifier, segmenter: Segment
+    ) -> None:
         self.source, self.photos, self.segmenter = source, photos, segmenter
         self.transform, self.mean, self.std = classifier.transform, classifier.mean.cpu(), classifier.std.cpu()
 
@@ -50,7 +56,7 @@ def prepared(
     source: PhotoSource,
     photos: Sequence[Photo],
     classifier: Classifier,
-    segmenter: Segmenter,
+    segmenter: Segment,
     batch_size: int,
     workers: int,
 ) -> DataLoader[PreparedPhoto]:
