@@ -206,7 +206,7 @@ class WordFinder:
         reference: Mapping[str, Tensor] | None = None,
     ) -> Found:
         activations, attention = self.extractor.inspect(classifier, x, gradients, reference)
-        maps = appearance(classifier, activations)
+        maps = appearance(classifier, activations, int(self.vocabulary.depth[0]))
         found, clarity = self.vocabulary.regions(maps, attention)
         parts = []
         for photo, (given, own) in enumerate(zip(superpixels, found, strict=True)):

@@ -27,6 +27,7 @@ from vrx.structures import ConceptBank, Patches
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
 SIGNIFICANT = 0.05
 LEAST_WORDS = 16
+STEADY_PHOTOS = 20  # of each class, that say which layers are steady and how sure a word must be
 
 
 class WordDiscovery:
@@ -59,7 +60,7 @@ class WordDiscovery:
         cells: int = 64,
         frequency: float = 0.25,
         min_area: float = 0.01,
-        effects: int = 16,
+        effects: int = 24,
         shown_exemplars: int = 6,
         batch_size: int = 16,
         seed: int = 0,
@@ -122,13 +123,32 @@ class WordDiscovery:
     # --- the words
 
     def _vocabulary(self, classifier: Classifier, photos: Mapping[str, Sequence[DiscoveryPhoto]]) -> Vocabulary:
-        """Cluster attended cells of all photos; then learn from changed photos which words stay where they are."""
+        """The words of the layers whose words stay where they are when a photo is changed so that nobody sees it.
+
+        One layer finds what stands for a part where its map is steady; a finer one beside it helps where it is not.
+        """
+        some = [photo for found in photos.values() for photo in found[:STEADY_PHOTOS]]
+        best, steadiest = None, -1.0
+        for depth in range(1, len(classifier.appearance_layers) + 1):
+            vocabulary = self._clustered(classifier, photos, depth)
+            found, stays = self._stability(classifier, vocabulary, some)
+            if len(stays) and stays.mean() > steadiest:
+                best, steadiest = replace(vocabulary, presence=calibrated(found, stays)), float(stays.mean())
+        if best is None:
+            raise VRXError(
+                "No visual word covers enough of a discovery photo: lower concepts.min_area or concepts.attention.tau."
+            )
+        return best
+
+    def _clustered(
+        self, classifier: Classifier, photos: Mapping[str, Sequence[DiscoveryPhoto]], depth: int
+    ) -> Vocabulary:
+        """Words of attended cells of all photos."""
         rng = np.random.default_rng(self.seed)
-        every = [photo for found in photos.values() for photo in found]
         cells = []
-        for batch in self._batches(classifier, every, "reading cells"):
+        for batch in self._batches(classifier, [p for found in photos.values() for p in found], "reading cells"):
             activations, attention = self.extractor.inspect(classifier, batch)
-            maps = appearance(classifier, activations)
+            maps = appearance(classifier, activations, depth)
             grid = (maps.shape[2], maps.shape[3])
             looks = adaptive_avg_pool2d(attention[:, None].float(), grid)[:, 0] >= 0.5
             for values, here in zip(maps.permute(0, 2, 3, 1).cpu().numpy(), looks.cpu().numpy(), strict=True):
@@ -141,10 +161,9 @@ class WordDiscovery:
                 f"F looks at {len(pool)} cells of all discovery photos, too few for {count} words: lower "
                 "concepts.words_per_class or concepts.attention.tau, or give more discovery photos."
             )
-        widths = [layer.channels for layer in classifier.layers if layer.name in classifier.appearance_layers]
-        vocabulary = Vocabulary.fit(pool, widths, count, self.seed)
-        weights = calibrated(*self._stability(classifier, vocabulary, every))
-        return replace(vocabulary, presence=weights)
+        channels = {layer.name: layer.channels for layer in classifier.layers}
+        widths = [channels[name] for name in classifier.appearance_layers[-depth:]]
+        return Vocabulary.fit(pool, widths, count, self.seed)
 
     def _batches(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], what: str) -> tqdm[Tensor]:
         parts = [photos[i : i + self.batch_size] for i in range(0, len(photos), self.batch_size)]
@@ -172,7 +191,7 @@ class WordDiscovery:
         self, classifier: Classifier, vocabulary: Vocabulary, x: Tensor
     ) -> tuple[list[Patches], NDArray[np.float32]]:
         activations, attention = self.extractor.inspect(classifier, x)
-        return vocabulary.regions(appearance(classifier, activations), attention)
+        return vocabulary.regions(appearance(classifier, activations, int(vocabulary.depth[0])), attention)
 
     # --- the concepts of a class
 
@@ -184,7 +203,8 @@ class WordDiscovery:
         for start in range(0, len(photos), self.batch_size):
             x = torch.stack([p.x for p in photos[start : start + self.batch_size]]).to(classifier.device)
             activations, attention = self.extractor.inspect(classifier, x)
-            found, clarity = vocabulary.regions(appearance(classifier, activations), attention)
+            maps = appearance(classifier, activations, int(vocabulary.depth[0]))
+            found, clarity = vocabulary.regions(maps, attention)
             margin.append(margins(activations.logits.double())[:, index].cpu().numpy())
             for regions, clear in zip(found, clarity, strict=True):
                 own = clear[regions.ids]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -23,7 +24,7 @@ from vrx.classifier.classifier import Classifier
 from vrx.structures import Patches
 
 SHARPNESS = 20.0  # of the softmax over cosines: between two cells no third word may win
-STATE = ("centre", "scale", "words", "presence")
+STATE = ("centre", "scale", "words", "presence", "depth")
 LEAST = 0.25  # of the smallest area that is expected of a concept: less is not even "perhaps"
 
 
@@ -36,12 +37,14 @@ class Vocabulary:
         scale: of each feature, so that all layers count alike, ``[D]``.
         words: directions from it, of length 1, ``[W, D]``.
         presence: weights of :func:`traits` and, last, the intercept of a logistic regression, ``[3]``.
+        depth: how many layers :func:`appearance` reads, ``[1]``.
     """
 
     centre: NDArray[np.float32]
     scale: NDArray[np.float32]
     words: NDArray[np.float32]
     presence: NDArray[np.float32]
+    depth: NDArray[np.int32]
 
     @classmethod
     def fit(cls, cells: NDArray[np.float32], widths: Sequence[int], count: int, seed: int) -> Vocabulary:
@@ -63,7 +66,8 @@ class Vocabulary:
             max_points_per_centroid=2**31 // count, gpu=getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
         )  # fmt: skip
         means.train(np.ascontiguousarray(directions))
-        return cls(centre, scale, np.asarray(means.centroids), np.zeros(3, np.float32))
+        depth = np.array([len(widths)], np.int32)
+        return cls(centre, scale, np.asarray(means.centroids), np.zeros(3, np.float32), depth)
 
     def posterior(self, maps: Tensor) -> Tensor:
         """How far each cell shows each word, softmax over the words: maps ``[B, D, h, w]`` -> ``[B, W, h, w]``."""
@@ -104,19 +108,22 @@ class Vocabulary:
         odds = found @ self.presence[:2] + self.presence[2]
         return np.where(areas >= LEAST * least, 1 / (1 + np.exp(-odds)), 0.0).astype(np.float32)
 
-    def state(self) -> dict[str, NDArray[np.float32]]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """As arrays that a bank keeps."""
-        return {"centre": self.centre, "scale": self.scale, "words": self.words, "presence": self.presence}
+        return {name: getattr(self, name) for name in STATE}
 
     @classmethod
-    def of(cls, state: Mapping[str, NDArray[np.float32]]) -> Vocabulary:
+    def of(cls, state: Mapping[str, NDArray[Any]]) -> Vocabulary:
         """The inverse of :meth:`state`."""
-        return cls(*(np.asarray(state[name], np.float32) for name in STATE))
+        return cls(**{name: np.asarray(state[name]) for name in STATE})
 
 
-def appearance(classifier: Classifier, activations: Activations) -> Tensor:
-    """What each cell looks like: F's map at the depth of parts and a finer one, on the finer grid, ``[B, D, h, w]``."""
-    maps = [activations.maps[name].float() for name in classifier.appearance_layers]
+def appearance(classifier: Classifier, activations: Activations, depth: int) -> Tensor:
+    """What each cell looks like, ``[B, D, h, w]``.
+
+    F's map at the depth of parts; with ``depth`` 2, beside the map before it, on that one's finer grid.
+    """
+    maps = [activations.maps[name].float() for name in classifier.appearance_layers[-depth:]]
     size = maps[0].shape[2:]
     return torch.cat([F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps], 1)
 
