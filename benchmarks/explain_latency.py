@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     f = classifier(args.network, args.precision, args.input_size)
-    made = builder(f)
+    made = builder(f, "words")
     grn = GRN(len(f.class_names), made.num_nodes, made.node_features, squash=True)
     explainer = Explainer(f, made, grn, Editor("blur", 0.027), args.method)
     photo = natural_photos()[0]

@@ -18,8 +18,8 @@ from torch import Tensor
 from vrx.api import EVIDENCE
 from vrx.classifier.classifier import Classifier, Precision
 from vrx.classifier.loading import load_classifier
-from vrx.concepts.attention import GradCAMAttention
-from vrx.concepts.candidates import CandidateExtractor
+from vrx.concepts.attention import GradCAMAttention, GradientAttention
+from vrx.concepts.candidates import CandidateExtractor, WordExtractor, WordFinder
 from vrx.concepts.encoders import CropEncoder, PatchEncoder, PooledEncoder
 from vrx.concepts.patches import Segmenter
 from vrx.edits import Editor
@@ -28,7 +28,8 @@ from vrx.structures import ConceptBank
 
 CLASSES = ("fire engine", "ambulance", "school bus", "recreational vehicle", "beach wagon", "jeep")
 ENCODERS: dict[str, PatchEncoder] = {"pooled": PooledEncoder(), "crop": CropEncoder()}
-STAGES = ("superpixels", "F", "patch features", "matching", "evidence")
+STAGES = ("regions", "F", "patch features", "matching", "evidence")
+WORDS = 40
 
 
 _read = time.perf_counter
@@ -80,6 +81,26 @@ def wide_bank(f: Classifier, encoder: str, num_concepts: int = 8) -> ConceptBank
     )
 
 
+def word_bank(f: Classifier, num_concepts: int = 8) -> ConceptBank:
+    """Random words, eight of them the concepts of each class; all that a photo shows are present."""
+    width = next(one.channels for one in f.layers if one.name == f.part_layer)
+    words = np.random.default_rng(0).normal(size=(WORDS, width)).astype(np.float32)
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    lead = (len(f.class_names), num_concepts)
+    word = np.arange(np.prod(lead), dtype=np.int32).reshape(lead) % WORDS
+    one = np.ones(lead, np.float32)
+    state = {
+        "centre": np.zeros(width, np.float32),
+        "scale": np.ones(width, np.float32),
+        "words": words,
+        "presence": np.array([0, 0, 10], np.float32),
+        "depth": np.ones(1, np.int32),
+        "word": word,
+    }
+    exemplars = np.zeros((*lead, 0, 8, 8, 3), np.uint8)
+    return ConceptBank(f.class_names, words[word], one, one, one, exemplars, state=state)
+
+
 def builder(
     f: Classifier, encoder: str = "pooled", paper: bool = False, layers: Sequence[str] = (), every: bool = False
 ) -> SCGBuilder:
@@ -92,10 +113,14 @@ def builder(
         layers: layers of the gradient evidence; none: all.
         every: whether the baseline, too, is read at the first of ``layers`` and nothing before it is differentiated.
     """
-    extractor = CandidateExtractor(Segmenter(), GradCAMAttention(tau=0.0), ENCODERS[encoder])
     sources, rest = (("pooled",), False) if paper else (EVIDENCE, True)
     baseline = layers[0] if every and layers else None
-    return SCGBuilder(f, wide_bank(f, encoder), extractor, Editor("blur", 0.027), sources, layers, rest, baseline)
+    if encoder == "words":
+        bank, extractor = word_bank(f), WordExtractor(GradientAttention(tau=0.0))
+    else:
+        bank = wide_bank(f, encoder)
+        extractor = CandidateExtractor(Segmenter(), GradCAMAttention(tau=0.0), ENCODERS[encoder])
+    return SCGBuilder(f, bank, extractor, Editor("blur", 0.027), sources, layers, rest, baseline)
 
 
 class Clock:
@@ -124,11 +149,16 @@ class Clock:
     def watch(self, made: SCGBuilder) -> None:
         """Time the stages of a builder; what is left of its time is the stage ``evidence``."""
         extractor = made.extractor
-        extractor.segmenter = self.timed("superpixels", extractor.segmenter)  # type: ignore[assignment]
-        extractor.encoder = self.timed("patch features", extractor.encoder)  # type: ignore[assignment]
         made.classifier.inspect = self.timed("F", made.classifier.inspect)  # type: ignore[method-assign]
-        made.matcher.distances = self.timed("matching", made.matcher.distances)  # type: ignore[method-assign]
-        made.matcher.match = self.timed("matching", made.matcher.match)  # type: ignore[method-assign]
+        finder: Any = made.finder
+        if isinstance(finder, WordFinder):
+            vocabulary = finder.vocabulary
+            object.__setattr__(vocabulary, "regions", self.timed("regions", vocabulary.regions))
+            return
+        extractor.segmenter = self.timed("regions", extractor.segmenter)
+        extractor.encoder = self.timed("patch features", extractor.encoder)  # type: ignore[union-attr]
+        finder.matcher.distances = self.timed("matching", finder.matcher.distances)
+        finder.matcher.match = self.timed("matching", finder.matcher.match)
 
 
 class Passes:

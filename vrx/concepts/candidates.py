@@ -115,22 +115,28 @@ class CandidateExtractor:
 
     def finder(self, bank: ConceptBank) -> Finder:
         """Nearest concepts within their radius (3.2.1)."""
-        matcher = ConceptMatcher(bank)
+        return SuperpixelFinder(self, bank)
 
-        def find(
-            classifier: Classifier,
-            x: Tensor,
-            superpixels: Sequence[Patches],
-            gradients: Sequence[str] = (),
-            reference: Mapping[str, Tensor] | None = None,
-        ) -> Found:
-            candidates = self(classifier, x, superpixels, gradients, reference)
-            distances = candidates.split(matcher.distances(candidates.features.cpu().numpy()))
-            matched = np.stack([matcher.match(near) for near in distances])
-            presence = (matched != UNMATCHED).astype(np.float32)
-            return Found(candidates.activations, list(superpixels), candidates.patches, matched, presence)
 
-        return find
+class SuperpixelFinder:
+    """Finds the concepts of a bank of superpixels, see :class:`CandidateExtractor`."""
+
+    def __init__(self, extractor: CandidateExtractor, bank: ConceptBank) -> None:
+        self.extractor, self.matcher = extractor, ConceptMatcher(bank)
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        superpixels: Sequence[Patches],
+        gradients: Sequence[str] = (),
+        reference: Mapping[str, Tensor] | None = None,
+    ) -> Found:
+        candidates = self.extractor(classifier, x, superpixels, gradients, reference)
+        distances = candidates.split(self.matcher.distances(candidates.features.cpu().numpy()))
+        matched = np.stack([self.matcher.match(near) for near in distances])
+        presence = (matched != UNMATCHED).astype(np.float32)
+        return Found(candidates.activations, list(superpixels), candidates.patches, matched, presence)
 
 
 class WholePhoto:
