@@ -204,9 +204,9 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
     built: list[int] = []
     call = type(second.builder).__call__
 
-    def counted(self: Any, x: Tensor, superpixels: Any) -> Any:
+    def counted(self: Any, x: Tensor, superpixels: Any, baselines: bool = False) -> Any:
         built.append(len(x))
-        return call(self, x, superpixels)
+        return call(self, x, superpixels, baselines)
 
     monkeypatch.setattr(type(second.builder), "__call__", counted)
     second.setup()

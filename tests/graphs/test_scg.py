@@ -29,7 +29,7 @@ def batch(colour_f: Classifier, source: PhotoFolder) -> tuple[torch.Tensor, list
 
 @pytest.fixture(scope="module")
 def graphs(builder: SCGBuilder, batch: tuple[torch.Tensor, list[Patches]]) -> PhotoGraphs:
-    return builder(*batch)
+    return builder(*batch, baselines=True)
 
 
 def test_width_of_a_node_for_every_combination_of_sources(

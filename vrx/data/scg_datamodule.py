@@ -169,7 +169,7 @@ class SCGDataModule(LightningDataModule):
         if readable:
             x = torch.stack([p.x for p in readable if p.x is not None]).to(self.builder.classifier.device)
             superpixels = [p.superpixels for p in readable if p.superpixels is not None]
-            graphs = self.builder(x, superpixels)
+            graphs = self.builder(x, superpixels, baselines=split == "test")
             variants = concept_variants(self.builder.classifier, self.editor, x, graphs, self.variants, self.seed)
             tensors = _tensors(graphs, variants)
             if self.masking == "photo":
@@ -248,7 +248,7 @@ def _tensors(graphs: PhotoGraphs, variants: Variants) -> dict[str, Tensor]:
         "centroids": graphs.scg.centroids,
         "detected": graphs.scg.detected,
         "logits": graphs.logits,
-        "baselines": graphs.baselines,
+        **({} if graphs.baselines is None else {"baselines": graphs.baselines}),
         "drop": variants.drop,
         "masked_logits": variants.logits,
         "valid": variants.valid,

@@ -36,7 +36,7 @@ class PhotoGraphs:
         presence: probability that the photo shows each concept, ``[B, n, N]``; 1 where the matches were given.
         logits: of F, for the classes of interest, ``[B, n]``.
         baselines: plain attributions of each node to the class of its graph (order of ``BASELINES``),
-            float32 ``[B, n, N, S]``: what a node's contribution must beat.
+            float32 ``[B, n, N, S]``: what a node's contribution must beat; None where they were not asked for.
     """
 
     scg: SCG
@@ -45,7 +45,7 @@ class PhotoGraphs:
     regions: list[Patches]
     presence: NDArray[np.float32]
     logits: Tensor
-    baselines: Tensor
+    baselines: Tensor | None = None
 
 
 class Evidence:
@@ -135,7 +135,7 @@ class SCGBuilder:
         editor: how concepts are edited away: evidence is summed over what an edit would delete.
         sources: what a node holds, of ``SOURCES``. ``pooled`` alone is the paper's node (F's last layer).
             The others are low-dimensional evidence; each gives n values, that of the graph's own class first.
-        layers: layers for ``gradact``: names, or an empty list for all of ``classifier.layers``.
+        layers: layers for ``gradact``: names, or an empty list for the layer of parts and all after it.
         rest: whether every graph has one more node, "the rest of the photo": the evidence of all that lies in none of
             its detected concepts. It is never a concept: nothing is matched to it and nothing edits it away.
         baseline_layer: layer of the ``gradact`` baseline; default: that at stride 8.
@@ -161,7 +161,8 @@ class SCGBuilder:
         self.editor = editor
         self.sources = tuple(sources)
         self.rest = rest
-        self.layers = tuple(layers) or tuple(layer.name for layer in classifier.layers)
+        names = [layer.name for layer in classifier.layers]
+        self.layers = tuple(layers) or tuple(names[names.index(classifier.part_layer) :])
         self.baseline_layer = baseline_layer or _nearest_stride(classifier, 8)
         self.finder = extractor.finder(bank)
 
@@ -188,20 +189,22 @@ class SCGBuilder:
         widths = {"pooled": self.classifier.layers[-1].channels, "shape": 4, "head": n, "head_area": n}
         return sum(widths.get(source, n * depth) for source in self.sources)
 
-    @property
-    def _gradient_layers(self) -> tuple[str, ...]:
+    def _gradient_layers(self, baselines: bool = False) -> tuple[str, ...]:
         wanted = set(self.layers) if set(GRADIENTS) & set(self.sources) else set()
-        return tuple(layer.name for layer in self.classifier.layers if layer.name in wanted | {self.baseline_layer})
+        wanted |= {self.baseline_layer} if baselines else set()
+        return tuple(layer.name for layer in self.classifier.layers if layer.name in wanted)
 
-    def __call__(self, x: Tensor, superpixels: Sequence[Patches]) -> PhotoGraphs:
+    def __call__(self, x: Tensor, superpixels: Sequence[Patches], baselines: bool = False) -> PhotoGraphs:
         """Build the graphs of a batch.
 
         Args:
             x: normalised photos ``[B, 3, H, W]``.
             superpixels: of each photo, from ``extractor.segmenter``.
+            baselines: whether plain attributions of the nodes are wanted beside them: they take gradients at a shallow
+                layer, which is most of the time.
         """
-        found = self.finder(self.classifier, x, superpixels, self._gradient_layers, self._reference(x))
-        return self._graphs(found)
+        found = self.finder(self.classifier, x, superpixels, self._gradient_layers(baselines), self._reference(x))
+        return self._graphs(found, baselines)
 
     def rebuild(self, x: Tensor, patches: Sequence[Patches], matched: NDArray[np.int64]) -> PhotoGraphs:
         """Build the graphs of edited photos with the matches of the clean ones: only what the patches show may differ.
@@ -211,28 +214,33 @@ class SCGBuilder:
             patches: of each photo, where they are now.
             matched: the patch of each node, ``[B, n, N]``; ``UNMATCHED`` for dummies.
         """
-        activations = self.classifier.inspect(x, gradients=self._gradient_layers, reference=self._reference(x))
+        activations = self.classifier.inspect(x, gradients=self._gradient_layers(), reference=self._reference(x))
         given = (matched != UNMATCHED).astype(np.float32)
         return self._graphs(Found(activations, list(patches), list(patches), matched, given))
 
-    def _graphs(self, found: Found) -> PhotoGraphs:
+    def _graphs(self, found: Found, baselines: bool = False) -> PhotoGraphs:
         activations, patches, matched = found.activations, found.patches, found.matched
-        graphs, baselines = [], []
+        graphs, plain = [], []
         for photo, matches in enumerate(matched):
             used, place = _used(matches)  # evidence of the matched patches alone
             regions = patches[photo].select(used)
             evidence = Evidence.of_patches(self.classifier, activations, photo, regions, self.editor.margin)
             graph = _graph(place, self._nodes(evidence), regions)
-            baseline = _gather(self._baselines(evidence), place, 0.0)
+            if baselines:
+                plain.append(F.pad(_gather(self._baselines(evidence), place, 0.0), (0, 0, 0, int(self.rest))))
             if self.rest:
                 graph = _with_rest(graph, self._nodes(evidence.rest(self.classifier, place)))
-                baseline = F.pad(baseline, (0, 0, 0, 1))
             graphs.append(graph)
-            baselines.append(baseline)
         nodes = np.pad(matched, ((0, 0), (0, 0), (0, int(self.rest))), constant_values=UNMATCHED)
         logits = activations.logits.float().cpu()
         return PhotoGraphs(
-            SCG.stack(graphs), nodes, patches, found.regions, found.presence, logits, torch.stack(baselines)
+            SCG.stack(graphs),
+            nodes,
+            patches,
+            found.regions,
+            found.presence,
+            logits,
+            torch.stack(plain) if plain else None,
         )
 
     def _reference(self, x: Tensor) -> dict[str, Tensor] | None:
@@ -240,7 +248,7 @@ class SCGBuilder:
         if "grad_diff" not in self.sources:
             return None
         blurred = gaussian_blur(x, 0.07 * max(x.shape[-2:]))
-        return self.classifier.inspect(blurred, layers=self._gradient_layers, gradcam=False).maps
+        return self.classifier.inspect(blurred, layers=self.layers, gradcam=False).maps
 
     def _nodes(self, evidence: Evidence) -> Tensor:
         """Node features of every region in every graph, ``[K, n, D]``."""
