@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.assembly import DiscoveryPhoto
-from vrx.concepts.attention import GradCAMAttention
+from vrx.concepts.attention import GradCAMAttention, GradientAttention
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.discovery import ConceptDiscovery
 from vrx.concepts.encoders import PatchEncoder, PooledEncoder
 from vrx.concepts.patches import Segmenter
+from vrx.concepts.word_discovery import WordDiscovery
 from vrx.data.images import PhotoFolder
+from vrx.data.prepared import Segment
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder
@@ -113,12 +115,22 @@ def make_discovery(extractor: CandidateExtractor, **kwargs: object) -> ConceptDi
     return ConceptDiscovery(*parts, **{**settings, **kwargs})  # type: ignore[arg-type]
 
 
-def inputs(f: Classifier, source: PhotoFolder, segmenter: Segmenter, split: str) -> tuple[Tensor, list[Patches]]:
+def word_discovery(**kwargs: object) -> WordDiscovery:
+    """The default way, by visual words."""
+    return WordDiscovery(GradientAttention(0.25), Editor("blur", 0.03), **{"num_concepts": 3, **kwargs})  # type: ignore[arg-type]
+
+
+def word_photos(f: Classifier, source: PhotoFolder) -> dict[str, list[DiscoveryPhoto]]:
+    """The discovery photos as :class:`WordDiscovery` reads them."""
+    return discovery_photos(f, source, word_discovery().extractor.segmenter)
+
+
+def inputs(f: Classifier, source: PhotoFolder, segmenter: Segment, split: str) -> tuple[Tensor, list[Patches]]:
     x = torch.stack([f.transform(source.read(p)) for p in source.photos(split)])
     return x, [segmenter(pixels) for pixels in f.pixels(x)]
 
 
-def discovery_photos(f: Classifier, source: PhotoFolder, segmenter: Segmenter) -> dict[str, list[DiscoveryPhoto]]:
+def discovery_photos(f: Classifier, source: PhotoFolder, segmenter: Segment) -> dict[str, list[DiscoveryPhoto]]:
     found: dict[str, list[DiscoveryPhoto]] = {name: [] for name in f.class_names}
     x, superpixels = inputs(f, source, segmenter, "discovery")
     for photo, image, patches in zip(source.photos("discovery"), x, superpixels, strict=True):

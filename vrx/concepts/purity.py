@@ -144,9 +144,8 @@ def _of_part(photo: Seen, graph: int, concepts: Sequence[int], part: str, counts
         mask, shares = photo.masks[graph, concept], photo.shares(graph, concept)
         if not shares:
             continue
-        on_object = {name: share for name, share in shares.items() if name != BACKGROUND}
-        best = max(on_object, key=lambda n: on_object[n], default="")
-        counts.precision.append(float(best == part and on_object[best] > 0))
+        others = [share for name, share in shares.items() if name not in (part, BACKGROUND)]
+        counts.precision.append(float(shares.get(part, 0.0) > max(others, default=0.0)))
         if there is not None:
             hit |= bool((mask & there).sum() >= OVERLAP * min(mask.sum(), there.sum()))
     if there is not None and there.mean() >= VISIBLE:
