@@ -20,6 +20,7 @@ from vrx.concepts.encoders import PatchEncoder, PooledEncoder
 from vrx.concepts.patches import Segmenter
 from vrx.concepts.word_discovery import WordDiscovery
 from vrx.data.images import PhotoFolder
+from vrx.data.part_masks import PhotoFolderWithParts
 from vrx.data.prepared import Segment
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
@@ -31,6 +32,8 @@ CLASSES = ("berry", "leaf", "sky")  # a red, a green, a blue disc; all have a ye
 COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220))
 YELLOW = (230, 220, 20)
 RADIUS = 11
+PARTS = ("disc", "square")
+COUNTS = {"discovery": 14, "train": 5, "val": 3}
 
 
 class ColourNet(nn.Module):
@@ -101,7 +104,22 @@ def write_tree(root: Path, train: int = 22, val: int = 4) -> Path:
 
 
 def photo_folder(root: Path) -> PhotoFolder:
-    return PhotoFolder(root, list(CLASSES), discovery=14, train=5, val=3, test=None)
+    return PhotoFolder(root, list(CLASSES), **COUNTS)
+
+
+def with_labels(root: Path) -> Path:
+    """Label PNGs for all photos of a tree: the disc is part 1, the yellow square part 2."""
+    for photo in sorted(root.glob("*/*/*.png")):
+        pixels = np.asarray(Image.open(photo)).astype(int)
+        labels = (np.abs(pixels - YELLOW).sum(2) == 0) * 2
+        labels[part_of(str(photo))] = 1
+        (photo.parent / "parts").mkdir(exist_ok=True)
+        Image.fromarray(labels.astype(np.uint8)).save(photo.parent / "parts" / photo.name)
+    return root
+
+
+def folder_with_parts(root: Path) -> PhotoFolderWithParts:
+    return PhotoFolderWithParts(root, PARTS, classes=list(CLASSES), **COUNTS)
 
 
 def make_extractor(tau: float = 0.0, encoder: PatchEncoder | None = None) -> CandidateExtractor:

@@ -15,45 +15,28 @@ from tests import planted
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.purity import CERTAIN, Seen, main_parts, masks_of, with_parts
-from vrx.data.images import Photo, PhotoFolder
+from vrx.data.images import Photo
 from vrx.data.part_masks import PhotoFolderWithParts, geometry_of, in_frame, label_file, seen
 from vrx.data.sources import HasPartMasks
 from vrx.errors import VRXError
 from vrx.graphs.scg import SCGBuilder
 from vrx.structures import ConceptBank
 
-PARTS = ("disc", "square")
-COUNTS = {"discovery": 14, "train": 5, "val": 3}
-
-
-def write_labels(photo: Path) -> None:
-    """The planted disc is part 1, the yellow square part 2."""
-    pixels = np.asarray(Image.open(photo)).astype(int)
-    labels = (np.abs(pixels - planted.YELLOW).sum(2) == 0) * 2
-    labels[planted.part_of(str(photo))] = 1
-    (photo.parent / "parts").mkdir(exist_ok=True)
-    Image.fromarray(labels.astype(np.uint8)).save(photo.parent / "parts" / f"{photo.stem}.png")
-
-
-def with_labels(root: Path, train: int = 22) -> Path:
-    planted.write_tree(root, train)
-    for photo in sorted(root.glob("*/*/*.png")):
-        write_labels(photo)
-    return root
+PARTS = planted.PARTS
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_labels(tmp_path_factory.mktemp("parts"))
+    return planted.with_labels(planted.write_tree(tmp_path_factory.mktemp("parts")))
 
 
 @pytest.fixture(scope="module")
 def masked(tree: Path) -> PhotoFolderWithParts:
-    return PhotoFolderWithParts(tree, PARTS, classes=list(planted.CLASSES), **COUNTS)
+    return planted.folder_with_parts(tree)
 
 
 def test_label_pngs_are_no_photos_and_decide_none(masked: PhotoFolderWithParts, tree: Path) -> None:
-    plain = PhotoFolder(tree, list(planted.CLASSES), **COUNTS)
+    plain = planted.photo_folder(tree)
     assert isinstance(masked, HasPartMasks) and not isinstance(plain, HasPartMasks)
     assert masked.settings() == plain.settings()
     for split in ("discovery", "train", "val", "test"):
@@ -253,7 +236,7 @@ def test_the_first_photos_of_each_class_are_enough(builder: SCGBuilder, masked: 
 def test_photos_without_masks_are_counted_in_one_line(
     builder: SCGBuilder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = with_labels(tmp_path / "some", train=9)
+    root = planted.with_labels(planted.write_tree(tmp_path / "some", train=9))
     source = PhotoFolderWithParts(root, PARTS, classes=list(planted.CLASSES), discovery=2, train=2, val=3)
     gone = [photo for photo in source.photos("val") if photo.label != 1][:4]
     for photo in gone:
@@ -268,7 +251,7 @@ def test_photos_without_masks_are_counted_in_one_line(
 
 
 def test_an_unreadable_photo_is_left_out(builder: SCGBuilder, tmp_path: Path) -> None:
-    root = with_labels(tmp_path / "torn", train=9)
+    root = planted.with_labels(planted.write_tree(tmp_path / "torn", train=9))
     source = PhotoFolderWithParts(root, PARTS, classes=list(planted.CLASSES), discovery=2, train=2, val=3)
     Path(source.photos("val")[0].path).write_bytes(b"torn")
     assert len(seen(builder, source, "val")) == 8
