@@ -41,3 +41,9 @@ def bank(colour_f: Classifier, source: PhotoFolder) -> ConceptBank:
 def builder(colour_f: Classifier, bank: ConceptBank) -> SCGBuilder:
     sources = ("head", "head_area", "gradact", "grad_diff", "shape")
     return SCGBuilder(colour_f, bank, planted.make_extractor(), Editor("blur", 0.03), sources, rest=True)
+
+
+@pytest.fixture(scope="session")
+def word_bank(colour_f: Classifier, source: PhotoFolder) -> ConceptBank:
+    """Concepts of the same world as visual words."""
+    return planted.word_discovery()(colour_f, planted.word_photos(colour_f, source))

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.assembly import DiscoveryPhoto
-from vrx.concepts.attention import GradCAMAttention
+from vrx.concepts.attention import GradCAMAttention, GradientAttention
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.discovery import ConceptDiscovery
 from vrx.concepts.encoders import PatchEncoder, PooledEncoder
 from vrx.concepts.patches import Segmenter
+from vrx.concepts.word_discovery import WordDiscovery
 from vrx.data.images import PhotoFolder
+from vrx.data.part_masks import PhotoFolderWithParts
+from vrx.data.prepared import Segment
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder
@@ -29,6 +32,8 @@ CLASSES = ("berry", "leaf", "sky")  # a red, a green, a blue disc; all have a ye
 COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220))
 YELLOW = (230, 220, 20)
 RADIUS = 11
+PARTS = ("disc", "square")
+COUNTS = {"discovery": 14, "train": 5, "val": 3}
 
 
 class ColourNet(nn.Module):
@@ -99,7 +104,22 @@ def write_tree(root: Path, train: int = 22, val: int = 4) -> Path:
 
 
 def photo_folder(root: Path) -> PhotoFolder:
-    return PhotoFolder(root, list(CLASSES), discovery=14, train=5, val=3, test=None)
+    return PhotoFolder(root, list(CLASSES), **COUNTS)
+
+
+def with_labels(root: Path) -> Path:
+    """Label PNGs for all photos of a tree: the disc is part 1, the yellow square part 2."""
+    for photo in sorted(root.glob("*/*/*.png")):
+        pixels = np.asarray(Image.open(photo)).astype(int)
+        labels = (np.abs(pixels - YELLOW).sum(2) == 0) * 2
+        labels[part_of(str(photo))] = 1
+        (photo.parent / "parts").mkdir(exist_ok=True)
+        Image.fromarray(labels.astype(np.uint8)).save(photo.parent / "parts" / photo.name)
+    return root
+
+
+def folder_with_parts(root: Path) -> PhotoFolderWithParts:
+    return PhotoFolderWithParts(root, PARTS, classes=list(CLASSES), **COUNTS)
 
 
 def make_extractor(tau: float = 0.0, encoder: PatchEncoder | None = None) -> CandidateExtractor:
@@ -113,12 +133,22 @@ def make_discovery(extractor: CandidateExtractor, **kwargs: object) -> ConceptDi
     return ConceptDiscovery(*parts, **{**settings, **kwargs})  # type: ignore[arg-type]
 
 
-def inputs(f: Classifier, source: PhotoFolder, segmenter: Segmenter, split: str) -> tuple[Tensor, list[Patches]]:
+def word_discovery(**kwargs: object) -> WordDiscovery:
+    """The default way, by visual words."""
+    return WordDiscovery(GradientAttention(0.25), Editor("blur", 0.03), **{"num_concepts": 3, **kwargs})  # type: ignore[arg-type]
+
+
+def word_photos(f: Classifier, source: PhotoFolder) -> dict[str, list[DiscoveryPhoto]]:
+    """The discovery photos as :class:`WordDiscovery` reads them."""
+    return discovery_photos(f, source, word_discovery().extractor.segmenter)
+
+
+def inputs(f: Classifier, source: PhotoFolder, segmenter: Segment, split: str) -> tuple[Tensor, list[Patches]]:
     x = torch.stack([f.transform(source.read(p)) for p in source.photos(split)])
     return x, [segmenter(pixels) for pixels in f.pixels(x)]
 
 
-def discovery_photos(f: Classifier, source: PhotoFolder, segmenter: Segmenter) -> dict[str, list[DiscoveryPhoto]]:
+def discovery_photos(f: Classifier, source: PhotoFolder, segmenter: Segment) -> dict[str, list[DiscoveryPhoto]]:
     found: dict[str, list[DiscoveryPhoto]] = {name: [] for name in f.class_names}
     x, superpixels = inputs(f, source, segmenter, "discovery")
     for photo, image, patches in zip(source.photos("discovery"), x, superpixels, strict=True):

@@ -42,7 +42,7 @@ def targets(node: Any) -> list[str]:
 def check(cfg: DictConfig) -> dict[str, Any]:
     """Every interpolation resolves and every ``_target_`` exists."""
     for missing in OmegaConf.missing_keys(cfg):
-        assert missing in ("data.root", "classifier.name", "classifier._target_"), missing
+        assert missing in ("data.root", "data.part_names", "classifier.name", "classifier._target_"), missing
         OmegaConf.update(cfg, missing, "torch.nn.Identity")
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)

@@ -15,7 +15,7 @@ from tests import planted
 from vrx.api import default_pipeline, photos_of
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
-from vrx.concepts.discovery import ConceptDiscovery
+from vrx.concepts.word_discovery import WordDiscovery
 from vrx.data.images import PhotoFolder
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
@@ -39,10 +39,8 @@ def test_the_default_pipeline_is_the_one_of_the_config_files() -> None:
 
 
 def small(cache: Path, **changes: Any) -> Pipeline:
-    """Few clusters and epochs: enough for photos of 64 pixels whose truth is planted."""
-    parts = planted.make_extractor().settings()
-    concepts = {**parts, "clusters": 6, "min_patches": 5, "max_exemplars": 6, **changes}
-    return default_pipeline(cache, epochs=4, num_concepts=3, device="cpu", concepts=concepts)
+    """Few concepts and epochs: enough for photos of 64 pixels whose truth is planted."""
+    return default_pipeline(cache, epochs=4, num_concepts=3, device="cpu", concepts=changes)
 
 
 def pictures(count: int = 48) -> dict[str, list[Any]]:
@@ -88,7 +86,7 @@ def test_a_second_call_reads_what_the_first_one_made(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("this was finished before")
 
-    monkeypatch.setattr(ConceptDiscovery, "__call__", never)
+    monkeypatch.setattr(WordDiscovery, "__call__", never)
     monkeypatch.setattr("vrx.models.distillation.Distillation.training_step", never)
     again = vrx.fit(planted.ColourNet(), pictures(), MEAN, device="cpu", pipeline=small(cache))
     assert again.provenance["metrics"] == explainer.provenance["metrics"]
@@ -99,7 +97,7 @@ def test_a_second_call_reads_what_the_first_one_made(
 def test_other_settings_find_other_concepts(fitted: tuple[Explainer, Path]) -> None:
     _, cache = fitted
     banks = len(list((cache / "banks").glob("*/bank.json")))
-    vrx.fit(planted.ColourNet(), pictures(), MEAN, device="cpu", pipeline=small(cache, radius_quantile=0.5))
+    vrx.fit(planted.ColourNet(), pictures(), MEAN, device="cpu", pipeline=small(cache, frequency=0.5))
     assert len(list((cache / "banks").glob("*/bank.json"))) == banks + 1
 
 
@@ -109,6 +107,22 @@ def test_a_damaged_bank_is_made_again(fitted: tuple[Explainer, Path], caplog: py
     file.with_name("bank.safetensors").write_bytes(b"torn")
     vrx.fit(planted.ColourNet(), pictures(), MEAN, device="cpu", pipeline=small(cache))
     assert "is damaged" in caplog.text and ConceptBank.load(file.parent).digest == explainer.bank.digest
+
+
+def test_concepts_are_named_after_the_parts_that_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With part masks the first concept of each class is called by its part; the bank in the cache stays the same."""
+    root = planted.with_labels(planted.write_tree(tmp_path / "photos"))
+    plain, masked = planted.photo_folder(root), planted.folder_with_parts(root)
+    pipeline, f = small(tmp_path / "cache"), planted.colour_classifier()
+    unnamed = pipeline.bank(f, plain)
+    monkeypatch.setattr(planted, "PARTS", ("ball", "box"))
+    named, renamed = pipeline.bank(f, masked), pipeline.bank(f, planted.folder_with_parts(root))
+    assert [unnamed.name(c, 0) for c in range(3)] == [""] * 3
+    assert [named.name(c, 0) for c in range(3)] == ["disc"] * 3
+    assert [renamed.name(c, 0) for c in range(3)] == ["ball"] * 3, "other masks are read at once"
+    assert unnamed.digest == named.digest == renamed.digest
+    named.save(tmp_path / "run")
+    assert ConceptBank.load(tmp_path / "run").all_names == named.all_names
 
 
 def test_a_saved_run_of_a_live_network_opens_with_that_network(fitted: tuple[Explainer, Path], tmp_path: Path) -> None:

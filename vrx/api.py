@@ -50,7 +50,7 @@ def default_pipeline(
         device: ``auto``, ``cpu`` or ``gpu``.
         seed: of everything.
         concepts: further settings of :class:`vrx.concepts.word_discovery.WordDiscovery`, those that messages call
-            ``concepts.<name>``; e.g. ``{"clusters": 10, "min_patches": 8}`` for few photos.
+            ``concepts.<name>``; e.g. ``{"effects": 8}`` for few photos.
     """
     parts = {"attention": GradientAttention(0.25), "editor": Editor()}
     discovery = WordDiscovery(**{**parts, "num_concepts": num_concepts, "seed": seed, **(concepts or {})})

@@ -26,10 +26,12 @@ from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.discovery import ConceptDiscovery
+from vrx.concepts.purity import with_parts
 from vrx.concepts.word_discovery import WordDiscovery
+from vrx.data.part_masks import seen
 from vrx.data.prepared import prepared
 from vrx.data.scg_datamodule import SCGDataModule
-from vrx.data.sources import PhotoSource, photos_key
+from vrx.data.sources import HasPartMasks, PhotoSource, photos_key
 from vrx.errors import VRXError
 from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import METHODS, Explainer
@@ -55,6 +57,7 @@ BANK_CODE = (
     "vrx.thumbnails",
 )
 GRN_CODE = ("vrx.models.distillation", "vrx.models.grn", "vrx.scores")
+NAMING = 30  # photos a class that say which part a concept shows
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
 WEIGHTS = "grn.safetensors"  # beside it: that checkpoint's GRN
@@ -171,9 +174,20 @@ class Pipeline:
     def bank(self, classifier: Classifier, source: PhotoSource) -> ConceptBank:
         """The concepts of every class, discovered once and cached; a damaged bank is made again.
 
+        Where the photos have part masks, a concept is named after the part that it shows (not cached: masks change).
+
         Raises:
-            VRXError: no photo of a class can be read, or none of its clusters survives.
+            VRXError: no photo of a class can be read, none of its clusters survives, or part masks do not fit.
         """
+        bank = self._bank(classifier, source)
+        if not isinstance(source, HasPartMasks):
+            return bank
+        return with_parts(bank, seen(self._builder(classifier, bank), source, "discovery", NAMING))
+
+    def _builder(self, classifier: Classifier, bank: ConceptBank) -> SCGBuilder:
+        return self.builder(classifier, bank, self.discovery.extractor, self.discovery.editor)
+
+    def _bank(self, classifier: Classifier, source: PhotoSource) -> ConceptBank:
         key = content_key(
             BANK_CODE,
             {
@@ -215,9 +229,8 @@ class Pipeline:
 
     def graphs(self, classifier: Classifier, bank: ConceptBank, source: PhotoSource) -> SCGDataModule:
         """The graphs of all photos. With several processes each builds its share, but only when training starts."""
-        discovery = self.discovery
-        builder = self.builder(classifier, bank, discovery.extractor, discovery.editor)
-        data = self.data(source=source, builder=builder, editor=discovery.editor, cache_dir=self.cache)
+        builder = self._builder(classifier, bank)
+        data = self.data(source=source, builder=builder, editor=self.discovery.editor, cache_dir=self.cache)
         if not self._strategy:
             data.setup()
         return data

@@ -177,11 +177,12 @@ class WordExtractor:
         gradients: Sequence[str] = (),
         reference: Mapping[str, Tensor] | None = None,
     ) -> tuple[Activations, Tensor]:
-        """F on a batch, and where it looks, bool ``[B, H, W]``."""
+        """F on a batch, and where it looks, bool ``[B, H, W]``: nowhere in a photo without anything to look at."""
         wanted = tuple(dict.fromkeys([*gradients, *self.attention.gradients(classifier)]))
         activations = classifier.inspect(x, gradients=wanted, reference=reference)
-        shape = (x.shape[2], x.shape[3])
-        return activations, relative(self.attention.maps(classifier, activations), shape) >= self.attention.tau
+        maps, tau = self.attention.maps(classifier, activations), self.attention.tau
+        looks = relative(maps, (x.shape[2], x.shape[3])) >= tau
+        return activations, looks & ((maps.amax((1, 2)) > 0) | (tau == 0))[:, None, None]
 
     def finder(self, bank: ConceptBank) -> Finder:
         """The bank's words; a concept is found where it is present with at least even odds."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.structures import UNMATCHED
+from vrx.structures import UNMATCHED, ConceptBank
 
 BACKGROUND = "background"
 VISIBLE = 0.01  # least share of the photo that a part covers where it counts as visible
@@ -67,6 +67,14 @@ def main_parts(seen: Sequence[Seen], present: NDArray[np.bool_], certain: float 
         return best if object_[best] >= certain * sum(object_.values()) else ""
 
     return [[main(g, k) for k in range(present.shape[1])] for g in range(len(present))]
+
+
+def with_parts(bank: ConceptBank, seen: Sequence[Seen]) -> ConceptBank:
+    """The bank, each concept named after the part that it shows in these photos, where that is certain.
+
+    Without photos it stays as it is.
+    """
+    return replace(bank, parts=main_parts(seen, bank.present, CERTAIN)) if seen else bank
 
 
 @dataclass
@@ -136,8 +144,8 @@ def _of_part(photo: Seen, graph: int, concepts: Sequence[int], part: str, counts
         mask, shares = photo.masks[graph, concept], photo.shares(graph, concept)
         if not shares:
             continue
-        on_object = {name: share for name, share in shares.items() if name != BACKGROUND}
-        counts.precision.append(float(max(on_object, key=lambda n: on_object[n], default="") == part))
+        others = [share for name, share in shares.items() if name not in (part, BACKGROUND)]
+        counts.precision.append(float(shares.get(part, 0.0) > max(others, default=0.0)))
         if there is not None:
             hit |= bool((mask & there).sum() >= OVERLAP * min(mask.sum(), there.sum()))
     if there is not None and there.mean() >= VISIBLE:

@@ -110,7 +110,8 @@ class WordDiscovery:
             raise VRXError(
                 "No class has a concept whose deletion lowers it: "
                 + "; ".join(f"{name}: {note}" for name, note in notes.items())
-                + ". Give more discovery photos, or lower concepts.frequency or concepts.attention.tau."
+                + ". Give more discovery photos, raise concepts.effects, or lower concepts.frequency or "
+                "concepts.attention.tau."
             )
         settings = {"classifier": classifier.fingerprint, "discovery": describe(self)}
         state = {**vocabulary.state(), "word": np.array(words, np.int32)}

@@ -39,11 +39,24 @@ class HasPoses(Protocol):
 
 @runtime_checkable
 class HasPartMasks(Protocol):
-    """A source that knows which pixels show which part of the object."""
+    """A source that knows which pixels show which part of the object, in some of its photos at least."""
+
+    @property
+    def alike(self) -> Sequence[str] | None:
+        """Parts that look alike in every class that has them, so that a concept of one is one of all; None: all."""
+        ...
+
+    def has_parts(self, photo: Photo) -> bool:
+        """Whether the parts of this photo are known."""
+        ...
 
     def parts(self, photo: Photo) -> dict[str, NDArray[np.bool_]]:
-        """Part -> its pixels, bool ``[H, W]``; hidden parts are left out."""
+        """Part -> its pixels, bool ``[H, W]`` in the photo's size, no pixel twice; hidden parts are left out."""
         ...
+
+
+class PhotosWithParts(PhotoSource, HasPartMasks, Protocol):
+    """Photos of which some have part masks."""
 
 
 @runtime_checkable
@@ -51,7 +64,7 @@ class CanRender(HasPartMasks, Protocol):
     """A source that can render its own photos again, edited."""
 
     def truth(self, photo: Photo) -> dict[str, Any]:
-        """What was rendered: ``class``, ``seed``, ``azimuth``, ``elevation``, ``parts``."""
+        """What was rendered: ``class``, ``seed``, ``azimuth``, ``elevation``, ``parts``, ``removed``."""
         ...
 
     def render(self, class_name: str, **scene: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

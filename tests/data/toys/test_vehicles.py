@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 
 import vrx.data.toys.vehicles as toy_vehicles
 from vrx.data.images import SPLITS
-from vrx.data.sources import CanRender, HasPoses
-from vrx.data.toys.models import BUILDERS, model, part_names
+from vrx.data.sources import CanRender, HasPartMasks, HasPoses
+from vrx.data.toys.models import BUILDERS, model, part_names, parts_alike
 from vrx.data.toys.vehicles import ToyVehicles, part_masks
 from vrx.errors import VRXError
 
@@ -183,6 +183,78 @@ def test_the_left_side_comes_into_view_at_90_degrees(studio):
     assert "doors" not in part_masks(other)
 
 
+@pytest.fixture(scope="module")
+def removing(tmp_path_factory):
+    """Frames of which 40 % (training) lack up to half of their parts."""
+    return ToyVehicles(tmp_path_factory.mktemp("removing"), **{**SMALL, "train": 60, "val": 6, "removal": 0.4})
+
+
+def test_the_asked_share_of_training_frames_lacks_parts(removing):
+    photos = removing.photos("train")
+    removed = [removing.truth(photo)["removed"] for photo in photos]
+    share = np.mean([bool(names) for names in removed])
+    assert abs(share - 0.4) < 3 * np.sqrt(0.4 * 0.6 / len(photos))
+    for photo, names in zip(photos, removed, strict=True):
+        parts = set(model(removing.class_names[photo.label]))
+        assert set(names) <= parts and len(set(names)) == len(names) <= len(parts) // 2
+    every = {name for photo, names in zip(photos, removed, strict=True) for name in names if photo.label == 0}
+    assert every == set(model("tank")), "any part may be missing"
+
+
+def test_a_removed_part_is_in_no_mask(removing):
+    for photo in removing.photos("train"):
+        truth = removing.truth(photo)
+        shown = set(removing.parts(photo))
+        assert not shown & set(truth["removed"])
+        assert shown == set(truth["parts"].values())
+
+
+def test_frames_of_the_other_splits_are_whole(removing, tmp_path):
+    for split in ("discovery", "val", "test"):
+        assert all(removing.truth(photo)["removed"] == [] for photo in removing.photos(split))
+    whole = ToyVehicles(tmp_path, **{**SMALL, "val": 6})
+    for one, other in zip(removing.photos("val"), whole.photos("val"), strict=True):
+        np.testing.assert_array_equal(pixels(removing, one), pixels(whole, other))
+    assert removing.root.name != whole.root.name, "frames with and without parts never mix"
+
+
+def test_a_frame_without_parts_is_the_whole_one_rendered_without_them(removing, tmp_path):
+    whole = ToyVehicles(tmp_path, **{**SMALL, "train": 10})
+    pairs = list(zip(removing.photos("train")[:10], whole.photos("train")[:10], strict=True))
+    assert {bool(removing.truth(photo)["removed"]) for photo, _ in pairs} == {True, False}
+    for photo, complete in pairs:
+        truth = removing.truth(photo)
+        frame, masks = whole.render_again(complete, omit_parts=truth["removed"])
+        np.testing.assert_array_equal(frame, pixels(removing, photo))
+        assert masks.keys() == removing.parts(photo).keys()
+
+
+def test_a_frame_without_parts_is_rendered_again_without_them(removing):
+    photos = [photo for photo in removing.photos("train") if removing.truth(photo)["removed"]][:5]
+    for photo in photos:
+        frame, masks = removing.render_again(photo)
+        np.testing.assert_array_equal(frame, pixels(removing, photo))
+        assert all((mask == masks[name]).all() for name, mask in removing.parts(photo).items())
+        first = next(iter(masks))
+        _, fewer = removing.render_again(photo, omit_parts=[first])
+        assert first not in fewer and not set(fewer) & set(removing.truth(photo)["removed"])
+
+
+@pytest.mark.parametrize(("removal", "missing"), [(0.0, False), (1.0, True)])
+def test_none_or_all_frames_lack_parts(tmp_path, removal, missing):
+    source = ToyVehicles(tmp_path, **{**SMALL, "train": 4, "removal": removal})
+    assert all(bool(source.truth(photo)["removed"]) is missing for photo in source.photos("train"))
+
+
+def test_parts_that_look_alike(source, studio):
+    """Wheels are tyres and hubs everywhere; a body has its class's paint; bumpers are bright or dark."""
+    assert isinstance(source, HasPartMasks) and source.has_parts(source.photos("test")[0])
+    assert "wheels" in studio.alike and not {"body", "cab", "canvas", "turret", "tracks", "bumper"} & set(studio.alike)
+    assert {"windshield", "headlights", "light bar", "ladder"} <= set(studio.alike)
+    assert "bumper" in parts_alike(["school bus", "city bus"]), "in these classes both are dark"
+    assert set(parts_alike(["tank", "ambulance"])) <= set(model("tank")) | set(model("ambulance"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -192,6 +264,7 @@ def test_the_left_side_comes_into_view_at_90_degrees(studio):
         ({"train": 0}, "data.train=0"),
         ({"size": 4}, "data.size=4"),
         ({"seed": -1}, "data.seed=-1"),
+        ({"removal": 1.5}, r"data\.removal=1\.5"),
         ({"poses": {"trian": {"tank": [0]}}}, "trian"),
         ({"poses": {"train": {"tank": [8]}}}, "0 to 7"),
     ],

@@ -6,7 +6,7 @@ about 4.5 long and 1.6 wide. Parts of the same kind have the same name in every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -32,6 +32,7 @@ from vrx.data.toys.shapes import (
 from vrx.errors import VRXError
 
 Model = dict[str, list[Piece]]  # part name -> its pieces
+OF_THE_CLASS = frozenset(("paint", "paint2", "hub2", "canvas", "canvas2"))  # roles whose colours depend on the class
 
 
 def fire_engine() -> Model:
@@ -270,3 +271,13 @@ def model(class_name: str) -> Model:
 def part_names() -> tuple[str, ...]:
     """Every part name of every class, once. Label i + 1 of a part mask is name i; label 0 is the background."""
     return tuple(dict.fromkeys(name for class_name in BUILDERS for name in model(class_name)))
+
+
+def parts_alike(class_names: Sequence[str]) -> list[str]:
+    """The parts that look alike in all of some classes that have them: pieces of the same roles, none in its paint."""
+    found = []
+    for name in part_names():
+        roles = {frozenset(p.role for p in model(c)[name]) for c in class_names if name in model(c)}
+        if len(roles) == 1 and not OF_THE_CLASS & roles.pop():
+            found.append(name)
+    return found

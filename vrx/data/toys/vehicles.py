@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vrx.data.images import SPLITS, Photo, read_image
-from vrx.data.toys.models import BUILDERS, model, part_names
+from vrx.data.toys.models import BUILDERS, model, part_names, parts_alike
 from vrx.data.toys.renderer import draw
 from vrx.data.toys.scene import AZIMUTHS, ELEVATIONS, Background, Edits, Offset, Pose, compose, draw_pose
 from vrx.errors import VRXError
@@ -170,8 +170,19 @@ class ToyVehicles:
         return read_image(photo.path)
 
     def truth(self, photo: Photo) -> dict[str, Any]:
-        """What was rendered: ``class``, ``seed``, ``azimuth``, ``elevation``, ``parts`` (label -> name)."""
+        """What was rendered: ``class``, ``seed``, ``azimuth``, ``elevation``, ``parts`` (label -> name),
+        ``removed`` (parts that were left out).
+        """
         return json.loads(_truth(Path(photo.path), "json").read_text())
+
+    @property
+    def alike(self) -> list[str]:
+        """The parts that have the same colours in all classes that have them."""
+        return parts_alike(self._classes)
+
+    def has_parts(self, photo: Photo) -> bool:
+        """Always: they are rendered with the photo."""
+        return True
 
     def parts(self, photo: Photo) -> dict[str, NDArray[np.bool_]]:
         """Which pixels show which part, bool ``[size, size]`` a part; hidden parts are left out."""

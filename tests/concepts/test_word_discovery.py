@@ -1,0 +1,361 @@
+"""Visual words in the planted world: the disc that the classifier counts is found, wherever it is, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests import planted
+from vrx.classifier.classifier import Classifier
+from vrx.concepts.assembly import DiscoveryPhoto
+from vrx.concepts.candidates import EVEN, Found, WordFinder
+from vrx.concepts.word_discovery import SIGNIFICANT, elsewhere
+from vrx.data.images import Photo, PhotoFolder
+from vrx.data.scg_datamodule import SCGDataModule
+from vrx.edits import Editor
+from vrx.errors import VRXError
+from vrx.graphs.scg import SCGBuilder
+from vrx.scores import margins
+from vrx.structures import UNMATCHED, ConceptBank, Patches
+
+NOT_A_WORD = np.zeros((planted.SIDE, planted.SIDE), bool)
+WHOLE = planted.word_discovery().extractor.segmenter
+
+
+def finder(bank: ConceptBank) -> WordFinder:
+    found = planted.word_discovery().extractor.finder(bank)
+    assert isinstance(found, WordFinder)
+    return found
+
+
+def find(f: Classifier, bank: ConceptBank, x: torch.Tensor, given: Patches | None = None) -> Found:
+    return finder(bank)(f, x, [WHOLE(pixels) if given is None else given for pixels in f.pixels(x)])
+
+
+def mask_of(found: Found, photo: int, graph: int, concept: int) -> NDArray[np.bool_]:
+    place = found.matched[photo, graph, concept]
+    return NOT_A_WORD if place == UNMATCHED else found.patches[photo].masks[place]
+
+
+def square_of(path: str) -> NDArray[np.bool_]:
+    """Pixels of the yellow square, from the file's name."""
+    place = re.search(r"x(\d+)y(\d+)", path)
+    assert place
+    x, y = (min(max((int(v) + 32) % planted.SIDE, 7), planted.SIDE - 7) for v in place.groups())
+    square = NOT_A_WORD.copy()
+    square[y - 6 : y + 6, x - 6 : x + 6] = True
+    return square & ~planted.part_of(path)
+
+
+@pytest.fixture(scope="module")
+def photos(source: PhotoFolder) -> list[Photo]:
+    """Photos that the concepts were not discovered on."""
+    return [photo for split in ("train", "val", "test") for photo in source.photos(split)]
+
+
+@pytest.fixture(scope="module")
+def x(colour_f: Classifier, source: PhotoFolder, photos: list[Photo]) -> torch.Tensor:
+    return torch.stack([colour_f.transform(source.read(photo)) for photo in photos])
+
+
+@pytest.fixture(scope="module")
+def found(colour_f: Classifier, word_bank: ConceptBank, x: torch.Tensor) -> Found:
+    return find(colour_f, word_bank, x)
+
+
+# --- which concepts there are
+
+
+def test_the_most_important_concept_of_each_class_lies_on_its_disc(found: Found, photos: list[Photo]) -> None:
+    for label in range(3):
+        masks = [(p, mask_of(found, i, label, 0)) for i, p in enumerate(photos) if p.label == label]
+        assert all(mask.any() for _, mask in masks), "it is found in every photo of the class"
+        inside = [(mask & planted.part_of(p.path)).sum() / mask.sum() for p, mask in masks]
+        covered = [(mask & planted.part_of(p.path)).sum() / planted.part_of(p.path).sum() for p, mask in masks]
+        assert np.median(inside) > 0.95 and min(inside) > 0.8, inside
+        assert np.median(covered) > 0.5, covered
+
+
+def test_what_the_classifier_sees_but_does_not_use_is_no_concept(
+    word_bank: ConceptBank, found: Found, photos: list[Photo]
+) -> None:
+    for photo, shown in enumerate(photos):
+        square = square_of(shown.path)
+        assert square.sum() > 60
+        for graph, concept in zip(*np.nonzero(word_bank.present), strict=True):
+            mask = mask_of(found, photo, graph, concept)
+            assert (mask & square).sum() < 0.2 * max(mask.sum(), 1)
+
+
+def test_concepts_are_what_the_class_needs(word_bank: ConceptBank) -> None:
+    there = word_bank.present
+    assert there[:, 0].all()
+    assert (word_bank.p_value[there] < SIGNIFICANT).all() and (word_bank.importance[there] > 0).all()
+    assert (word_bank.p_value[~there] == 1).all() and (word_bank.importance[~there] == 0).all()
+    assert (np.diff(np.where(there, word_bank.importance, -1), axis=1) <= 0).all(), "the most needed first"
+    words = word_bank.state["word"]
+    np.testing.assert_array_equal(words >= 0, there)
+    for row, centroids in zip(words, word_bank.centroids, strict=True):
+        own = row[row >= 0]
+        assert len(set(own)) == len(own), "no word twice in a class"
+        np.testing.assert_array_equal(centroids[row >= 0], word_bank.state["words"][own])
+
+
+def test_a_class_with_fewer_concepts_says_why(word_bank: ConceptBank) -> None:
+    short = {name for name, there in zip(planted.CLASSES, word_bank.present, strict=True) if not there.all()}
+    assert short and set(word_bank.notes) == short
+    for name, there in zip(planted.CLASSES, word_bank.present, strict=True):
+        if name in short:
+            assert re.fullmatch(
+                rf"of \d+ words in at least 25% .*, {there.sum()} lower the class, .*", word_bank.notes[name]
+            )
+
+
+def test_exemplars_are_photos_of_the_class(word_bank: ConceptBank) -> None:
+    for graph, concept in zip(*np.nonzero(word_bank.present), strict=True):
+        paths = word_bank.exemplar_paths[graph][concept]
+        assert len(set(paths)) == len(paths) == 6
+        assert all(f"/train/{planted.CLASSES[graph]}/" in path for path in paths)
+
+
+def test_importance_is_the_mean_fall_of_the_margin_over_the_photos_that_test_it(
+    colour_f: Classifier, word_bank: ConceptBank, source: PhotoFolder
+) -> None:
+    """The disc's word is in all 14 photos of a class; half of them screen it, the others test it."""
+    editor = Editor("blur", 0.03)
+    for label in range(3):
+        x = torch.stack([colour_f.transform(source.read(p)) for p in source.photos("discovery") if p.label == label])
+        there = find(colour_f, word_bank, x)
+        masks = np.stack([mask_of(there, i, label, 0) for i in range(len(x))])
+        logits = [colour_f(v).double() for v in (x, editor.delete(x, torch.from_numpy(masks)))]
+        falls = (margins(logits[0]) - margins(logits[1]))[:, label].numpy()
+        assert falls.min() < word_bank.importance[label, 0] < falls.max()
+        assert word_bank.importance[label, 0] == pytest.approx(falls.mean(), abs=3 * falls.std() / np.sqrt(7))
+
+
+def test_the_same_seed_gives_the_same_bank(colour_f: Classifier, source: PhotoFolder, word_bank: ConceptBank) -> None:
+    again = planted.word_discovery()(colour_f, planted.word_photos(colour_f, source))
+    assert again.digest == word_bank.digest and again.exemplar_paths == word_bank.exemplar_paths
+    for name in ("importance", "p_value", "exemplars"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(word_bank, name))
+    other = planted.word_discovery(seed=1)(colour_f, planted.word_photos(colour_f, source))
+    assert other.digest != word_bank.digest
+
+
+def test_a_photo_without_detail_is_asked_for_every_fill(word_bank: ConceptBank) -> None:
+    assert set(word_bank.featureless) == {"blur", "mean", "grey"}
+    for shares in word_bank.featureless.values():
+        assert len(shares) == 3 and sum(shares) == pytest.approx(1, abs=1e-5) and max(shares) < 0.5
+    assert word_bank.fallback is None, "this classifier calls it nothing in particular"
+
+
+def test_elsewhere_is_as_large() -> None:
+    mask = planted.disc((20, 30))
+    rng = np.random.default_rng(0)
+    moved = [elsewhere(mask, rng) for _ in range(20)]
+    assert all(m.sum() == mask.sum() for m in moved)
+    assert len({m.tobytes() for m in moved}) == 20
+
+
+# --- where they are found
+
+
+def test_a_word_is_found_in_photos_of_other_classes_that_show_it(
+    colour_f: Classifier, word_bank: ConceptBank, source: PhotoFolder, found: Found, photos: list[Photo]
+) -> None:
+    for number, photo in enumerate(photos):
+        for other in {0, 1, 2} - {photo.label}:
+            assert found.matched[number, other, 0] == UNMATCHED, "the clean photo has no disc of that colour"
+    tried, hits = 0, 0
+    for photo in photos[::2]:
+        pixels = np.asarray(source.read(photo)).copy()
+        rows, columns = np.nonzero(planted.part_of(photo.path))
+        place = planted.disc((14 if columns.mean() > 32 else 49, int(rows.mean())))
+        for other in {0, 1, 2} - {photo.label}:
+            shown = pixels.copy()
+            shown[place] = planted.COLOURS[other]
+            there = find(colour_f, word_bank, colour_f.transform(Image.fromarray(shown))[None])
+            mask = mask_of(there, 0, other, 0)
+            tried += 1
+            hits += bool(mask.any()) and (mask & place).sum() > 0.9 * mask.sum()
+    assert tried >= 20 and hits > 0.9 * tried
+
+
+def test_found_is_what_has_even_odds(found: Found) -> None:
+    assert ((found.presence >= 0) & (found.presence <= 1)).all()
+    np.testing.assert_array_equal(found.matched != UNMATCHED, found.presence >= EVEN)
+    assert (found.presence[found.matched == UNMATCHED] < EVEN).all()
+
+
+class Relabelled:
+    """The same photos with other labels."""
+
+    def __init__(self, source: PhotoFolder) -> None:
+        self.source, self.class_names, self.read = source, source.class_names, source.read
+
+    def photos(self, split: str) -> list[Photo]:
+        return [Photo(p.path, (p.label + 1 + i % 2) % 3, p.split) for i, p in enumerate(self.source.photos(split))]
+
+    def settings(self) -> dict[str, Any]:
+        return self.source.settings()
+
+
+def test_labels_do_not_leak(colour_f: Classifier, source: PhotoFolder, word_bank: ConceptBank, tmp_path: Path) -> None:
+    """Whatever the labels: bit-identical graphs, and regions that do not depend on the order of the classes."""
+    tables = []
+    for given in (source, Relabelled(source)):
+        extractor, editor = planted.word_discovery().extractor, Editor("blur", 0.03)
+        builder = SCGBuilder(colour_f, word_bank, extractor, editor, ("head", "gradact", "shape"), rest=True)
+        data = SCGDataModule(given, builder, editor, tmp_path / type(given).__name__, variants=3, workers=0)  # type: ignore[arg-type]
+        data.setup()
+        tables.append(data.tables["val"])
+    assert (tables[0]["label"] != tables[1]["label"]).all()
+    assert all(torch.equal(tables[0][name], tables[1][name]) for name in tables[0] if name != "label")
+
+
+def test_the_order_of_the_classes_does_not_decide_the_regions(
+    colour_f: Classifier, word_bank: ConceptBank, x: torch.Tensor, found: Found
+) -> None:
+    turned = Classifier(planted.ColourNet(), planted.CLASSES, [2, 0, 1], colour_f.transform)
+    other = find(turned, word_bank, x)
+    assert not torch.equal(found.activations.logits, other.activations.logits)
+    for one, same in zip(found.regions, other.regions, strict=True):
+        assert (one.labels == same.labels).mean() > 0.999
+    np.testing.assert_array_equal(found.matched != UNMATCHED, other.matched != UNMATCHED)
+
+
+@pytest.mark.parametrize("grey", [0, 60, 128, 200, 255])
+def test_nothing_is_found_in_a_photo_without_features(
+    colour_f: Classifier, word_bank: ConceptBank, x: torch.Tensor, grey: int
+) -> None:
+    flat = colour_f.normalize(np.full((1, 64, 64, 3), grey, np.uint8))
+    there = find(colour_f, word_bank, torch.cat([flat, x[:1]]))
+    assert (there.matched[0] == UNMATCHED).all() and (there.presence[0] < EVEN).all()
+    assert (there.matched[1] != UNMATCHED).any(), "the photo beside it is not touched"
+    builder = SCGBuilder(
+        colour_f, word_bank, planted.word_discovery().extractor, Editor(), ("head", "shape"), rest=True
+    )
+    graphs = builder(flat, [WHOLE(colour_f.pixels(flat)[0])])
+    assert torch.isfinite(graphs.scg.nodes).all() and not graphs.scg.detected[..., :-1].any()
+
+
+# --- the regions of a clean photo, given for an edited one
+
+
+def test_given_regions_of_the_clean_photo_show_what_its_own_show(
+    colour_f: Classifier, word_bank: ConceptBank, x: torch.Tensor, found: Found, photos: list[Photo]
+) -> None:
+    for number, photo in enumerate(photos[:12]):
+        given = found.patches[number]
+        again = find(colour_f, word_bank, x[number : number + 1], given)
+        assert again.patches[0] is given
+        np.testing.assert_array_equal(
+            mask_of(again, 0, photo.label, 0), mask_of(found, number, photo.label, 0), photo.path
+        )
+
+
+def test_a_region_whose_pixels_are_deleted_does_not_show_its_concept_any_more(
+    colour_f: Classifier, word_bank: ConceptBank, x: torch.Tensor, found: Found, photos: list[Photo]
+) -> None:
+    for number, photo in enumerate(photos[:12]):
+        disc = torch.from_numpy(planted.part_of(photo.path))[None]
+        edited = Editor("grey", 0.0).delete(x[number : number + 1], disc)
+        there = find(colour_f, word_bank, edited, found.patches[number])
+        assert there.matched[0, photo.label, 0] == UNMATCHED
+
+
+def test_a_region_shows_the_concept_that_is_painted_there(
+    colour_f: Classifier, word_bank: ConceptBank, source: PhotoFolder, found: Found, photos: list[Photo]
+) -> None:
+    for number, photo in enumerate(photos[:12]):
+        other, given = (photo.label + 1) % 3, found.patches[number]
+        pixels = np.asarray(source.read(photo)).copy()
+        pixels[planted.part_of(photo.path)] = planted.COLOURS[other]
+        there = find(colour_f, word_bank, colour_f.transform(Image.fromarray(pixels))[None], given)
+        assert there.matched[0, photo.label, 0] == UNMATCHED
+        assert (mask_of(there, 0, other, 0) & planted.part_of(photo.path)).any()
+
+
+def test_of_two_given_regions_the_likelier_one_shows_the_concept(
+    colour_f: Classifier, word_bank: ConceptBank, x: torch.Tensor, photos: list[Photo]
+) -> None:
+    """The disc cut into a large and a small piece: both are most like its word."""
+    for number, photo in enumerate(photos[:6]):
+        disc = planted.part_of(photo.path)
+        column = int(np.nonzero(disc)[1].mean()) + 4
+        labels = np.full((1, *disc.shape), 2, np.int16)
+        labels[0][disc] = np.where(np.nonzero(disc)[1] < column, 0, 1)
+        there = find(colour_f, word_bank, x[number : number + 1], Patches(labels, np.array([1, 0])))
+        assert there.matched[0, photo.label, 0] == 1, "index of the patch whose id is 0"
+
+
+# --- what cannot be
+
+
+@pytest.fixture(scope="module")
+def world(colour_f: Classifier, source: PhotoFolder) -> dict[str, list[DiscoveryPhoto]]:
+    return planted.word_photos(colour_f, source)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"words_per_class": 1000}, r"looks at \d+ cells .* too few for 3000 words: lower concepts\.words_per_class"),
+        ({"effects": 1}, r"No class has a concept .* berry: of \d+ words .*raise concepts\.effects, or lower"),
+    ],
+)
+def test_hopeless_discovery_is_named(
+    colour_f: Classifier, world: dict[str, list[DiscoveryPhoto]], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(VRXError, match=message):
+        planted.word_discovery(**settings)(colour_f, world)
+
+
+def test_words_that_no_two_photos_share_are_no_concepts(
+    colour_f: Classifier, world: dict[str, list[DiscoveryPhoto]]
+) -> None:
+    with pytest.raises(VRXError, match=r"berry: of 0 words in at least 100% .*Give more discovery photos"):
+        planted.word_discovery(frequency=1.0)(colour_f, {name: found[:1] for name, found in world.items()})
+
+
+def test_a_class_without_photos_is_named(colour_f: Classifier, world: dict[str, list[DiscoveryPhoto]]) -> None:
+    with pytest.raises(VRXError, match="Class 'leaf' has no readable discovery photo: give some, or leave it out"):
+        planted.word_discovery()(colour_f, {**world, "leaf": []})
+
+
+def test_a_class_whose_photos_show_nothing_in_common_has_no_concept_and_the_others_keep_theirs(
+    colour_f: Classifier, world: dict[str, list[DiscoveryPhoto]], found: Found, word_bank: ConceptBank
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = colour_f.normalize(rng.integers(60, 190, (14, 64, 64, 1), dtype=np.uint8).repeat(3, axis=3))
+    empty = [DiscoveryPhoto(f"noise {k}", one, WHOLE(np.zeros((64, 64, 3), np.uint8))) for k, one in enumerate(noise)]
+    made = planted.word_discovery()(colour_f, {**world, "sky": empty})
+    assert made.present.any(1).tolist() == [True, True, False]
+    assert "0 lower the class" in made.notes["sky"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frequency": 0.0}, r"concepts\.frequency=0\.0"),
+        ({"num_concepts": 0}, r"concepts\.num_concepts=0"),
+        ({"words_per_class": 0}, r"concepts\.words_per_class=0"),
+        ({"effects": 0}, r"concepts\.effects=0"),
+        ({"min_area": 1.0}, r"concepts\.min_area=1\.0"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(VRXError, match=message):
+        planted.word_discovery(**settings)
+
+
+def test_a_bank_of_superpixels_is_refused(bank: ConceptBank) -> None:
+    with pytest.raises(VRXError, match="concepts=paper"):
+        finder(bank)
