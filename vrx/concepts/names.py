@@ -1,4 +1,4 @@
-"""What people call the concepts of a run: ``concepts/names.yaml``, such as ``fire engine: {1: ladder, 3: light bar}``."""
+"""What people call the concepts of a run: ``concepts/names.yaml`` (``fire engine: {1: ladder, 3: light bar}``)."""
 
 from __future__ import annotations
 

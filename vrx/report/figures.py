@@ -33,13 +33,12 @@ from vrx.report.drawing import (
     draw_photo,
     ink_on,
     page,
-    shorten,
     spread,
     stepped_back,
     strongest_edges,
 )
 from vrx.report.html import draw
-from vrx.report.words import sentence, signed, trust_line
+from vrx.report.words import sentence, shorten, signed, trust_line
 from vrx.structures import ConceptBank, Explanation
 from vrx.thumbnails import thumbnail
 
