@@ -25,6 +25,7 @@ UNMATCHED = -1  # in place of the patch of a concept that was not found
 PERHAPS = 0.25  # least probability of a concept that may be there
 STATE = "state."  # before the names of a bank's state in its file
 BANK_TEXTS = ("exemplar_paths", "settings", "featureless", "notes", "parts")  # of a bank, in its JSON file
+DERIVED = ("probabilities", "grn_probabilities", "detected", "perhaps", "present", "trust")  # of an explanation, ditto
 NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
 
 
@@ -167,7 +168,7 @@ class ConceptBank:
         centroids: mean matching feature of each concept, float32 ``[n, N, Dm]``.
         radius: a patch nearer than this is a detection, float32 ``[n, N]``; -1: no such concept.
         importance: mean fall of F's log-odds for the class when the concept's pixels are edited away, ``[n, N]``.
-        p_value: Holm-corrected, against random patches of the same photos, ``[n, N]`` in [0, 1].
+        p_value: Holm-corrected, against deleting as many pixels at random places of the same photos, ``[n, N]``.
         exemplars: thumbnails of the most typical patches in their surroundings, outlined,
             uint8 ``[n, N, E, S, S, 3]``.
         exemplar_paths: the photo of each exemplar, ``[n][N][E]``; "" where there is none.
@@ -298,6 +299,7 @@ class Explanation:
             even odds.
         names: what the concepts are called, ``[n][N]``; "" for those without a name.
         fallback: index of the class that F calls a photo without detail, if it clearly prefers one.
+        exists: which places of the graphs hold a concept, bool ``[n, N]``; empty: all.
         true_class: index of the label, if known.
         provenance: run folder, fingerprint of F, settings of the contributions.
     """
@@ -318,6 +320,7 @@ class Explanation:
     presence: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     names: tuple[tuple[str, ...], ...] = ()
     fallback: int | None = None
+    exists: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
     true_class: int | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -368,6 +371,11 @@ class Explanation:
         likely = np.zeros(self.matched.shape, bool) if unknown else self.presence >= PERHAPS
         return np.asarray(likely & ~self.detected)
 
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which places of the graphs hold a concept that a photo can show, bool ``[n, N]``."""
+        return self.exists if self.exists.shape == self.matched.shape else np.ones(self.matched.shape, bool)
+
     def concept(self, graph: int, concept: int) -> str:
         """A concept's number and, where it has one, its name: "3", "ladder (3)"."""
         name = self.names[graph][concept] if self.names else ""
@@ -394,9 +402,9 @@ class Explanation:
 
     def to_json(self) -> str:
         """Everything but the pixels and masks, as JSON (NaN becomes null)."""
-        hidden = ("image", "x", "superpixels", "attended", "matched")
+        hidden = ("image", "x", "superpixels", "attended", "matched", "exists")
         content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-        content |= {name: getattr(self, name) for name in ("probabilities", "grn_probabilities", "detected", "trust")}
+        content |= {name: getattr(self, name) for name in DERIVED}
         content["predicted"] = self.class_names[self.predicted]
         content["edges"] = edges(self.matched.shape[1]).T.tolist()
         return json.dumps(json_safe(content), indent=1)

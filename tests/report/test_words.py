@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.report.synthetic import make_explanation
+from tests.report.synthetic import make_bank, make_explanation
 from vrx.report.trust import sign_agreement, trust
-from vrx.report.words import direction, join, panel_text, relations, sentence, shown_classes, signed, trust_line
+from vrx.report.words import (
+    blank_line,
+    direction,
+    join,
+    panel_text,
+    relations,
+    sentence,
+    shown_classes,
+    signed,
+    trust_line,
+)
 from vrx.structures import Explanation, edges
 
 PLACES = [(0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.2, 0.5)]  # 1 top left, 2 top right, 3 bottom left, 4 between 1 and 3
@@ -133,6 +144,114 @@ def test_a_panel_in_words_names_every_found_concept_with_both_numbers() -> None:
         "Concept 1 contributes +1.8 (measured +2.0); concept 2 contributes −0.3; "
         "concept 3 contributes +0.04 (measured −0.5)."
     )
+
+
+NAMED = (("ladder", "", "wheels", "wheels"), ("", "cross", "", ""), ("",) * 4)
+
+
+def test_named_concepts_are_called_so() -> None:
+    explanation = make(
+        {0: [2.0, 0.1, 0.9, 0.0], 1: [-0.5, -2.0, 0.0, 0.0]}, {(0, 1, 3): 0.8, (1, 2, 1): -0.6}, names=NAMED
+    )
+    assert sentence(explanation, [0, 1]).endswith(
+        "Why fire engine? Supported by its concepts ladder (1) and wheels (3) and by the relation "
+        "“ladder above wheels”. "
+        "Why not ambulance? Opposed by its concepts cross (2) and 1 and by the relation “cross (2) right of 1”."
+    )
+    twice = make({}, {(0, 3, 4): 0.8}, names=NAMED)
+    assert "the relation “wheels (3) below wheels (4)”" in sentence(twice, [0])
+
+
+def test_long_names_are_shortened_in_sentences_but_keep_their_number() -> None:
+    names = (("the very long aerial ladder on top of it all", "", "", ""), *NAMED[1:])
+    text = sentence(make({0: [2.0, 0, 0, 0]}, names=names), [0])
+    assert "its concept the very long ae…p of it all (1)." in text
+
+
+def test_a_panel_in_words_with_names_and_what_may_be_there() -> None:
+    found = np.ones((3, 4), bool)
+    found[0, 2:] = False
+    presence = np.where(found, 0.9, 0.24).astype(np.float32)
+    presence[0, 2] = 0.25
+    explanation = make({0: [1, 2, 0, 0]}, detected=found, presence=presence, names=(("McLaren wing", "", "", ""),) * 3)
+    assert panel_text(explanation, 0).endswith(
+        "McLaren wing (1) contributes +1.0; concept 2 contributes +2.0. Perhaps there: concept 3."
+    )
+    assert "Perhaps" not in panel_text(explanation, 1)
+
+
+def absent(found: int, **change: Any) -> Explanation:
+    """Photos without detail are called fire engine, which has no concepts; ``found`` of the others' eight are there."""
+    exists = np.array([[False] * 4, [True] * 4, [True] * 4])
+    detected = np.array([[False] * 4, *(np.arange(8) < found).reshape(2, 4)])
+    return make({}, **{"fallback": 0, "exists": exists, "detected": detected, **change})
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (0, "it is predicted because none of the 8 concepts of the other classes was found."),
+        (1, "it is predicted because only 1 of the 8 concepts of the other classes was found."),
+        (2, "it is predicted because only 2 of the 8 concepts of the other classes were found."),
+        (3, "still, 3 of the 8 concepts of the other classes were found."),
+    ],
+)
+def test_the_class_of_a_photo_without_detail_is_explained_by_absence(found: int, text: str) -> None:
+    said = sentence(absent(found), [0])
+    assert (
+        "Why fire engine? It has no concepts of its own. A photo without any detail is called fire engine, too" in said
+    )
+    assert said.endswith(text)
+    assert trust(absent(found)).reasons[0] == "fire engine has no concepts of its own to find"
+
+
+def test_absence_comes_after_the_concepts_of_its_own() -> None:
+    exists, found = np.ones((3, 4), bool), np.zeros((3, 4), bool)
+    found[0, 0] = True
+    scores = make({0: [1.0, 0, 0, 0]}).node_scores
+    own = absent(0, exists=exists, detected=found, node_scores=scores)
+    assert sentence(own, [0]).endswith(
+        "Supported by its concept 1. A photo without any detail is called fire engine, too: it is predicted also "
+        "because none of the 8 concepts of the other classes was found."
+    )
+    missing = absent(0, exists=exists)
+    assert "None of its concepts was found. A photo without any detail" in sentence(missing, [0])
+
+
+def test_why_not_the_class_of_a_photo_without_detail() -> None:
+    predicted = np.array([0.02, 0.97, 0.01], np.float32)
+    scores = make({}).node_scores.copy()
+    scores[0, 1] = [-1.5, -1.0, 0, 0]
+    assert sentence(absent(3, probabilities=predicted, node_scores=scores), [1, 0]).endswith(
+        "Why not fire engine? It has no concepts of its own (the concepts of ambulance add −2.5). "
+        "A photo without any detail is called fire engine, "
+        "but here 3 of the 8 concepts of the other classes were found."
+    )
+    assert sentence(absent(0, probabilities=predicted), [1, 0]).endswith(
+        "Why not fire engine? It has no concepts of its own."
+    )
+    assert "without any detail" not in sentence(absent(0, fallback=None))
+
+
+def test_what_the_classifier_says_of_nothing() -> None:
+    bank = make_bank()
+    assert blank_line(bank) == ""
+    clear = replace(bank, featureless={"blur": [0.1, 0.58, 0.32], "mean": [0, 0.57, 0.43], "grey": [0, 0.56, 0.44]})
+    assert blank_line(clear).startswith(
+        "A photo without any detail is called ambulance (0.57; blurred 0.58, mean colour 0.57, grey 0.56)"
+    )
+    unclear = replace(bank, featureless={"blur": [0.1, 0.4, 0.5]})
+    assert (
+        blank_line(unclear)
+        == "A photo without any detail is called no class clearly: at most school bus (0.50; blurred 0.50)."
+    )
+
+
+@pytest.mark.parametrize(("known", "text"), [(2, "2 of 2 concepts of"), (4, "2 of 4 concepts of")])
+def test_trust_counts_the_concepts_that_there_are(known: int, text: str) -> None:
+    found = np.arange(4)[None].repeat(3, 0) < 2
+    exists = np.arange(4)[None].repeat(3, 0) < known
+    assert text in trust_line(make({0: [1, 1, 0, 0]}, detected=found, exists=exists))
 
 
 def test_join() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import reopen_classifier
+from vrx.concepts.names import load_bank
 from vrx.data.images import read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError
@@ -139,7 +140,7 @@ class Explainer:
             raise VRXError(f"{run / SPEC} cannot be read ({error}): rerun train.py.") from error
         weights = run / "checkpoints" / "classifier.safetensors"
         classifier = reopen_classifier(spec["classifier"], weights, network).to(device)
-        bank = ConceptBank.load(run / "concepts")
+        bank = load_bank(run / "concepts")
         if {classifier.fingerprint, bank.settings.get("classifier")} != {spec["fingerprint"]}:
             raise VRXError(f"The classifier, concepts and graphs in {run} are of different runs: rerun train.py.")
         editor = make(spec["editor"])
@@ -257,6 +258,7 @@ class Explainer:
             presence=graphs.presence[0],
             names=self.bank.all_names,
             fallback=self.bank.fallback,
+            exists=self.bank.present,
             provenance={
                 **self.provenance,
                 "classifier": self.classifier.fingerprint,

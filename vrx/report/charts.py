@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from vrx.report.drawing import CASING, DPI, INK, QUIET, SCALE, shorten
+from vrx.report.drawing import CASING, DPI, INK, QUIET, SCALE
+from vrx.report.words import shorten
 from vrx.scores import rank_agreement
 
 OURS, OTHERS = "#2166ac", "#b5b5b5"

@@ -87,12 +87,6 @@ def draw_label(ax: Axes, x: float, y: float, text: str, size: float = 8.5, **sty
     ax.text(x, y, text, fontsize=size, parse_math=False, **{"color": INK, "va": "center_baseline", **style})
 
 
-def shorten(text: str, length: int) -> str:
-    """At most ``length`` characters, the middle left out."""
-    half = (length - 1) // 2
-    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"
-
-
 def strongest_edges(explanation: Explanation, index: int) -> list[tuple[int, int, float]]:
     """(from, to, contribution) of the strongest edges between detected concepts of a class, strongest first."""
     scores = np.nan_to_num(explanation.edge_scores[index, index]).tolist()

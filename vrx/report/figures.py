@@ -18,7 +18,6 @@ from vrx.report.drawing import (
     CASING,
     DPI,
     EMPTY,
-    INK,
     MARGIN,
     QUIET,
     SCALE,
@@ -33,24 +32,30 @@ from vrx.report.drawing import (
     draw_photo,
     ink_on,
     page,
-    shorten,
     spread,
     stepped_back,
     strongest_edges,
 )
 from vrx.report.html import draw
-from vrx.report.words import sentence, signed, trust_line
-from vrx.structures import ConceptBank, Explanation
+from vrx.report.words import sentence, shorten, signed, trust_line
+from vrx.structures import PERHAPS, ConceptBank, Explanation
 from vrx.thumbnails import thumbnail
 
 WIDTH = 3.7  # of a figure, in inches
 TITLE, ROW, SMALL = 0.62, 0.78, 0.66  # heights in inches: of a title, of a concept, of one that was not found
 SIDE, SMALL_SIDE, PER_LINE = 0.7, 0.52, 6  # thumbnails, in inches
+NAMED_LINE, NAME = 4, 0.14  # thumbnails a line where some have names below; inches for those
+DASHED = (0, (2.5, 1.5))  # frame of a concept that may be there
 DISC = 0.043  # radius as a share of the photo's longer side
 CLASSIFIER, GRN = "#404040", "#c4c4c4"
 HATCH = "//////"  # of measured effects
 MOST_BARS = 6  # classes with probabilities
-SIGNIFICANT = 0.05
+SIGNIFICANT, WEAK = 0.05, "#8a1c1c"
+MAYBE = f"perhaps: it may be there, with a probability of\n{PERHAPS} to 0.5. It has no place in the graph."
+GALLERY_NOTE = (
+    "importance: fall of the classifier's log-odds when the patches are deleted\n"
+    "p: against deleting as many pixels at random places of the same photo"
+)
 NOTE = (
     "contribution: by the graph network, which imitates\nthe classifier. measured: how far the classifier's own\n"
     "margin for the class falls when the concept is deleted."
@@ -106,21 +111,22 @@ def photo_figure(explanation: Explanation, scale: ColourScale) -> Figure:
     height = WIDTH * explanation.image.shape[0] / explanation.image.shape[1]
     bars = TITLE + height
     key = bars + 0.45 + 0.36 * min(len(explanation.class_names), MOST_BARS)
-    figure, ax = page(WIDTH, key + 2.35)
+    maybe = bool(explanation.perhaps.any())
+    figure, ax = page(WIDTH, key + 2.35 + 0.42 * maybe)
     caption, true = PurePath(explanation.name).name, explanation.true_class
     if true is not None:
         caption = f"label: {explanation.class_names[true]} {'✓' if true == explanation.predicted else '✗'}"
     draw_title(ax, "The photo", shorten(caption, 38))
     ax.add_artist(Pixels(explanation.image, (0, TITLE, WIDTH, height)))
     draw_probabilities(ax, bars, explanation)
-    draw_key(ax, key, scale)
+    draw_key(ax, key, scale, maybe)
     return figure
 
 
 def draw_title(ax: Axes, title: str, below: str) -> None:
     """Two lines on top of a figure."""
     draw_label(ax, 0, 0.14, title, 15, weight="bold")
-    draw_label(ax, 0, 0.44, below, 9.5, color=QUIET)
+    draw_label(ax, 0, 0.32, below, 9.5, color=QUIET, va="top", linespacing=1.3)
 
 
 def draw_probabilities(ax: Axes, top: float, explanation: Explanation) -> None:
@@ -155,8 +161,8 @@ def draw_bar(
     draw_label(ax, zero + length + (-0.04 if left else 0.04), y, text, ha="right" if left else "left", **style)
 
 
-def draw_key(ax: Axes, top: float, scale: ColourScale) -> None:
-    """The colour bar, and how to read discs, arrows and bars."""
+def draw_key(ax: Axes, top: float, scale: ColourScale, maybe: bool = False) -> None:
+    """The colour bar, and how to read discs, arrows and bars, and what ``maybe`` there means."""
     draw_label(ax, 0, top + 0.17, "Contribution to the class' score (logits)", 9, weight="bold")
     colours = np.asarray(SCALE(np.linspace(0, 1, 256))[None, :, :3] * 255, np.uint8)
     ax.add_artist(Pixels(colours, (0, top + 0.3, WIDTH, 0.15)))
@@ -177,6 +183,10 @@ def draw_key(ax: Axes, top: float, scale: ColourScale) -> None:
     draw_label(
         ax, 0.85, top + 0.58, "a relation between two concepts;\nthicker: stronger; dashed: opposes", 8, va="center"
     )
+    if maybe:
+        draw_box(ax, 0.25, top + 0.82, 0.28, 0.28, "none", linewidth=1.2, linestyle=DASHED)
+        draw_label(ax, 0.85, top + 0.97, MAYBE, 8, va="center")
+        top += 0.42
     draw_label(ax, 0, top + 1.12, NOTE, 8, color=QUIET, va="center", linespacing=1.35)
 
 
@@ -191,9 +201,11 @@ def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale:
     """
     height = WIDTH * explanation.image.shape[0] / explanation.image.shape[1]
     found, missing = explanation.detected[index], bank.present[index] & ~explanation.detected[index]
+    absent = np.flatnonzero(missing).tolist()
     table = TITLE + height
     rest = table + (0.4 + ROW * found.sum()) * found.any()
-    figure, ax = page(WIDTH, rest + (0.3 + SMALL * math.ceil(missing.sum() / PER_LINE)) * missing.any())
+    per_line, row = missing_grid(bank, index, absent)
+    figure, ax = page(WIDTH, rest + (0.3 + row * math.ceil(len(absent) / per_line)) * missing.any())
     why = "Why" if index == explanation.predicted else "Why not"
     shares = explanation.probabilities[index], explanation.grn_probabilities[index]
     label = "   (the label)" if index == explanation.true_class else ""
@@ -203,7 +215,7 @@ def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale:
     if found.any():
         draw_table(ax, table, explanation, bank, index, scale)
     if missing.any():
-        draw_missing(ax, rest, bank, index, np.flatnonzero(missing).tolist())
+        draw_missing(ax, rest, explanation, bank, index, absent)
     return figure
 
 
@@ -214,7 +226,8 @@ def draw_evidence(ax: Axes, explanation: Explanation, index: int, scale: ColourS
     found = np.flatnonzero(explanation.detected[index])
     if not len(found):
         box = {"facecolor": "white", "edgecolor": CASING, "boxstyle": "round,pad=0.5", "alpha": 0.9}
-        draw_label(ax, width / 2, height / 2, "none of its concepts was found", 11, bbox=box, ha="center")
+        none = "none of its concepts was found" if explanation.present[index].any() else "it has no concepts of its own"
+        draw_label(ax, width / 2, height / 2, none, 11, bbox=box, ha="center")
         return
     scores = np.nan_to_num(explanation.node_scores[index, index])
     radius = DISC * max(height, width)
@@ -246,26 +259,45 @@ def draw_table(
     for row, k in enumerate(np.flatnonzero(explanation.detected[index]).tolist()):
         y, score = top + 0.4 + ROW * row, float(np.nan_to_num(explanation.node_scores[index, index, k]))
         middle, measured, colour = y + SIDE / 2, float(explanation.measured[index, k]), scale(score)
+        name, bars = bank.name(index, k), middle
         ax.add_artist(Circle((0.17, middle), 0.14, facecolor=colour, edgecolor=CASING, gid=f"row {k + 1}"))
         draw_label(ax, 0.17, middle, str(k + 1), 10, weight="bold", ha="center", color=ink_on(colour))
         draw_thumbnail(ax, 0.36, y, SIDE, thumbnail(explanation.image, explanation.mask(index, k)))
         draw_thumbnail(ax, 0.42 + SIDE, y, SIDE, typical(bank, index, k))
-        draw_bar(ax, zero, middle - 0.15, score * unit, 0.2, colour, signed(score), size=9.5, weight="bold")
+        if name:  # on top of the bars
+            draw_label(ax, left, y + 0.08, shorten(name, 24), 9, gid=f"name {k + 1}")
+            bars, y = middle + 0.08, y + 0.17
+        draw_bar(ax, zero, bars - 0.14, score * unit, 0.2, colour, signed(score), size=9.5, weight="bold")
         if math.isfinite(measured):
-            draw_bar(ax, zero, middle + 0.15, measured * unit, 0.2, "white", signed(measured), HATCH, size=9.5)
+            draw_bar(ax, zero, bars + 0.14, measured * unit, 0.2, "white", signed(measured), HATCH, size=9.5)
         else:
-            draw_label(ax, min(zero + 0.04, WIDTH - 0.9), middle + 0.15, "not measured", 9.5)
-        draw_box(ax, zero, y, 0, SIDE, QUIET)
+            draw_label(ax, min(zero + 0.04, WIDTH - 0.9), bars + 0.14, "not measured", 9.5)
+        draw_box(ax, zero, y, 0, middle + SIDE / 2 - y, QUIET)
 
 
-def draw_missing(ax: Axes, top: float, bank: ConceptBank, index: int, missing: Sequence[int]) -> None:
-    """The concepts of the class that were not found, as small typical patches."""
+def missing_grid(bank: ConceptBank, index: int, missing: Sequence[int]) -> tuple[int, float]:
+    """How many small patches go beside each other, and the height of such a row in inches: names need room."""
+    named = any(bank.name(index, k) for k in missing)
+    return (NAMED_LINE, SMALL + NAME) if named else (PER_LINE, SMALL)
+
+
+def draw_missing(
+    ax: Axes, top: float, explanation: Explanation, bank: ConceptBank, index: int, missing: Sequence[int]
+) -> None:
+    """The concepts of the class that were not found, as small typical patches; those that may be there are marked."""
     draw_label(ax, 0, top + 0.13, "Not found in this photo:", 9, color=QUIET)
     box = {"facecolor": "white", "edgecolor": QUIET, "linewidth": 0.6, "boxstyle": "round,pad=0.15"}
+    per_line, row = missing_grid(bank, index, missing)
     for place, k in enumerate(missing):
-        x, y = (place % PER_LINE) * WIDTH / PER_LINE, top + 0.28 + SMALL * (place // PER_LINE)
-        draw_thumbnail(ax, x, y, SMALL_SIDE, typical(bank, index, k))
+        x, y = (place % per_line) * WIDTH / per_line, top + 0.28 + row * (place // per_line)
+        maybe, name = explanation.perhaps[index, k], bank.name(index, k)
+        frame = {"linewidth": 1.6, "linestyle": DASHED} if maybe else {}
+        draw_thumbnail(ax, x, y, SMALL_SIDE, typical(bank, index, k), gid=f"missing {k + 1}", **frame)
         draw_label(ax, x + 0.09, y + 0.1, str(k + 1), 8.5, weight="bold", ha="center", color=QUIET, bbox=box)
+        if maybe:
+            draw_label(ax, x + SMALL_SIDE / 2, y + SMALL_SIDE - 0.08, "perhaps", 7, ha="center", bbox=box)
+        if name:
+            draw_label(ax, x, y + SMALL_SIDE + 0.09, shorten(name, 16), 7.5)
 
 
 def typical(bank: ConceptBank, index: int, concept: int) -> NDArray[np.uint8] | None:
@@ -273,22 +305,36 @@ def typical(bank: ConceptBank, index: int, concept: int) -> NDArray[np.uint8] | 
     return bank.exemplars[index, concept, 0] if bank.present[index, concept] and bank.exemplars.shape[2] else None
 
 
-def draw_thumbnail(ax: Axes, x: float, y: float, side: float, pixels: NDArray[np.uint8] | None) -> None:
+def draw_thumbnail(ax: Axes, x: float, y: float, side: float, pixels: NDArray[np.uint8] | None, **frame: Any) -> None:
     """A framed square picture with its upper left corner at (x, y); a grey slot for None."""
     if pixels is not None:
         ax.add_artist(Pixels(pixels, (x, y, side, side)))
-    draw_box(ax, x, y, side, side, EMPTY if pixels is None else "none")
+    draw_box(ax, x, y, side, side, EMPTY if pixels is None else "none", **frame)
 
 
 def concept_note(bank: ConceptBank, index: int, concept: int) -> tuple[str, str]:
-    """What the bank measured of a concept: its importance, and whether it is above random patches."""
-    if not bank.present[index, concept]:
-        return "no such concept", ""
+    """What the bank measured of a concept: its importance, and whether it is above random places."""
     p, importance = float(bank.p_value[index, concept]), f"importance {signed(float(bank.importance[index, concept]))}"
     if not math.isfinite(p):
         return importance, "p not measured"
     value = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-    return importance, value if p < SIGNIFICANT else f"{value}: not significant"
+    return importance, f"{value}: not significant" if weak(bank, index, concept) else value
+
+
+def weak(bank: ConceptBank, index: int, concept: int) -> bool:
+    """Whether a concept was tested and is not significant."""
+    return bool(bank.p_value[index, concept] >= SIGNIFICANT)
+
+
+def missing_note(bank: ConceptBank, index: int) -> str:
+    """Why a class has fewer concepts than there are places, in a sentence; "" for one that has them all."""
+    count, places, note = int(bank.present[index].sum()), bank.num_concepts, bank.notes.get(bank.class_names[index], "")
+    if count == places:
+        return ""
+    text, reason = f"{count} of {places} concepts", f"{places - count} more could not be found"
+    if not count:
+        text, reason = "No concepts of its own", "none could be found"
+    return f"{text}: {note or reason}."
 
 
 def exemplar_strip(bank: ConceptBank, index: int, concept: int, gap: int = 6) -> NDArray[np.uint8] | None:
@@ -301,21 +347,26 @@ def exemplar_strip(bank: ConceptBank, index: int, concept: int, gap: int = 6) ->
 
 
 def gallery_figure(bank: ConceptBank, class_index: int) -> Figure:
-    """The concepts of a class, one per row: typical patches, importance and p-value against random patches."""
-    count, side, left, row = bank.num_concepts, 1.05, 2.35, 1.19
-    figure, ax = page(left + max(bank.exemplars.shape[2], 3) * 1.13, TITLE + count * row)
-    note = "importance: fall of the classifier's log-odds when the patches are deleted"
-    draw_title(ax, f"Concepts of {shorten(bank.class_names[class_index], 40)}", note)
-    for concept in range(count):
-        importance, note = concept_note(bank, class_index, concept)
-        strip, top = exemplar_strip(bank, class_index, concept), TITLE + concept * row
-        present = INK if bank.present[class_index, concept] else QUIET
-        draw_label(ax, 0, top + side / 2, str(concept + 1), 20, weight="bold", color=present)
-        draw_label(ax, 0.4, top + side / 2 - 0.12, importance, 10.5)
-        style = {"color": "#8a1c1c", "weight": "bold"} if note.endswith("not significant") else {"color": QUIET}
-        draw_label(ax, 0.4, top + side / 2 + 0.12, note, 9, **style)
+    """The concepts of a class, one per row: name, typical patches, importance and p-value; and why there are so few."""
+    side, left, row, head = 1.05, 2.35, 1.19, TITLE + 0.17
+    width = left + max(bank.exemplars.shape[2], 4) * 1.13
+    shown = np.flatnonzero(bank.present[class_index]).tolist()
+    note = textwrap.wrap(missing_note(bank, class_index), int(width * 13))
+    figure, ax = page(width, head + len(shown) * row + 0.2 * len(note))
+    title = f"Concepts of {shorten(bank.class_names[class_index], 40)}"
+    draw_title(ax, title, GALLERY_NOTE if shown else "")
+    for place, concept in enumerate(shown):
+        importance, tested = concept_note(bank, class_index, concept)
+        strip, top = exemplar_strip(bank, class_index, concept), head + place * row
+        name, middle = bank.name(class_index, concept), top + side / 2
+        draw_label(ax, 0, middle, str(concept + 1), 20, weight="bold")
+        draw_label(ax, 0.4, middle - 0.27, shorten(name, 22), 11.5, weight="bold")
+        draw_label(ax, 0.4, middle - 0.02, importance, 10.5)
+        style = {"color": WEAK, "weight": "bold"} if weak(bank, class_index, concept) else {"color": QUIET}
+        draw_label(ax, 0.4, middle + 0.2, tested, 9, **style)
         if strip is None:
             draw_box(ax, left, top, side, side, EMPTY)
         else:
             ax.add_artist(Pixels(strip, (left, top, side * strip.shape[1] / strip.shape[0], side)))
+    draw_label(ax, 0, head + len(shown) * row, "\n".join(note), 9.5, color=QUIET, va="top", linespacing=1.3)
     return figure

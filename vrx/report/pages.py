@@ -14,11 +14,28 @@ from numpy.typing import NDArray
 
 from vrx.errors import VRXError
 from vrx.report.charts import scatter_figure
-from vrx.report.figures import SIGNIFICANT, concept_note, exemplar_strip, explanation_parts, sheet
+from vrx.report.figures import (
+    concept_note,
+    exemplar_strip,
+    explanation_parts,
+    gallery_figure,
+    missing_note,
+    sheet,
+    weak,
+)
 from vrx.report.findings import bars_text, faithfulness_figure, findings
-from vrx.report.html import embed, save_png, write_html
+from vrx.report.html import draw, embed, save_png, write_html
 from vrx.report.trust import LEVELS, trust
-from vrx.report.words import join, panel_text, sentence, shown_classes, trust_line
+from vrx.report.words import (
+    LONGEST,
+    blank_line,
+    join,
+    panel_text,
+    sentence,
+    shorten,
+    shown_classes,
+    trust_line,
+)
 from vrx.storage import write_text
 from vrx.structures import ConceptBank, Explanation
 
@@ -121,9 +138,17 @@ def write_report(
         groups=[(head, some) for head, right in groups.items() if (some := [e for e in rest if e["right"] is right])],
         findings=findings(measured),
         charts=[{**embed(figure, alt), "caption": caption} for figure, alt, caption in charts if figure is not None],
+        blank=blank_line(bank),
         galleries=[_gallery(bank, index) for index in range(len(bank.class_names))],
         notes=list(notes),
     )
+
+
+def write_gallery(folder: Path, bank: ConceptBank, index: int) -> Path:
+    """Write the picture of the concepts of a class, ``gallery_<class>.png``."""
+    path = folder / f"gallery_{bank.class_names[index].replace(' ', '_').replace('/', '_')}.png"
+    save_png(path, draw(gallery_figure(bank, index)))
+    return path
 
 
 def best_explanation(explanations: Sequence[Explanation]) -> int | None:
@@ -173,12 +198,12 @@ def _gallery(bank: ConceptBank, index: int) -> dict[str, Any]:
     concepts, name = [], bank.class_names[index]
     for concept in np.flatnonzero(bank.present[index]).tolist():
         importance, note = concept_note(bank, index, concept)
-        strip = exemplar_strip(bank, index, concept)
-        picture = None if strip is None else embed(strip, f"Typical patches of concept {concept + 1} of {name}")
-        weak = not bank.p_value[index, concept] < SIGNIFICANT
-        concepts.append({"number": concept + 1, "importance": importance, "note": note, "weak": weak,
-                         "picture": picture})  # fmt: skip
-    return {"name": name, "concepts": concepts, "missing": bank.num_concepts - len(concepts)}
+        strip, called = exemplar_strip(bank, index, concept), shorten(bank.name(index, concept), LONGEST)
+        text = f"Typical patches of concept {concept + 1} of {name}{f', {called}' * bool(called)}"
+        concepts.append({"number": concept + 1, "name": called, "importance": importance, "note": note,
+                         "weak": weak(bank, index, concept),
+                         "picture": None if strip is None else embed(strip, text)})  # fmt: skip
+    return {"name": name, "concepts": concepts, "missing": missing_note(bank, index)}
 
 
 def _json(explanation: Explanation) -> str:

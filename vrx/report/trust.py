@@ -76,5 +76,7 @@ def _ranking(explanation: Explanation) -> tuple[int, str]:
 
 
 def _found(explanation: Explanation) -> tuple[int, str]:
-    found, name = explanation.detected[explanation.predicted], explanation.class_names[explanation.predicted]
-    return _level(found.sum(), FOUND_LOW, FOUND_HIGH), f"{found.sum()} of {len(found)} concepts of {name} found"
+    own, name = explanation.predicted, explanation.class_names[explanation.predicted]
+    found, known = int(explanation.detected[own].sum()), int(explanation.present[own].sum())
+    text = f"{found} of {known} concepts of {name} found" if known else f"{name} has no concepts of its own to find"
+    return _level(found, FOUND_LOW, FOUND_HIGH), text

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrx.report.trust import trust
-from vrx.structures import Explanation, edges
+from vrx.structures import ConceptBank, Explanation, edges
 
 NAMED_SHARE = 0.2  # a concept or relation is named from this share of the strongest of its graph on
 MOST_CONCEPTS = 3  # named at most, beside the strongest relation
 SAME_PLACE = 0.03  # centroids nearer than this share of the photo's diagonal have no direction
+LONGEST = 32  # characters of a concept's name and number in a sentence
+FEW = 0.25  # largest share of the other classes' concepts that are few
+FILLS = {"blur": "blurred", "mean": "mean colour"}  # what is left of a photo without detail
 VERBS = {1: "supported by", -1: "opposed by"}
 
 
@@ -25,9 +28,30 @@ def signed(value: float) -> str:
     return "0.0" if float(f"{value:.2f}") == 0 else f"{value:+.{digits}f}".replace("-", "−")
 
 
+def shorten(text: str, length: int) -> str:
+    """At most ``length`` characters, the middle left out."""
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"
+
+
 def join(parts: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def called(explanation: Explanation, index: int, concept: int) -> str:
+    """A concept of a class by name, where it has one, and number: ``ladder (1)``, ``3``."""
+    return shorten(explanation.concept(index, concept), LONGEST)
+
+
+def relation(explanation: Explanation, index: int, source: int, target: int) -> str:
+    """Where one concept of a class lies as seen from another: ``ladder above wheels``, ``ladder (1) above 3``."""
+    places, names = explanation.centroids[index], explanation.names[index] if explanation.names else ()
+    ends = [names[k] for k in (source, target)] if names else [""]
+    if "" in ends or ends[0] == ends[1]:  # a name alone must tell which
+        ends = [called(explanation, index, k) for k in (source, target)]
+    where = direction(places[source], places[target], explanation.superpixels.shape)
+    return f"{shorten(ends[0], LONGEST)} {where} {shorten(ends[1], LONGEST)}"
 
 
 def shown_classes(explanation: Explanation, others: int = 2) -> list[int]:
@@ -71,11 +95,13 @@ def evidence(explanation: Explanation, index: int, sign: int) -> str:
     links = relations(explanation, index)
     least = max(NAMED_SHARE * max([*np.abs(scores), *(abs(score) for *_, score in links)]), 1e-6)
     strong = np.flatnonzero(scores >= least).tolist()
-    concepts = [str(k + 1) for k in sorted(strong, key=lambda k: (-round(float(scores[k]), 1), k))[:MOST_CONCEPTS]]
+    concepts = [
+        called(explanation, index, k)
+        for k in sorted(strong, key=lambda k: (-round(float(scores[k]), 1), k))[:MOST_CONCEPTS]
+    ]
     parts = [f"its concept{'s' * (len(concepts) > 1)} {join(concepts)}"] if concepts else []
-    places, shape = explanation.centroids[index], explanation.superpixels.shape
     for j, i in [(j, i) for j, i, score in links if sign * score >= least][:1]:
-        parts.append(f"the relation “{j + 1} {direction(places[j], places[i], shape)} {i + 1}”")
+        parts.append(f"the relation “{relation(explanation, index, j, i)}”")
     return " and by ".join(parts)
 
 
@@ -93,11 +119,45 @@ def why(explanation: Explanation, index: int) -> str:
     sign = 1 if index == explanation.predicted else -1
     label = " (the label)" if sign < 0 and index == explanation.true_class else ""
     head = f"Why {'not ' * (sign < 0)}{explanation.class_names[index]}{label}?"
+    blank = without_detail(explanation, index)
+    last = f" {blank}" * bool(blank)
     if not explanation.detected[index].any():
-        return f"{head} None of its concepts was found{elsewhere(explanation, index, sign)}."
+        none = "None of its concepts was found" if explanation.present[index].any() else "It has no concepts of its own"
+        return f"{head} {none}{elsewhere(explanation, index, sign)}.{last}"
     own = evidence(explanation, index, sign) or f"none of its concepts{elsewhere(explanation, index, sign)}"
     contrary = evidence(explanation, index, -sign)
-    return f"{head} {VERBS[sign].capitalize()} {own}{f'; {VERBS[-sign]} {contrary}' * bool(contrary)}."
+    return f"{head} {VERBS[sign].capitalize()} {own}{f'; {VERBS[-sign]} {contrary}' * bool(contrary)}.{last}"
+
+
+def without_detail(explanation: Explanation, index: int) -> str:
+    """What it means for a class that photos without detail are called so; "" for all other classes."""
+    if index != explanation.fallback:
+        return ""
+    others = np.arange(len(explanation.class_names)) != index
+    found, known = int(explanation.detected[others].sum()), int(explanation.present[others].sum())
+    if not known:
+        return ""
+    count = f"{found or 'none'} of the {known} concepts of the other classes {'were' if found > 1 else 'was'} found"
+    called_so = f"A photo without any detail is called {explanation.class_names[index]}"
+    if index != explanation.predicted:
+        return f"{called_so}, but here {count}." if found else ""
+    if found > FEW * known:
+        return f"{called_so}, too; still, {count}."
+    also = "also " * bool(evidence(explanation, index, 1))
+    return f"{called_so}, too: it is predicted {also}because {'only ' * bool(found)}{count}."
+
+
+def blank_line(bank: ConceptBank) -> str:
+    """What the classifier calls photos without any detail, fill by fill; "" where nobody asked."""
+    if not bank.featureless:
+        return ""
+    mean = np.mean(list(bank.featureless.values()), axis=0)
+    index = int(mean.argmax())
+    each = ", ".join(f"{FILLS.get(fill, fill)} {shares[index]:.2f}" for fill, shares in bank.featureless.items())
+    text = f"{bank.class_names[index]} ({mean[index]:.2f}; {each})"
+    if bank.fallback is None:
+        return f"A photo without any detail is called no class clearly: at most {text}."
+    return f"A photo without any detail is called {text}: what speaks for it is what is missing of the others."
 
 
 def sentence(explanation: Explanation, classes: Sequence[int] | None = None) -> str:
@@ -131,9 +191,21 @@ def trust_line(explanation: Explanation) -> str:
 
 def panel_text(explanation: Explanation, index: int) -> str:
     """A class' panel in words, for those who cannot see it."""
+
+    def each(concepts: NDArray[np.bool_]) -> list[tuple[int, str]]:
+        named = explanation.names[index] if explanation.names else ()
+        found = np.flatnonzero(concepts).tolist()
+        return [(k, "concept " * (not (named and named[k])) + called(explanation, index, k)) for k in found]
+
     parts = [
-        f"concept {k + 1} contributes {signed(float(explanation.node_scores[index, index, k]))}"
+        f"{name} contributes {signed(float(explanation.node_scores[index, index, k]))}"
         + (f" (measured {signed(measured)})" if np.isfinite(measured := float(explanation.measured[index, k])) else "")
-        for k in np.flatnonzero(explanation.detected[index]).tolist()
+        for k, name in each(explanation.detected[index])
     ]
-    return " ".join([why(explanation, index), f"{'; '.join(parts).capitalize()}." if parts else ""]).strip()
+    texts = [why(explanation, index)]
+    if parts:
+        listed = "; ".join(parts)
+        texts.append(f"{listed[0].upper()}{listed[1:]}.")
+    if explanation.perhaps[index].any():
+        texts.append(f"Perhaps there: {join([name for _, name in each(explanation.perhaps[index])])}.")
+    return " ".join(texts)
