@@ -8,7 +8,7 @@ of. Its region in a photo is all that shows the word where F looks: no superpixe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import faiss
@@ -44,7 +44,7 @@ class Vocabulary:
     scale: NDArray[np.float32]
     words: NDArray[np.float32]
     presence: NDArray[np.float32]
-    depth: NDArray[np.int32]
+    depth: NDArray[np.int32] = field(default_factory=lambda: np.ones(1, np.int32))
 
     @classmethod
     def fit(cls, cells: NDArray[np.float32], widths: Sequence[int], count: int, seed: int) -> Vocabulary:

@@ -137,7 +137,7 @@ def test_a_moved_part_lies_where_the_offset_says(
             expected = project(middle + offsets[part], camera) - project(middle, camera)
             way = (np.argwhere(new).mean(0) - np.argwhere(old).mean(0))[::-1]
             assert np.hypot(*way) >= 0.5 * FAR * SIDE - 1
-            assert np.hypot(*(way - expected)) < 0.25 * np.hypot(*way) + 2, (edit.what, way, expected)
+            assert np.hypot(*(way - expected)) < 0.3 * np.hypot(*way) + 2, (edit.what, way, expected)
             assert (frame(edit.x) != before.image).any(2)[new].mean() > 0.5, "it is shown there"
             seen += 1
     assert seen >= 5
