@@ -42,6 +42,7 @@ SMALL = (
     "trainer=cpu",
     "trainer.max_epochs=2",
     "report.explanations=2",
+    "report.quality=3",
 )
 COUNTS = ("data.discovery=4", "data.train=3", "data.val=2", "data.test=2")
 

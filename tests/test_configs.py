@@ -92,7 +92,14 @@ def test_every_process_trainer_names_its_strategy() -> None:
 
 def test_the_fast_run_is_smaller_everywhere() -> None:
     full, fast = composed(), composed("debug=fast")
-    for path in ("trainer.max_epochs", "data.train", "data.discovery", "concepts.effects", "report.explanations"):
+    for path in (
+        "trainer.max_epochs",
+        "data.train",
+        "data.discovery",
+        "concepts.effects",
+        "report.explanations",
+        "report.quality",
+    ):
         assert OmegaConf.select(fast, path) < OmegaConf.select(full, path), path
 
 

@@ -1,10 +1,12 @@
-"""``train.py``: fit the classifier if asked, concepts, graphs, distillation, test, report."""
+"""``train.py``: fit the classifier if asked, concepts, graphs, distillation, test, quality of the concepts, report."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +19,7 @@ from vrx.data.scg_datamodule import SCGDataModule
 from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
 from vrx.explain.faithfulness import evaluation
+from vrx.explain.quality import concept_quality
 from vrx.pipeline import first_process
 from vrx.report.figures import gallery_figure
 from vrx.report.pages import write_report
@@ -58,8 +61,9 @@ def main(cfg: DictConfig) -> float:
             if data.images_per_s == data.images_per_s:  # not where all came from the cache
                 run.log({"throughput/scg_images_per_s": data.images_per_s})
         explainer = pipeline.assembled(data, grn, method, {"run": str(run.folder)})
+        concepts = quality(run, source, explainer)
         with run.stage("report"):
-            page = report(run, source, data, explainer)
+            page = report(run, source, data, explainer, concepts)
         run.write_metrics()
         explainer.save(run.folder)  # the last: it makes the folder a finished run
         summarise(run, page)
@@ -99,13 +103,25 @@ def explained_photos(source: PhotoSource, data: SCGDataModule, count: int) -> li
     return [photos[i] for i in kept + wrong[: count - len(kept)]]
 
 
-def report(run: Run, source: PhotoSource, data: SCGDataModule, explainer: Explainer) -> Path:
+def quality(run: Run, source: PhotoSource, explainer: Explainer) -> list[dict[str, Any]]:
+    """Measure how good the concepts are: what was found of each; nothing in the jobs of a sweep."""
+    if in_sweep() or not run.cfg.report.quality:
+        return []
+    with run.stage("quality"):
+        found = concept_quality(explainer, source, run.cfg.report.quality, run.cfg.seed)
+        run.log(found.metrics)
+    return found.table
+
+
+def report(
+    run: Run, source: PhotoSource, data: SCGDataModule, explainer: Explainer, concepts: Sequence[dict[str, Any]]
+) -> Path:
     """Explain some test photos and write the page ``reports/index.html``; the jobs of a sweep explain none."""
     photos = explained_photos(source, data, 0 if in_sweep() else run.cfg.report.explanations)
     explanations = [explainer.explain(source.read(photo), photo.label, name=photo.path) for photo in photos]
     folder = run.folder / "reports"
     title = f"VRX: {run.cfg.name}"
-    page = write_report(folder, title, run.metrics, explanations, explainer.bank, run.settings, run.notes)
+    page = write_report(folder, title, run.metrics, explanations, explainer.bank, run.settings, run.notes, concepts)
     for number, explanation in enumerate(explanations, 1):
         run.log_image(f"explanations/{number:02d}", folder / f"explanation_{number:02d}.png", explanation.name)
     return page

@@ -246,8 +246,9 @@ class WordDiscovery:
                 needed.append((word, Concept(vocabulary.words[word], 0.0, typical, float(own.mean()), float(p))))
         needed.sort(key=lambda found: -found[1].importance)
         note = (
-            f"of {len(frequent)} words in at least {self.frequency:.0%} of its photos, {len(needed)} lower the class, "
-            "when deleted, more than as many pixels at random places do"
+            f"the classifier needs {len(needed)} of the {len(frequent)} kinds of regions that it looks at in at least "
+            f"{self.frequency:.0%} of the photos: only without them does the class lose more than without as many pixels "
+            "at random places"
         )
         return needed, note if len(needed) < self.num_concepts else ""
 

@@ -17,7 +17,8 @@ from vrx.scores import rank_agreement
 OURS, OTHERS = "#2166ac", "#b5b5b5"
 
 
-def _chart(width: float, height: float, title: str, note: str) -> tuple[Figure, Any]:
+def open_chart(width: float, height: float, title: str, note: str) -> tuple[Figure, Any]:
+    """An empty chart of that many inches, with its title and, smaller, what it shows: the figure and its axes."""
     figure = Figure((width, height), DPI, layout="constrained", facecolor="white")
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
@@ -39,7 +40,7 @@ def confusion_figure(
     """
     table, n = np.nan_to_num(np.asarray(counts, float)), len(class_names)
     note = f"the same for {np.trace(table) / max(table.sum(), 1e-9):.1%} of {table.sum():.0f}"
-    figure, ax = _chart(2.4 + 0.7 * n, 2.0 + 0.62 * n, f"{rows} (rows) against {columns} (columns)", note)
+    figure, ax = open_chart(2.4 + 0.7 * n, 2.0 + 0.62 * n, f"{rows} (rows) against {columns} (columns)", note)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1e-9)
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names = [shorten(name, 20) for name in class_names]
@@ -57,8 +58,9 @@ def bar_figure(
     note: str,
     line: tuple[str, float] | None = None,
     intervals: Mapping[str, tuple[float, float]] | None = None,
+    ours: int = 1,
 ) -> Figure:
-    """Horizontal bars with their values, the first one ours.
+    """Horizontal bars with their values, the first ones ours.
 
     Args:
         values: label -> value, in order.
@@ -66,10 +68,11 @@ def bar_figure(
         note: what the values are.
         line: a dashed line across all bars: its label and value.
         intervals: label -> (low, high); drawn as whiskers where given.
+        ours: how many of them are ours.
     """
-    figure, ax = _chart(6.4, 1.15 + 0.36 * len(values), title, note)
+    figure, ax = open_chart(6.4, 1.15 + 0.36 * len(values), title, note)
     labels, lengths = list(values), np.array(list(values.values()), float)
-    colours = [OURS, *[OTHERS] * (len(labels) - 1)]
+    colours = [OURS] * ours + [OTHERS] * (len(labels) - ours)
     errors = None
     if intervals is not None:
         bounds = [intervals.get(label, (value, value)) for label, value in values.items()]
@@ -82,7 +85,7 @@ def bar_figure(
         fontsize=10,
         bbox={"fc": "white", "ec": "none", "pad": 0.5},
     )
-    for text in [texts[0], ax.get_yticklabels()[0]]:
+    for text in [*texts[:ours], *ax.get_yticklabels()[:ours]]:
         text.set_fontweight("bold")
     ax.axvline(0, color=CASING, linewidth=0.8)
     ax.margins(x=0.2)
@@ -109,7 +112,7 @@ def scatter_figure(contributions: ArrayLike, measured: ArrayLike) -> Figure:
     note, rank = f"{len(x)} concepts", rank_agreement(x, y)
     note += f", same sign {(np.sign(x) == np.sign(y)).mean():.0%}" if len(x) else ""
     note += f", Spearman over all {rank:.2f}".replace("-", "−") if math.isfinite(rank) else ""
-    figure, ax = _chart(4.9, 4.9, "Contribution against measured effect", note)
+    figure, ax = open_chart(4.9, 4.9, "Contribution against measured effect", note)
     wide, high = (1.08 * float(np.abs(v).max(initial=0)) or 1.0 for v in (x, y))
     ax.set(xlim=(-wide, wide), ylim=(-high, high))
     for low, left in ((-high, -wide), (0, 0)):  # the same sign

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vrx.errors import VRXError
 from vrx.report.charts import scatter_figure
+from vrx.report.concept_quality import quality_charts, quality_rows
 from vrx.report.figures import (
     concept_note,
     exemplar_strip,
@@ -96,6 +97,7 @@ def write_report(
     bank: ConceptBank,
     settings: Mapping[str, Any],
     notes: Sequence[str],
+    concepts: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write the report of a run as one self-contained page, and every explanation as PNG and JSON beside it.
 
@@ -107,6 +109,7 @@ def write_report(
         bank: the concepts of the run.
         settings: of the run, nested.
         notes: remarks of the run, in plain words.
+        concepts: what was measured of each concept, a row each (:data:`vrx.report.concept_quality.Row`).
 
     Returns:
         The page, ``index.html``.
@@ -139,6 +142,8 @@ def write_report(
         findings=findings(measured),
         charts=[{**embed(figure, alt), "caption": caption} for figure, alt, caption in charts if figure is not None],
         blank=blank_line(bank),
+        quality=quality_charts(measured, concepts),
+        quality_rows=quality_rows(concepts),
         galleries=[_gallery(bank, index) for index in range(len(bank.class_names))],
         notes=list(notes),
     )

@@ -1,0 +1,230 @@
+"""What the deletion of concepts costs the classifier: each against a random place, and all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from torch import Tensor
+from tqdm import tqdm
+
+from vrx.classifier.classifier import Classifier
+from vrx.concepts.word_discovery import SIGNIFICANT, elsewhere
+from vrx.edits import Editor
+from vrx.explain.explainer import Explainer
+from vrx.scores import above_p_value, holm, margins
+from vrx.structures import UNMATCHED, Explanation, Patches
+
+BATCH = 16  # photos whose concepts are found at once
+EDITS = 64  # edited photos per pass of the classifier
+MOST_PHOTOS = 40  # that test a concept
+BLOCKS = 16  # blocks of random pixels along the longer side of a photo
+LEAST_FALL = 0.5  # logits: a margin that falls less when all is blurred has nothing that concepts could explain
+ORDERS = 3  # random orders of deletion
+
+Edit = tuple[Tensor, NDArray[np.bool_]]
+"""A normalised photo ``[3, H, W]``, and what to delete of it, bool ``[H, W]``."""
+
+
+def logits_after(classifier: Classifier, editor: Editor, edits: Sequence[Edit]) -> NDArray[np.float64]:
+    """F's logits of interest after each deletion, ``[M, n]``."""
+    found = [np.zeros((0, len(classifier.class_names)))]
+    for part in (edits[i : i + EDITS] for i in range(0, len(edits), EDITS)):
+        x = torch.stack([photo for photo, _ in part]).to(classifier.device)
+        with torch.inference_mode():
+            logits = classifier(editor.delete(x, torch.from_numpy(np.stack([mask for _, mask in part]))))
+        found.append(logits.double().cpu().numpy())
+    return np.concatenate(found)
+
+
+# --- each concept
+
+
+@dataclass(frozen=True)
+class ConceptFalls:
+    """How far the margin of its class falls when a concept is deleted, in photos of the class that F gets right.
+
+    Args:
+        own: mean fall when the concept is deleted, logits, ``[n, N]``; NaN without photos.
+        random: mean fall when as many pixels at a random place of the same photo are, ``[n, N]``.
+        p_value: that the first is larger, Holm-corrected within the class, ``[n, N]``; 1 with fewer than two photos.
+        photos: how many tested each, int ``[n, N]``.
+        present: which concepts there are, bool ``[n, N]``.
+    """
+
+    own: NDArray[np.float64]
+    random: NDArray[np.float64]
+    p_value: NDArray[np.float64]
+    photos: NDArray[np.int64]
+    present: NDArray[np.bool_]
+
+    @property
+    def significant(self) -> NDArray[np.bool_]:
+        """Which concepts F needs more than a random place, bool ``[n, N]``."""
+        return self.present & (self.p_value < SIGNIFICANT)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``concepts/significant``: their share of the concepts, in [0, 1]."""
+        return {"concepts/significant": float(self.significant[self.present].mean())}
+
+
+Read = tuple[Tensor, Patches, int]
+"""A photo as F reads it ``[3, H, W]``, what the segmenter made of it, and its class."""
+
+
+def concept_falls(explainer: Explainer, photos: Sequence[Read], seed: int = 0) -> ConceptFalls:
+    """Delete each concept from photos of its class, and as many pixels at a random place of each.
+
+    A photo counts for a concept of its class where F gets it right and the concept is found; at most 40 a concept.
+    The test is a one-sided paired Wilcoxon test, Holm-corrected over the concepts of a class.
+
+    Args:
+        explainer: of the run.
+        photos: held-out ones.
+        seed: of the random places.
+    """
+    present, rng = explainer.bank.present, np.random.default_rng(seed)
+    pairs: dict[tuple[int, int], list[tuple[float, float]]] = {(int(c), int(k)): [] for c, k in np.argwhere(present)}
+    batches = [photos[i : i + BATCH] for i in range(0, len(photos), BATCH)]
+    for batch in tqdm(batches, desc="testing concepts", unit="batch", leave=False):
+        graphs = explainer.builder(torch.stack([x for x, _, _ in batch]), [regions for _, regions, _ in batch])
+        before = margins(graphs.logits.double()).numpy()
+        edits: list[Edit] = []
+        tested: list[tuple[int, int, int]] = []  # photo, class, concept
+        for photo, (x, _, label) in enumerate(batch):
+            if graphs.logits[photo].argmax() != label:
+                continue
+            patches = graphs.patches[photo]
+            for concept in np.flatnonzero(present[label]).tolist():
+                patch = graphs.matched[photo, label, concept]
+                if patch != UNMATCHED and len(pairs[label, concept]) < MOST_PHOTOS:
+                    mask = patches.select(np.array([patch])).masks[0]
+                    edits += [(x, mask), (x, elsewhere(mask, rng))]
+                    tested.append((photo, label, concept))
+        logits = logits_after(explainer.classifier, explainer.editor, edits)
+        after = margins(torch.from_numpy(logits)).numpy().reshape(len(tested), 2, len(present))
+        for (photo, label, concept), pair in zip(tested, after, strict=True):
+            own, random = before[photo, label] - pair[:, label]
+            pairs[label, concept].append((float(own), float(random)))
+    return _tested(pairs, present)
+
+
+def _tested(pairs: dict[tuple[int, int], list[tuple[float, float]]], present: NDArray[np.bool_]) -> ConceptFalls:
+    mean = np.full((2, *present.shape), np.nan)
+    p_value, photos = np.ones(present.shape), np.zeros(present.shape, np.int64)
+    for at, found in pairs.items():
+        falls = np.array(found[:MOST_PHOTOS]).reshape(-1, 2)
+        photos[at], p_value[at] = len(falls), above_p_value(falls[:, 0], falls[:, 1])
+        if len(falls):
+            mean[(slice(None), *at)] = falls.mean(0)
+    for index, there in enumerate(present):
+        p_value[index, there] = holm(p_value[index, there])
+    return ConceptFalls(mean[0], mean[1], p_value, photos, present)
+
+
+# --- all concepts of a class together
+
+
+def completeness(explainer: Explainer, explanations: Sequence[Explanation], seed: int = 0) -> dict[str, float]:
+    """How much of what F sees the concepts hold: the ``completeness/*`` metrics.
+
+    Every ratio is one of sums over the photos, not a mean of ratios, so that photos with a tiny denominator do not
+    dominate.
+
+    Args:
+        explainer: of the run.
+        explanations: of held-out photos; those whose margin of the predicted class falls less than 0.5 logits when
+            everything is blurred are left out.
+        seed: of the random pixels and orders.
+
+    Returns:
+        ``deletion``: share of the margin of the predicted class, between the photo and the fully blurred photo, that
+        goes when all found concepts of that class are deleted at once; 1 is all of it. ``deletion_random``: the same
+        for as many pixels in random blocks (a sixteenth of the photo's longer side) of the regions that F attends to.
+        ``area``: share of the photo that the concepts cover, in [0, 1]. ``c_deletion``: area under the class's
+        probability as concepts go, the largest contribution first, over the same in random order (three of them);
+        photos with three found concepts or more; below 1 is better than random. ``photos``: how many were counted.
+        NaN where no photo counts.
+    """
+    rng = np.random.default_rng(seed)
+    falls: list[tuple[float, float, float, float]] = []  # all blurred, concepts, random pixels; area
+    curves: list[tuple[float, float]] = []  # area under the curve: largest contribution first, mean of random orders
+    for explanation in tqdm(explanations, desc="deleting all concepts", unit="photo", leave=False):
+        own = explanation.predicted
+        steps = deletion_steps(explanation, rng)
+        every = _union(explanation, np.flatnonzero(explanation.detected[own]))
+        random = random_blocks(attended(explanation), int(every.sum()), rng)
+        masks = [np.ones_like(every), every, random, *(mask for order in steps for mask in order)]
+        logits = logits_after(explainer.classifier, explainer.editor, [(explanation.x, mask) for mask in masks])
+        blurred, *rest = explanation.margin(own) - margins(torch.from_numpy(logits[:3]))[:, own].numpy()
+        if blurred < LEAST_FALL:
+            continue
+        falls.append((float(blurred), float(rest[0]), float(rest[1]), float(every.mean())))
+        if steps:
+            ends = explanation.probabilities[own], softmax(logits[1])[own]
+            inner = softmax(logits[3:], axis=1)[:, own].reshape(len(steps), -1)
+            first, *others = (area_under([ends[0], *order, ends[1]]) for order in inner)
+            curves.append((first, float(np.mean(others))))
+    blurred, deleted, random_, area = np.sum(np.reshape(falls, (-1, 4)), axis=0)
+    ranked, shuffled = np.sum(np.reshape(curves, (-1, 2)), axis=0)
+    return {
+        "completeness/deletion": _ratio(deleted, blurred),
+        "completeness/deletion_random": _ratio(random_, blurred),
+        "completeness/area": _ratio(area, len(falls)),
+        "completeness/c_deletion": _ratio(ranked, shuffled),
+        "completeness/photos": float(len(falls)),
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def attended(explanation: Explanation) -> NDArray[np.bool_]:
+    """The pixels of all regions that F attends to, bool ``[H, W]``."""
+    return np.asarray(np.isin(explanation.superpixels.labels, explanation.attended).any(0))
+
+
+def random_blocks(allowed: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """``count`` of the allowed pixels ``[H, W]`` in random blocks, the last one in part; all if there are no more."""
+    height, width = allowed.shape
+    side = max(1, round(max(height, width) / BLOCKS))
+    rows, columns = (np.arange(size) // side for size in (height, width))
+    block = rows[:, None] * (columns[-1] + 1) + columns
+    rank = rng.permutation(block.max() + 1)[block]
+    places = np.argsort(np.where(allowed, rank, rank.max() + 1).ravel(), kind="stable")
+    chosen = np.zeros(height * width, bool)
+    chosen[places[: min(count, int(allowed.sum()))]] = True
+    return chosen.reshape(height, width)
+
+
+def deletion_steps(explanation: Explanation, rng: np.random.Generator) -> list[list[NDArray[np.bool_]]]:
+    """What is gone after each step but the last, as the found concepts of the predicted class go one by one.
+
+    Returns:
+        A list of masks ``[H, W]`` for each order: the largest contribution first, then random ones; no order with
+        fewer than three concepts.
+    """
+    own = explanation.predicted
+    found = np.flatnonzero(explanation.detected[own])
+    if len(found) < 3:
+        return []
+    ranked = found[np.argsort(-explanation.node_scores[own, own, found], kind="stable")]
+    orders = [ranked, *(rng.permutation(found) for _ in range(ORDERS))]
+    return [[_union(explanation, order[:step]) for step in range(1, len(order))] for order in orders]
+
+
+def area_under(values: Sequence[float]) -> float:
+    """Area under a curve through equidistant values, its width 1: in the range of the values."""
+    return float(np.trapezoid(values) / (len(values) - 1))
+
+
+def _union(explanation: Explanation, concepts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The pixels of some concepts of the predicted class, bool ``[H, W]``."""
+    labels = explanation.matched[explanation.predicted, concepts]
+    return np.asarray(np.isin(explanation.superpixels.labels, labels).any(0))

@@ -1,0 +1,148 @@
+"""How good the concepts are: needed, parts of the object, complete, stable. A chart of each, and a table of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vrx.report.charts import OTHERS, OURS, bar_figure, open_chart
+from vrx.report.drawing import CASING, shorten
+from vrx.report.findings import plain
+from vrx.report.html import embed
+
+SHARES = {  # of a concept's row -> of all classes in metrics.json, label, colour
+    "significant": ("concepts/significant", "needed by the classifier", OURS),
+    "purity": ("concepts/purity", "on one part (purity)", "#92c5de"),
+    "recall_own": ("concepts/recall_own", "part found where visible (recall)", OTHERS),
+    "precision": ("concepts/precision", "what is found is the part (precision)", "#e08214"),
+}
+BESIDE = {
+    "concepts/recall_other": "parts found in photos of other classes",
+    "concepts/consistency": "overlap of two detections in parts (consistency)",
+    "concepts/background": "concepts mostly on background",
+}
+STABILITY = {
+    "stability/top_concept": "same top concept",
+    "stability/rank": "rank of the contributions (Spearman)",
+    "stability/found": "concepts found again",
+    "stability/iou": "overlap of a concept (IoU)",
+}
+NEEDED = "needed by the classifier more than a random place of the same photo"
+ALL = "all classes"
+
+Row = Mapping[str, Any]
+"""A concept: ``class_name``, ``number``, ``name``, ``effect``, ``random_effect``, ``p_value``, ``significant``,
+``photos``, ``purity``, ``recall_own``, ``precision``."""
+
+
+def quality_charts(metrics: Mapping[str, float], concepts: Sequence[Row]) -> list[dict[str, Any]]:
+    """A picture with a caption for each question that was measured, for the page.
+
+    Args:
+        metrics: flat name -> number.
+        concepts: a row for each; none where nothing was measured.
+    """
+    charts = [
+        _concepts(shares_by_class(metrics, concepts), metrics) if concepts else None,
+        _completeness(metrics),
+        _stability(metrics),
+    ]
+    return [{**embed(figure, alt), "caption": caption} for figure, alt, caption in filter(None, charts)]
+
+
+def quality_rows(concepts: Sequence[Row]) -> list[list[str]]:
+    """Each concept as words and numbers: class, concept, fall, random fall, p, photos, purity, recall, precision."""
+    return [
+        [
+            str(row["class_name"]),
+            f"{row['name']} ({row['number']})" if row["name"] else str(row["number"]),
+            *(plain(row[name]) for name in ("effect", "random_effect")),
+            f"{row['p_value']:.2g}" if row["photos"] > 1 else "too few photos",
+            str(row["photos"]),
+            *(plain(row[name]) for name in ("purity", "recall_own", "precision")),
+        ]
+        for row in concepts
+    ]
+
+
+def shares_by_class(metrics: Mapping[str, float], concepts: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """What each bar shows: class -> share -> value in [0, 1], all classes first; what is known of any concept."""
+    kept = [name for name in SHARES if any(math.isfinite(row[name]) for row in concepts)]
+    shares = {ALL: {name: metrics.get(SHARES[name][0], math.nan) for name in kept}}
+    for class_name in dict.fromkeys(row["class_name"] for row in concepts):
+        rows = [row for row in concepts if row["class_name"] == class_name]
+        known = {name: [row[name] for row in rows if math.isfinite(row[name])] for name in kept}
+        shares[class_name] = {n: float(np.mean(v)) if v else math.nan for n, v in known.items()}
+    return shares
+
+
+def _concepts(shares: Mapping[str, Mapping[str, float]], metrics: Mapping[str, float]) -> tuple[Figure, str, str]:
+    names, rows = list(shares[ALL]), list(shares)
+    figure, ax = open_chart(
+        6.4, 1.6 + len(rows) * (0.22 + 0.17 * len(names)), "Are the concepts real?", "share, 0 to 1, of a class"
+    )
+    step = 0.84 / len(names)
+    for i, name in enumerate(names):
+        _, label, colour = SHARES[name]
+        values = np.array([shares[row][name] for row in rows])
+        bars = ax.barh(np.arange(len(rows)) + (i + 0.5) * step - 0.42, np.nan_to_num(values), 0.88 * step,
+                       color=colour, label=label)  # fmt: skip
+        ax.bar_label(bars, [plain(v) if math.isfinite(v) else "not known" for v in values], padding=4, fontsize=8.5)
+    ax.set_yticks(range(len(rows)), [shorten(row, 20) for row in rows], parse_math=False)
+    ax.get_yticklabels()[0].set_fontweight("bold")
+    ax.set(xlim=(0, 1.16), xticks=np.linspace(0, 1, 6))
+    ax.axvline(0, color=CASING, linewidth=0.8)
+    ax.invert_yaxis()
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower left", ncols=min(2, len(names)), frameon=False, fontsize=9)
+    parts = "" if len(names) == 1 else (
+        ", lies on one part of the object, is found wherever that part is visible, and what is found is that part"
+    )  # fmt: skip
+    caption = f"Good is 1 in every bar: a concept is {NEEDED}{parts}."
+    beside = [f"{text} {plain(metrics[n])}" for n, text in BESIDE.items() if math.isfinite(metrics.get(n, math.nan))]
+    caption += f" Beside that: {', '.join(beside)}." if beside else ""
+    words = [f"{row}: " + ", ".join(f"{SHARES[n][1]} {plain(shares[row][n])}" for n in names) for row in rows]
+    return figure, "; ".join(words) + ".", caption
+
+
+def _completeness(metrics: Mapping[str, float]) -> tuple[Figure, str, str] | None:
+    deletion, random, area, order = (
+        metrics.get(f"completeness/{name}", math.nan) for name in ("deletion", "deletion_random", "area", "c_deletion")
+    )
+    if not math.isfinite(deletion):
+        return None
+    values = {"all found concepts": deletion, "as many random pixels": random}
+    note = f"share of the margin that goes; the concepts cover {area:.0%} of the photo"
+    caption = (
+        "Good is close to 1 for the concepts and far less for as many random pixels of what the classifier looks at: "
+        "then the concepts hold what it sees."
+    )
+    if math.isfinite(order):
+        caption += (
+            f" As concepts go one by one, largest contribution first, the class loses its probability {plain(order)} "
+            "times as slowly as in random order (less than 1 is good)."
+        )
+    return bar_figure(values, "Do the concepts hold what the classifier sees?", note), _words(values), caption
+
+
+def _stability(metrics: Mapping[str, float]) -> tuple[Figure, str, str] | None:
+    known = {label: metrics.get(name, math.nan) for name, label in STABILITY.items()}
+    values = {label: value for label, value in known.items() if math.isfinite(value)}
+    if not values:
+        return None
+    note = "0 to 1: the photo against itself as JPEG, 2 % brighter, shifted by 2 pixels"
+    caption = (
+        "Good is 1, or close to it: a photo that is changed so that nobody sees it is explained by the same concepts, "
+        "in the same order, at the same place."
+    )
+    figure = bar_figure(values, "Does an explanation survive what nobody sees?", note, ours=len(values))
+    return figure, _words(values), caption
+
+
+def _words(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{label} {plain(value)}" for label, value in values.items()) + "."
