@@ -206,11 +206,11 @@ def test_names_lists_every_concept_and_how_to_name_them(
 def test_names_are_in_every_explanation_from_then_on(
     named: tuple[Path, ConceptBank, int], album: Path, tmp_path: Path
 ) -> None:
-    run, _, concept = named
+    run, bank, concept = named
     (run / "concepts" / "names.yaml").write_text(f"circus: {{{concept + 1}: big top}}")
     run_explain(f"run={run}", f"images={album}/plain.png", f"out={tmp_path}/out", "formats=[json]")
     content = json.loads((tmp_path / "out" / "plain" / "explanation.json").read_text())
-    assert content["names"][0][concept] == "big top"
+    assert content["names"][0][concept] == "big top" and content["present"] == bank.present.tolist()
     assert sum(bool(name) for names in content["names"] for name in names) == 1
 
 
