@@ -12,6 +12,7 @@ import explain as script
 from tests.pipeline import Finished, finished_run, picture, refused, run_explain
 from vrx.commands import explain
 from vrx.errors import VRXError
+from vrx.structures import ConceptBank
 
 pytestmark = pytest.mark.slow
 SIDEWAYS = 6  # EXIF orientation: the camera was turned
@@ -163,6 +164,69 @@ def test_a_run_that_was_interrupted_is_refused(
     shutil.copytree(finished.folder, unfinished)
     (unfinished / "explainer.json").unlink()
     assert "not a finished run" in refused(capsys, script, f"run={unfinished}", f"images={album}")
+
+
+def listed(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """What ``names`` lists."""
+    lines: list[str] = []
+    monkeypatch.setattr(explain.log, "info", lambda text, *args: lines.append(text % args if args else text))
+    run_explain(*words)
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def named(finished: Finished, tmp_path: Path) -> tuple[Path, ConceptBank, int]:
+    """A copy of the run, its bank, and the place of a concept of the class circus that exists."""
+    run = tmp_path / "named"
+    shutil.copytree(finished.folder, run)
+    bank = ConceptBank.load(run / "concepts")
+    assert bank.class_names[0] == "circus" and bank.present[0].any()
+    return run, bank, int(bank.present[0].argmax())
+
+
+def test_names_lists_every_concept_and_how_to_name_them(
+    named: tuple[Path, ConceptBank, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, bank, concept = named
+    for old in run.glob("concepts/gallery_*"):
+        old.unlink()
+    said = listed(monkeypatch, "names", f"run={run}")
+    assert said.count("no name") == bank.present.sum() and f"0 of {bank.present.sum()} concepts have a name" in said
+    for name in bank.class_names:
+        gallery = run / "concepts" / f"gallery_{name}.png"
+        assert f"{name}    {gallery}" in said and gallery.stat().st_size > 5000
+    assert f"{run}/concepts/names.yaml" in said
+    example = said.rpartition("such as  ")[2]
+    (run / "concepts" / "names.yaml").write_text(example)
+    again = listed(monkeypatch, f"run={run}", "names")
+    assert again.count("a name\n") == 1 and again.count("no name") == bank.present.sum() - 1
+    assert f"  {concept + 1}  importance" in again
+
+
+def test_names_are_in_every_explanation_from_then_on(
+    named: tuple[Path, ConceptBank, int], album: Path, tmp_path: Path
+) -> None:
+    run, bank, concept = named
+    (run / "concepts" / "names.yaml").write_text(f"circus: {{{concept + 1}: big top}}")
+    run_explain(f"run={run}", f"images={album}/plain.png", f"out={tmp_path}/out", "formats=[json]")
+    content = json.loads((tmp_path / "out" / "plain" / "explanation.json").read_text())
+    assert content["names"][0][concept] == "big top" and content["present"] == bank.present.tolist()
+    assert sum(bool(name) for names in content["names"] for name in names) == 1
+
+
+def test_names_that_do_not_fit_stop_the_command(
+    named: tuple[Path, ConceptBank, int], album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = named[0]
+    (run / "concepts" / "names.yaml").write_text("circuss: {1: big top}")
+    for words in (["names"], [f"images={album}"]):
+        line = refused(capsys, script, f"run={run}", *words)
+        assert "names.yaml, line 1" in line and "'circuss'" in line and "nearest: circus" in line
+
+
+def test_names_need_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "run=<run folder> names" in refused(capsys, script, "names")
+    assert "No concept bank" in refused(capsys, script, "names", f"run={tmp_path}")
 
 
 def test_hidden_files_and_other_suffixes_are_no_photos(tmp_path: Path) -> None:

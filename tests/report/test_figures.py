@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.text import Text
 from tests.report.synthetic import NAMES, make_bank, make_explanation
 from vrx.report import figures
 from vrx.report.charts import bar_figure, confusion_figure, scatter_figure
-from vrx.report.drawing import ColourScale, draw_arrow, page, spread, strongest_edges
+from vrx.report.drawing import ColourScale, draw_arrow, fit, page, spread, strongest_edges
 from vrx.report.figures import class_figure, explanation_parts, gallery_figure, photo_figure, sheet, words_figure
 from vrx.report.html import draw
 from vrx.structures import Explanation, edges
@@ -32,6 +33,16 @@ def texts(figure: Figure) -> list[str]:
 
 def marks(figure: Figure, gid: str) -> list[Patch]:
     return [p for ax in figure.axes for p in ax.patches if str(p.get_gid()).startswith(gid)]
+
+
+def check_inside(figure: Figure) -> None:
+    """No text leaves the page."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    width, height = canvas.get_width_height()
+    for text in written(figure):
+        box = text.get_window_extent(canvas.get_renderer())
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text.get_text()
 
 
 def panel(explanation: Explanation, index: int = 0, **bank: Any) -> Figure:
@@ -194,12 +205,7 @@ def test_no_text_leaves_the_page(size: tuple[int, int], scores: list[float]) -> 
     scale = ColourScale.of(explanation, [0, 1, 2])
     drawn = [photo_figure(explanation, scale), panel(explanation), words_figure(explanation, [0, 1, 2], 15)]
     for figure in [*drawn, gallery_figure(make_bank(), 0)]:
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        width, height = canvas.get_width_height()
-        for text in written(figure):
-            box = text.get_window_extent(canvas.get_renderer())
-            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text.get_text()
+        check_inside(figure)
 
 
 def test_names_stay_text() -> None:
@@ -275,6 +281,95 @@ def test_gallery_marks_what_is_not_significant_or_missing() -> None:
     assert "4" not in shown and "3 of 4 concepts: 1 more could not be found." in shown
     bank.p_value[1, 0] = np.nan
     assert "p not measured" in texts(gallery_figure(bank, 1))
+
+
+LONG = "a <b>remarkably</b> long $name$ of a concept, longer than a panel"
+NAMED = [["ladder", "", LONG, "x"], ["", "cross", "", LONG], [""] * 4]
+
+
+def named(explanation: Explanation, index: int) -> Figure:
+    """The panel of a class with the concepts called ``NAMED``."""
+    bank = replace(make_bank(), names=NAMED)
+    return class_figure(explanation, bank, index, ColourScale.of(explanation, range(3)))
+
+
+def test_names_stand_with_their_concepts() -> None:
+    found = np.ones((3, 4), bool)
+    found[1, 1:] = False
+    explanation = only([4.0, -2.0, 1.0, 3.0], detected=found)
+    own = {t.get_gid(): t.get_text() for t in written(named(explanation, 0)) if str(t.get_gid()).startswith("name")}
+    head, _, tail = own.pop("name 3").partition("…")
+    assert len(head) > 5 and LONG.startswith(head) and LONG.endswith(tail)
+    assert own == {"name 1": "ladder", "name 4": "x"}
+    assert texts(named(explanation, 1)).count("cross") == 1  # below its patch, among those not found
+    assert not any("ladder" in t for t in texts(named(explanation, 1)))
+    assert "ladder" in texts(gallery_figure(replace(make_bank(), names=NAMED), 0))
+
+
+def test_names_leave_the_lengths_of_the_bars_alone() -> None:
+    explanation = only([4.0, -2.0, 1.0, 3.0])
+    plain, with_names = (marks(figure, "bar") for figure in (panel(explanation), named(explanation, 0)))
+    for before, after in zip(plain, with_names, strict=True):
+        assert before.get_bbox().width == after.get_bbox().width and before.get_x() == after.get_x()
+
+
+def test_a_text_that_fits_is_as_long_as_can_be() -> None:
+    assert fit("wheels", 1, 9) == "wheels" and fit("", 1, 9) == ""
+    narrow, wide = fit("i" * 60, 1, 9), fit("W" * 60, 1, 9)
+    assert len(narrow) > 2 * len(wide) > 10 and "…" in wide
+    assert fit("W" * 60, 0.01, 9) == "W"
+
+
+@pytest.mark.parametrize("scores", [[3.0, 2.0, 1.0, 0.5], [-123.4, 99.2, 0.01, -0.3]])
+def test_no_name_leaves_the_page(scores: list[float]) -> None:
+    found = np.ones((3, 4), bool)
+    found[1] = False
+    names = [[LONG.upper()] * 4] * 3
+    bank = replace(make_bank(), names=names, notes={NAMES[0]: LONG * 4}, featureless={"blur": [0.9, 0.1, 0]})
+    bank.radius[0, 2:] = -1
+    explanation = only(scores, detected=found, presence=np.full((3, 4), 0.3, np.float32), names=tuple(names))
+    scale = ColourScale.of(explanation, [0, 1, 2])
+    drawn = [class_figure(explanation, bank, c, scale) for c in (0, 1)]
+    for figure in [*drawn, gallery_figure(bank, 0), words_figure(explanation, [0, 1, 2], 15)]:
+        check_inside(figure)
+
+
+def test_what_may_be_there_is_marked_and_the_key_says_so() -> None:
+    found = np.ones((3, 4), bool)
+    found[0, 1:] = False
+    presence = np.array([[0.9, 0.25, 0.24, 0.49]] * 3, np.float32)
+    explanation = only([1, 0, 0, 0], detected=found, presence=presence)
+    figure = panel(explanation)
+    dashed = {p.get_gid(): p.get_linestyle() not in ("-", "solid") for p in marks(figure, "missing")}
+    assert dashed == {"missing 2": True, "missing 3": False, "missing 4": True}
+    assert texts(figure).count("perhaps") == 2
+    scale = ColourScale(1, 1)
+    assert any("0.25 to 0.5" in t for t in texts(photo_figure(explanation, scale)))
+    assert not any("perhaps" in t for t in texts(photo_figure(only([1, 0, 0, 0]), scale)))
+
+
+def test_a_class_without_concepts_of_its_own() -> None:
+    exists = np.ones((3, 4), bool)
+    exists[0] = False
+    bank = make_bank()
+    bank.radius[0] = -1
+    explanation = only([0] * 4, detected=np.zeros((3, 4), bool), exists=exists, fallback=0)
+    shown = texts(class_figure(explanation, bank, 0, ColourScale(1, 1)))
+    assert "it has no concepts of its own" in shown and "Not found in this photo:" not in shown
+    assert any("is called fire engine, too" in t.replace("\n", " ") for t in shown)
+    assert "none of its concepts was found" in texts(class_figure(explanation, bank, 1, ColourScale(1, 1)))
+    check_inside(class_figure(explanation, bank, 0, ColourScale(1, 1)))
+    blank = replace(bank, featureless={"grey": [0.9, 0.1, 0.0]}, notes={NAMES[0]: "nothing in common"})
+    gallery = gallery_figure(blank, 0)
+    said = "No concepts of its own: nothing in common. A photo without any detail is called fire engine."
+    assert texts(gallery) == ["Concepts of fire engine", said]
+
+
+def test_a_gallery_is_red_only_where_a_test_failed() -> None:
+    bank = make_bank()
+    bank.p_value[0] = [0.01, np.nan, 0.2, 0.0004]
+    red = [t.get_text() for t in written(gallery_figure(bank, 0)) if t.get_color() == figures.WEAK]
+    assert red == ["p = 0.20: not significant"]
 
 
 def test_scatter_leaves_out_what_was_not_measured() -> None:

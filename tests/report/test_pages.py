@@ -112,6 +112,43 @@ def test_run_report_says_what_was_measured_and_nothing_else(written: Path) -> No
     assert "not significant" in text and "data.root" in text
 
 
+def test_the_page_names_concepts_and_what_a_photo_without_detail_is_called(tmp_path: Path) -> None:
+    names = [["<script>alert(1)</script>", "$x$", "", ""], [""] * 4, [""] * 4]
+    bank = replace(make_bank(missing=True), names=names, featureless={"blur": [0.2, 0.7, 0.1]})
+    bank.radius[1] = -1
+    notes = {"fire engine": "few <photos>", "ambulance": "none in common"}
+    page = write_report(tmp_path, "Named", {}, [], replace(bank, notes=notes), {}, [])
+    source = page.read_text()
+    text = Page(source)
+    check_self_contained(text, source)
+    assert "<script>alert(1)</script>: importance" in text.text.replace("\n", "") and "$x$" in text.text
+    assert any(str(a["alt"]).endswith("concept 2 of fire engine, $x$") for a in text.images())
+    assert "A photo without any detail is called ambulance (0.70; blurred 0.70)." in text.text
+    assert "3 of 4 concepts: few <photos>." in text.text
+    assert "No concepts of its own: none in common. A photo without any detail is called ambulance." in text.text
+    assert "no such concept" not in text.text and "random patches" not in text.text
+
+
+def test_the_json_holds_names_and_what_may_be_there(tmp_path: Path) -> None:
+    names = (("", "", "", "ladder"), ("", "<b>", "", ""), ("",) * 4)
+    explanation = replace(trusted(True), names=names, presence=np.full((3, 4), 0.3, np.float32))
+    write_explanation(tmp_path, explanation, make_bank(), ["json"])
+    content = json.loads((tmp_path / "explanation.json").read_text())
+    assert content["names"] == [list(row) for row in names]
+    assert content["perhaps"] == [[False] * 4] * 3 and content["present"] == [[True] * 4] * 3
+    assert "ladder (4)" in content["sentence"]
+
+
+def test_a_name_stays_text_on_the_page_of_a_photo(tmp_path: Path) -> None:
+    names = (("<script>alert(1)</script>",) * 4,) * 3
+    explanation = replace(trusted(True), names=names)
+    write_explanation(tmp_path, explanation, make_bank(), ["html"])
+    source = (tmp_path / "explanation.html").read_text()
+    page = Page(source)
+    check_self_contained(page, source)
+    assert "<script>alert(1)</script> (4)" in page.text
+
+
 def test_every_explanation_lies_beside_the_page(written: Path) -> None:
     assert {p.name for p in written.iterdir()} == {
         "index.html",

@@ -1,23 +1,26 @@
-"""``explain.py``: a finished run and photos -> explanations."""
+"""``explain.py``: a finished run and photos -> explanations; or, with the word ``names``, a list of its concepts."""
 
 from __future__ import annotations
 
 import difflib
 import logging
+import sys
 from collections import Counter
 from pathlib import Path
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from vrx.concepts.names import FILE, example, load_bank
 from vrx.data.images import SUFFIXES, is_image
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.pipeline import device_of
-from vrx.report.pages import checked_formats, write_explanation
-from vrx.report.words import sentence, trust_line
+from vrx.report.pages import checked_formats, write_explanation, write_gallery
+from vrx.report.words import sentence, signed, trust_line
 from vrx.runtime import CONFIG, require, script
 
 log = logging.getLogger("vrx")
@@ -65,10 +68,40 @@ def open_run(cfg: DictConfig) -> Explainer:
         raise VRXError(f"run={cfg.run} is damaged ({reason}): rerun train.py.") from error
 
 
+def list_names(run: Path) -> str:
+    """Every concept of a run with its name, and how to name it; draws the galleries anew, with the names."""
+    folder = run / "concepts"
+    bank = load_bank(folder)
+    lines = []
+    for index, name in enumerate(bank.class_names):
+        lines.append(f"{name}    {write_gallery(folder, bank, index).resolve()}")
+        lines += [
+            f"  {k + 1}  importance {signed(float(bank.importance[index, k])):5}  {bank.name(index, k) or 'no name'}"
+            for k in np.flatnonzero(bank.present[index]).tolist()
+        ] or ["  no concepts of its own"]
+    named = sum(bool(name) for names in bank.all_names for name in names)
+    lines += [
+        f"{named} of {bank.present.sum()} concepts have a name. To name them, look at the galleries and write into",
+        f"  {(folder / FILE).resolve()}",
+        f"a line per class, such as  {example(bank)}",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line; Hydra takes no plain words, so ``names`` becomes a setting."""
+    sys.argv[1:] = ["names=true" if word == "names" else word for word in sys.argv[1:]]
+    run()
+
+
 @hydra.main(version_base="1.3", config_path=CONFIG, config_name="explain")
 @script
-def main(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> None:
     """Write a self-contained HTML page, a PNG and JSON for every photo, or what ``formats`` names of them."""
+    if cfg.names:
+        require(cfg, "run", "python explain.py run=<run folder> names")
+        log.info(list_names(Path(str(cfg.run))))
+        return
     for key in ("run", "images"):
         require(cfg, key, "python explain.py run=<run folder> images=<file or folder>")
     root, out = Path(str(cfg.images)), Path(str(cfg.out))

@@ -12,13 +12,16 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from matplotlib.patheffects import Normal, Stroke, withStroke
+from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.measure import find_contours
 
+from vrx.report.words import shorten
 from vrx.structures import Explanation, edges
 
 SCALE = colormaps["RdBu"]  # red opposes, blue supports; distinguishable by colour-blind readers
@@ -85,6 +88,16 @@ def draw_box(
 def draw_label(ax: Axes, x: float, y: float, text: str, size: float = 8.5, **style: Any) -> None:
     """Text in an axis, never read as mathematics."""
     ax.text(x, y, text, fontsize=size, parse_math=False, **{"color": INK, "va": "center_baseline", **style})
+
+
+def fit(text: str, width: float, size: float, weight: str = "normal") -> str:
+    """As much of a text as is ``width`` inches wide in points ``size``, the middle left out."""
+    font = FontProperties(size=size, weight=weight)
+    for length in range(min(len(text), 80), 1, -1):
+        shorter = shorten(text, length)
+        if text_to_path.get_text_width_height_descent(shorter, font, ismath=False)[0] <= 72 * width:
+            return shorter
+    return text[:1]
 
 
 def strongest_edges(explanation: Explanation, index: int) -> list[tuple[int, int, float]]:

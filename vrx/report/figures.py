@@ -30,6 +30,7 @@ from vrx.report.drawing import (
     draw_label,
     draw_outline,
     draw_photo,
+    fit,
     ink_on,
     page,
     spread,
@@ -37,7 +38,7 @@ from vrx.report.drawing import (
     strongest_edges,
 )
 from vrx.report.html import draw
-from vrx.report.words import sentence, shorten, signed, trust_line
+from vrx.report.words import sentence, shorten, signed, trust_line, without_detail
 from vrx.structures import PERHAPS, ConceptBank, Explanation
 from vrx.thumbnails import thumbnail
 
@@ -205,7 +206,9 @@ def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale:
     table = TITLE + height
     rest = table + (0.4 + ROW * found.sum()) * found.any()
     per_line, row = missing_grid(bank, index, absent)
-    figure, ax = page(WIDTH, rest + (0.3 + row * math.ceil(len(absent) / per_line)) * missing.any())
+    nothing = [] if bank.present[index].any() else textwrap.wrap(without_detail(explanation, index), 52)
+    more = (0.3 + row * math.ceil(len(absent) / per_line)) * missing.any() + 0.2 * len(nothing)
+    figure, ax = page(WIDTH, rest + more)
     why = "Why" if index == explanation.predicted else "Why not"
     shares = explanation.probabilities[index], explanation.grn_probabilities[index]
     label = "   (the label)" if index == explanation.true_class else ""
@@ -216,6 +219,7 @@ def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale:
         draw_table(ax, table, explanation, bank, index, scale)
     if missing.any():
         draw_missing(ax, rest, explanation, bank, index, absent)
+    draw_label(ax, 0, rest + 0.12, "\n".join(nothing), 9, va="top", linespacing=1.3, color=QUIET)
     return figure
 
 
@@ -265,7 +269,7 @@ def draw_table(
         draw_thumbnail(ax, 0.36, y, SIDE, thumbnail(explanation.image, explanation.mask(index, k)))
         draw_thumbnail(ax, 0.42 + SIDE, y, SIDE, typical(bank, index, k))
         if name:  # on top of the bars
-            draw_label(ax, left, y + 0.08, shorten(name, 24), 9, gid=f"name {k + 1}")
+            draw_label(ax, left, y + 0.08, fit(name, WIDTH - left, 9), 9, gid=f"name {k + 1}")
             bars, y = middle + 0.08, y + 0.17
         draw_bar(ax, zero, bars - 0.14, score * unit, 0.2, colour, signed(score), size=9.5, weight="bold")
         if math.isfinite(measured):
@@ -297,7 +301,7 @@ def draw_missing(
         if maybe:
             draw_label(ax, x + SMALL_SIDE / 2, y + SMALL_SIDE - 0.08, "perhaps", 7, ha="center", bbox=box)
         if name:
-            draw_label(ax, x, y + SMALL_SIDE + 0.09, shorten(name, 16), 7.5)
+            draw_label(ax, x, y + SMALL_SIDE + 0.09, fit(name, 0.95 * WIDTH / per_line, 7.5), 7.5)
 
 
 def typical(bank: ConceptBank, index: int, concept: int) -> NDArray[np.uint8] | None:
@@ -334,7 +338,8 @@ def missing_note(bank: ConceptBank, index: int) -> str:
     text, reason = f"{count} of {places} concepts", f"{places - count} more could not be found"
     if not count:
         text, reason = "No concepts of its own", "none could be found"
-    return f"{text}: {note or reason}."
+    blank = f" A photo without any detail is called {bank.class_names[index]}." * (index == bank.fallback)
+    return f"{text}: {note or reason}.{blank}"
 
 
 def exemplar_strip(bank: ConceptBank, index: int, concept: int, gap: int = 6) -> NDArray[np.uint8] | None:
@@ -348,9 +353,9 @@ def exemplar_strip(bank: ConceptBank, index: int, concept: int, gap: int = 6) ->
 
 def gallery_figure(bank: ConceptBank, class_index: int) -> Figure:
     """The concepts of a class, one per row: name, typical patches, importance and p-value; and why there are so few."""
-    side, left, row, head = 1.05, 2.35, 1.19, TITLE + 0.17
-    width = left + max(bank.exemplars.shape[2], 4) * 1.13
     shown = np.flatnonzero(bank.present[class_index]).tolist()
+    side, left, row, head = 1.05, 2.35, 1.19, TITLE + 0.17 if shown else 0.4
+    width = left + max(bank.exemplars.shape[2], 4) * 1.13
     note = textwrap.wrap(missing_note(bank, class_index), int(width * 13))
     figure, ax = page(width, head + len(shown) * row + 0.2 * len(note))
     title = f"Concepts of {shorten(bank.class_names[class_index], 40)}"
@@ -360,7 +365,7 @@ def gallery_figure(bank: ConceptBank, class_index: int) -> Figure:
         strip, top = exemplar_strip(bank, class_index, concept), head + place * row
         name, middle = bank.name(class_index, concept), top + side / 2
         draw_label(ax, 0, middle, str(concept + 1), 20, weight="bold")
-        draw_label(ax, 0.4, middle - 0.27, shorten(name, 22), 11.5, weight="bold")
+        draw_label(ax, 0.4, middle - 0.27, fit(name, left - 0.5, 10.5, "bold"), 10.5, weight="bold")
         draw_label(ax, 0.4, middle - 0.02, importance, 10.5)
         style = {"color": WEAK, "weight": "bold"} if weak(bank, class_index, concept) else {"color": QUIET}
         draw_label(ax, 0.4, middle + 0.2, tested, 9, **style)

@@ -15,7 +15,6 @@ NAMED_SHARE = 0.2  # a concept or relation is named from this share of the stron
 MOST_CONCEPTS = 3  # named at most, beside the strongest relation
 SAME_PLACE = 0.03  # centroids nearer than this share of the photo's diagonal have no direction
 LONGEST = 32  # characters of a concept's name and number in a sentence
-FEW = 0.25  # largest share of the other classes' concepts that are few
 FILLS = {"blur": "blurred", "mean": "mean colour"}  # what is left of a photo without detail
 VERBS = {1: "supported by", -1: "opposed by"}
 
@@ -137,14 +136,16 @@ def without_detail(explanation: Explanation, index: int) -> str:
     found, known = int(explanation.detected[others].sum()), int(explanation.present[others].sum())
     if not known:
         return ""
-    count = f"{found or 'none'} of the {known} concepts of the other classes {'were' if found > 1 else 'was'} found"
+    verb = "was" if found == 1 else "were"
+    count = f"{found} of the {known} concepts of the other classes {verb} found"
     called_so = f"A photo without any detail is called {explanation.class_names[index]}"
     if index != explanation.predicted:
         return f"{called_so}, but here {count}." if found else ""
-    if found > FEW * known:
+    if 2 * found >= known:
         return f"{called_so}, too; still, {count}."
     also = "also " * bool(evidence(explanation, index, 1))
-    return f"{called_so}, too: it is predicted {also}because {'only ' * bool(found)}{count}."
+    missing = f"{known - found} of" if found else "all"
+    return f"{called_so}, too: it is predicted {also}because {missing} the {known} concepts of the others are missing."
 
 
 def blank_line(bank: ConceptBank) -> str:
@@ -157,7 +158,7 @@ def blank_line(bank: ConceptBank) -> str:
     text = f"{bank.class_names[index]} ({mean[index]:.2f}; {each})"
     if bank.fallback is None:
         return f"A photo without any detail is called no class clearly: at most {text}."
-    return f"A photo without any detail is called {text}: what speaks for it is what is missing of the others."
+    return f"A photo without any detail is called {text}."
 
 
 def sentence(explanation: Explanation, classes: Sequence[int] | None = None) -> str:

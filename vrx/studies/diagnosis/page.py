@@ -14,6 +14,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from vrx.data.images import Photo
 from vrx.report.drawing import INK, QUIET
+from vrx.report.words import called
 from vrx.structures import ConceptBank, Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import sums
@@ -238,7 +239,9 @@ def _exemplars(axes: Sequence[Axes], explanation: Explanation, label: int, bank:
     scores = np.where(explanation.detected[label], explanation.node_scores[label, label], -np.inf)
     concept = int(scores.argmax())
     score = f"{scores[concept]:+.1f}" if explanation.detected[label].any() else "not found"
-    title = f"{bank.class_names[label]}'s concept {concept + 1} ({score})"
+    title = f"{bank.class_names[label]}'s concept {called(explanation, label, concept)} ({score})"
+    if not bank.present[label].any():
+        title = f"{bank.class_names[label]} has no concepts of its own"
     for ax, pixels in zip(axes, bank.exemplars[label, concept], strict=False):
         ax.imshow(pixels)
-    axes[1].set_title(title, fontsize=8.5, color=QUIET)
+    axes[1].set_title(title, fontsize=8.5, color=QUIET, parse_math=False)

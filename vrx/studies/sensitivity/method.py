@@ -18,6 +18,7 @@ from vrx.data.sources import CanRender
 from vrx.edits import FAR, Editor, far_offset, shifted
 from vrx.explain.explainer import Explainer
 from vrx.graphs.variants import LARGEST
+from vrx.report.words import called
 from vrx.structures import Explanation
 from vrx.studies.core.exemplars import Donors, Mask, placed_patch
 
@@ -74,7 +75,7 @@ class PastedEdits:
             layer, changed = placed_patch(*self.donors.patch(donor), mask)
             x = self.editor.paste(before.x[None], torch.from_numpy(changed)[None], layer[None])[0]
             concepts = edited_concepts(before, own, changed)
-            yield EditedPhoto(x, concepts, f"concept {concept + 1} replaced by a worse one")
+            yield EditedPhoto(x, concepts, f"concept {called(before, own, concept)} replaced by a worse one")
 
     def structure(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
         """Move a concept far away, to where it covers the other concepts least; its old place is filled."""
@@ -90,7 +91,7 @@ class PastedEdits:
             if offset is not None:
                 x, place = self.editor.move(before.x[None], torch.from_numpy(mask)[None], torch.tensor([offset]))
                 moved = {int(before.matched[own, concept]): place[0].numpy()}
-                yield EditedPhoto(x[0], (concept,), f"concept {concept + 1} moved", moved)
+                yield EditedPhoto(x[0], (concept,), f"concept {called(before, own, concept)} moved", moved)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def edit_figure(versions: Sequence[NDArray[np.uint8]], kind: str, record: Record
     scale: dict[str, Any] = {"cmap": "RdBu", "norm": Normalize(-limit, limit)}
     for i, title in enumerate(("before", f"after: {record['what']}")):
         photos[i].set(xticks=[], yticks=[], xlabel=f"probability of its class {record['probability'][i]:.2f}")
-        photos[i].set_title(title, fontsize=10, loc="left")
+        photos[i].set_title(title, fontsize=10, loc="left", parse_math=False)
         photos[i].imshow(versions[i])
         places = np.array(record["centroids"][i], float)[detected] * versions[i].shape[1::-1]
         photos[i].scatter(*places.T, s=280, c=values[i], linewidths=2, edgecolors=colours, **scale)
