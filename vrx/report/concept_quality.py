@@ -124,8 +124,8 @@ def _completeness(metrics: Mapping[str, float]) -> tuple[Figure, str, str] | Non
     )
     if math.isfinite(order):
         caption += (
-            f" As concepts go one by one, largest contribution first, the class loses its probability {plain(order)} "
-            "times as slowly as in random order (less than 1 is good)."
+            f" As concepts go one by one, largest contribution first, the class keeps {plain(order)} times the "
+            "probability that it keeps in random order (less than 1 is good)."
         )
     return bar_figure(values, "Do the concepts hold what the classifier sees?", note), _words(values), caption
 

@@ -1,0 +1,103 @@
+"""How good the concepts are, on the page: what each bar says, what is left out, words that hold the numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from vrx.report import concept_quality as page
+from vrx.report.concept_quality import ALL, quality_charts, quality_rows, shares_by_class
+
+NAN = math.nan
+METRICS = {
+    "concepts/significant": 0.5,
+    "concepts/purity": 0.75,
+    "concepts/recall_own": 0.9,
+    "concepts/precision": 0.8,
+    "concepts/recall_other": 0.4,
+    "completeness/deletion": 0.93,
+    "completeness/deletion_random": 0.41,
+    "completeness/area": 0.123,
+    "completeness/c_deletion": 0.7,
+    "stability/top_concept": 0.9,
+    "stability/rank": 0.8,
+    "stability/iou": 0.7,
+    "stability/found": 0.95,
+}
+
+
+def row(class_name: str, number: int, significant: bool, **known: Any) -> dict[str, Any]:
+    values = {"name": "", "effect": 1.25, "random_effect": -0.5, "p_value": 0.0004, "photos": 9}
+    masks = {"purity": NAN, "recall_own": NAN, "precision": NAN}
+    return {"class_name": class_name, "number": number, "significant": significant, **values, **masks, **known}
+
+
+ROWS = [
+    row("tank", 1, True, purity=1.0, recall_own=0.8),
+    row("tank", 2, False, purity=0.5),
+    row("bus", 1, True, name="ladder", photos=1),
+]
+
+
+def drawn(figures: list[Figure]) -> list[list[float]]:
+    """Lengths of all bars of each figure."""
+    return [[round(p.get_width(), 3) for p in f.axes[0].patches] for f in figures]
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    found: list[Figure] = []
+    monkeypatch.setattr(page, "embed", lambda figure, alt: found.append(figure) or {"alt": alt})
+    return found
+
+
+def test_shares_are_means_over_the_concepts_of_a_class() -> None:
+    shares = shares_by_class(METRICS, ROWS)
+    assert list(shares) == [ALL, "tank", "bus"]
+    assert list(shares[ALL]) == ["significant", "purity", "recall_own"], "no concept has a precision"
+    assert shares[ALL] == {"significant": 0.5, "purity": 0.75, "recall_own": 0.9}
+    assert shares["tank"] == {"significant": 0.5, "purity": 0.75, "recall_own": 0.8}
+    assert shares["bus"]["significant"] == 1 and math.isnan(shares["bus"]["purity"])
+
+
+def test_bars_and_words_hold_the_numbers(figures: list[Figure]) -> None:
+    concepts, completeness, stability = quality_charts(METRICS, ROWS)
+    assert drawn(figures) == [
+        [0.5, 0.5, 1, 0.75, 0.75, 0, 0.9, 0.8, 0],
+        [0.93, 0.41],
+        [0.9, 0.8, 0.95, 0.7],
+    ]
+    assert "tank: needed by the classifier 0.50, on one part (purity) 0.75" in concepts["alt"]
+    assert "on one part (purity) not measured" in concepts["alt"], "of the bus nothing is known"
+    assert (
+        "lies on one part" in concepts["caption"]
+        and "parts found in photos of other classes 0.40" in concepts["caption"]
+    )
+    assert "cover 12% of the photo" in figures[1].axes[0].get_title(loc="left")
+    assert "0.70" in completeness["caption"] and "random pixels 0.41" in completeness["alt"]
+    assert "overlap of a concept (IoU) 0.70" in stability["alt"]
+    assert all(chart["caption"].startswith("Good is ") for chart in (concepts, completeness, stability))
+
+
+def test_what_was_not_measured_is_not_shown(figures: list[Figure]) -> None:
+    assert quality_charts({}, []) == []
+    plain_rows = [row("tank", 1, True), row("tank", 2, False)]
+    charts = quality_charts({"concepts/significant": 0.5, "stability/found": 1.0}, plain_rows)
+    assert drawn(figures) == [[0.5, 0.5], [1.0]]
+    assert "part" not in charts[0]["caption"]
+    quality_charts({"completeness/deletion": 0.9, "completeness/deletion_random": 0.4, "completeness/area": 0.1}, [])
+    assert len(figures) == 3
+
+
+def test_rows_are_words() -> None:
+    first, _, last = quality_rows(ROWS)
+    assert first == ["tank", "1", "1.25", "−0.50", "0.0004", "9", "1.00", "0.80", "not measured"]
+    assert last[1] == "ladder (1)" and last[4] == "too few photos"
+
+
+def test_pictures_are_inside_the_page() -> None:
+    for chart in quality_charts(METRICS, ROWS):
+        assert chart["uri"].startswith("data:image/jpeg") and 400 < chart["width"] < 700
