@@ -114,7 +114,7 @@ def test_a_class_with_fewer_concepts_says_why(word_bank: ConceptBank) -> None:
     for name, there in zip(planted.CLASSES, word_bank.present, strict=True):
         if name in short:
             assert re.fullmatch(
-                rf"of \d+ words in at least 25% .*, {there.sum()} lower the class, .*", word_bank.notes[name]
+                rf"\d+ kinds of regions .* 25% .* deleting {there.sum()} of them lowers .*", word_bank.notes[name]
             )
 
 
@@ -321,7 +321,7 @@ def test_hopeless_discovery_is_named(
 def test_words_that_no_two_photos_share_are_no_concepts(
     colour_f: Classifier, world: dict[str, list[DiscoveryPhoto]]
 ) -> None:
-    with pytest.raises(VRXError, match=r"berry: of 0 words in at least 100% .*Give more discovery photos"):
+    with pytest.raises(VRXError, match=r"berry: 0 kinds of regions .* 100% .*Give more discovery photos"):
         planted.word_discovery(frequency=1.0)(colour_f, {name: found[:1] for name, found in world.items()})
 
 
@@ -338,7 +338,7 @@ def test_a_class_whose_photos_show_nothing_in_common_has_no_concept_and_the_othe
     empty = [DiscoveryPhoto(f"noise {k}", one, WHOLE(np.zeros((64, 64, 3), np.uint8))) for k, one in enumerate(noise)]
     made = planted.word_discovery()(colour_f, {**world, "sky": empty})
     assert made.present.any(1).tolist() == [True, True, False]
-    assert "0 lower the class" in made.notes["sky"]
+    assert "deleting 0 of them lowers" in made.notes["sky"]
 
 
 @pytest.mark.parametrize(

@@ -246,9 +246,8 @@ class WordDiscovery:
                 needed.append((word, Concept(vocabulary.words[word], 0.0, typical, float(own.mean()), float(p))))
         needed.sort(key=lambda found: -found[1].importance)
         note = (
-            f"the classifier needs {len(needed)} of the {len(frequent)} kinds of regions that it looks at in at least "
-            f"{self.frequency:.0%} of the photos: only without them does the class lose more than without as many pixels "
-            "at random places"
+            f"{len(frequent)} kinds of regions are seen in at least {self.frequency:.0%} of its photos; deleting "
+            f"{len(needed)} of them lowers the class more than deleting as many pixels at random places"
         )
         return needed, note if len(needed) < self.num_concepts else ""
 

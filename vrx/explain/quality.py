@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -14,7 +14,7 @@ from vrx.concepts.purity import main_parts, part_metrics
 from vrx.data.images import Photo
 from vrx.data.part_masks import seen
 from vrx.data.prepared import PreparedPhoto, prepared
-from vrx.data.sources import PhotoSource, PhotosWithParts
+from vrx.data.sources import HasPartMasks, PhotoSource, PhotosWithParts
 from vrx.errors import VRXError
 from vrx.explain.deletion import ConceptFalls, Read, completeness, concept_falls
 from vrx.explain.explainer import Explainer
@@ -152,10 +152,11 @@ def part_quality(
         The metrics of :func:`~vrx.concepts.purity.part_metrics`, and for each concept (class, number from 0) some of
         them of this concept alone.
     """
-    if not isinstance(source, PhotosWithParts):
+    if not isinstance(source, HasPartMasks):
         return {}, {}
-    discovery, test = (seen(explainer.builder, source, split, photos_per_class) for split in ("discovery", "test"))
-    present, alike = explainer.bank.present, source.alike
+    masked = cast(PhotosWithParts, source)
+    discovery, test = (seen(explainer.builder, masked, split, photos_per_class) for split in ("discovery", "test"))
+    present, alike = explainer.bank.present, masked.alike
     mains = main_parts(discovery, present)
     of_concepts = {}
     for c, k in np.argwhere(present).tolist():
