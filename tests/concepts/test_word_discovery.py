@@ -308,7 +308,7 @@ def world(colour_f: Classifier, source: PhotoFolder) -> dict[str, list[Discovery
     ("settings", "message"),
     [
         ({"words_per_class": 1000}, r"looks at \d+ cells .* too few for 3000 words: lower concepts\.words_per_class"),
-        ({"effects": 1}, r"No class has a concept .* berry: of \d+ words .*raise concepts\.effects, or lower"),
+        ({"effects": 1}, r"No class has a concept .* berry: \d+ kinds .*raise concepts\.effects, or lower"),
     ],
 )
 def test_hopeless_discovery_is_named(

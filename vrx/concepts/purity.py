@@ -78,7 +78,9 @@ def with_parts(bank: ConceptBank, seen: Sequence[Seen]) -> ConceptBank:
 
 
 @dataclass
-class _Counts:
+class PartCounts:
+    """Values of the metrics that need part masks, one a concept, detection or part."""
+
     purity: list[float] = field(default_factory=list)
     consistency: list[float] = field(default_factory=list)
     background: list[float] = field(default_factory=list)
@@ -107,7 +109,7 @@ def part_metrics(
         those that one of these concepts covers. ``precision``: share of these detections that lie on that part more
         than on any other part.
     """
-    counts = _Counts()
+    counts = PartCounts()
     for graph, concept in zip(*np.nonzero(present), strict=True):
         _of_concept(seen, int(graph), int(concept), mains[graph][concept], counts)
     for graph in range(len(present)):
@@ -120,7 +122,7 @@ def part_metrics(
     return values
 
 
-def _of_concept(seen: Sequence[Seen], graph: int, concept: int, main: str, counts: _Counts) -> None:
+def _of_concept(seen: Sequence[Seen], graph: int, concept: int, main: str, counts: PartCounts) -> None:
     """Purity, consistency and background of one concept, on photos of its class."""
     found = [shares for photo in seen if photo.label == graph and (shares := photo.shares(graph, concept))]
     if not found:
@@ -136,7 +138,7 @@ def _of_concept(seen: Sequence[Seen], graph: int, concept: int, main: str, count
         counts.consistency.append(sum(min(share, b.get(name, 0.0)) for name, share in a.items()))
 
 
-def _of_part(photo: Seen, graph: int, concepts: Sequence[int], part: str, counts: _Counts) -> None:
+def _of_part(photo: Seen, graph: int, concepts: Sequence[int], part: str, counts: PartCounts) -> None:
     """Whether a part of a photo is found by one of the concepts that show it, and whether what they find is it."""
     there = photo.parts.get(part)
     hit = False
