@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
+from tests.report.synthetic import make_bank
 from vrx.report import concept_quality as page
-from vrx.report.concept_quality import ALL, quality_charts, quality_rows, shares_by_class
+from vrx.report.concept_quality import ALL, quality_charts, quality_table, shares_by_class
+from vrx.report.pages import write_report
 
 NAN = math.nan
+CLASSES = ("tank", "bus")
 METRICS = {
     "concepts/significant": 0.5,
     "concepts/purity": 0.75,
@@ -55,16 +59,17 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def test_shares_are_means_over_the_concepts_of_a_class() -> None:
-    shares = shares_by_class(METRICS, ROWS)
-    assert list(shares) == [ALL, "tank", "bus"]
+    shares = shares_by_class(METRICS, ROWS, [*CLASSES, "jeep"])
+    assert list(shares) == [ALL, "tank", "bus", "jeep"]
     assert list(shares[ALL]) == ["significant", "purity", "recall_own"], "no concept has a precision"
     assert shares[ALL] == {"significant": 0.5, "purity": 0.75, "recall_own": 0.9}
     assert shares["tank"] == {"significant": 0.5, "purity": 0.75, "recall_own": 0.8}
+    assert all(math.isnan(share) for share in shares["jeep"].values()), "shown, though it has no concept"
     assert shares["bus"]["significant"] == 1 and math.isnan(shares["bus"]["purity"])
 
 
 def test_bars_and_words_hold_the_numbers(figures: list[Figure]) -> None:
-    concepts, completeness, stability = quality_charts(METRICS, ROWS)
+    concepts, completeness, stability = quality_charts(METRICS, ROWS, CLASSES)
     assert drawn(figures) == [
         [0.5, 0.5, 1, 0.75, 0.75, 0, 0.9, 0.8, 0],
         [0.93, 0.41],
@@ -83,21 +88,41 @@ def test_bars_and_words_hold_the_numbers(figures: list[Figure]) -> None:
 
 
 def test_what_was_not_measured_is_not_shown(figures: list[Figure]) -> None:
-    assert quality_charts({}, []) == []
+    assert quality_charts({}, [], CLASSES) == []
     plain_rows = [row("tank", 1, True), row("tank", 2, False)]
-    charts = quality_charts({"concepts/significant": 0.5, "stability/found": 1.0}, plain_rows)
+    charts = quality_charts({"concepts/significant": 0.5, "stability/found": 1.0}, plain_rows, ["tank"])
     assert drawn(figures) == [[0.5, 0.5], [1.0]]
     assert "part" not in charts[0]["caption"]
-    quality_charts({"completeness/deletion": 0.9, "completeness/deletion_random": 0.4, "completeness/area": 0.1}, [])
+    quality_charts(
+        {"completeness/deletion": 0.9, "completeness/deletion_random": 0.4, "completeness/area": 0.1}, [], CLASSES
+    )
     assert len(figures) == 3
 
 
-def test_rows_are_words() -> None:
-    first, _, last = quality_rows(ROWS)
-    assert first == ["tank", "1", "1.25", "−0.50", "0.0004", "9", "1.00", "0.80", "not measured"]
-    assert last[1] == "ladder (1)" and last[4] == "too few photos"
+def test_the_table_is_words() -> None:
+    head, first, _, last = quality_table(ROWS)
+    assert head == ["class", "concept", "fall", "random place", "p", "photos", "purity", "recall"]
+    assert first == ["tank", "1", "1.25", "−0.50", "0.0004", "9", "1.00", "0.80"]
+    assert last == ["bus", "ladder (1)", "1.25", "−0.50", "too few photos", "1", "not measured", "not measured"]
+    assert quality_table([row("tank", 1, True)])[0][-1] == "photos" and quality_table([]) == []
+
+
+def test_a_class_without_a_concept_says_so_once(figures: list[Figure]) -> None:
+    quality_charts(METRICS, ROWS, [*CLASSES, "jeep"])
+    texts = [text.get_text() for text in figures[0].axes[0].texts]
+    assert texts.count("no concept") == 1 and texts.count("not known") == 2
 
 
 def test_pictures_are_inside_the_page() -> None:
-    for chart in quality_charts(METRICS, ROWS):
+    for chart in quality_charts(METRICS, ROWS, CLASSES):
         assert chart["uri"].startswith("data:image/jpeg") and 400 < chart["width"] < 700
+
+
+def test_the_report_has_the_section_where_something_was_measured(tmp_path: Path) -> None:
+    bank = make_bank()
+    rows = [row(bank.class_names[0], 1, True, name="<b>")]
+    with_rows = write_report(tmp_path / "a", "t", METRICS, [], bank, {}, [], rows).read_text()
+    assert with_rows.count('id="quality"') == with_rows.count('href="#quality"') == 1
+    assert "&lt;b&gt; (1)" in with_rows and "<b> (1)" not in with_rows
+    without = write_report(tmp_path / "b", "t", {}, [], bank, {}, []).read_text()
+    assert "How good are the concepts?" not in without and "#quality" not in without

@@ -31,6 +31,7 @@ STABILITY = {
     "stability/found": "concepts found again",
     "stability/iou": "overlap of a concept (IoU)",
 }
+PART_HEADS = {"purity": "purity", "recall_own": "recall", "precision": "precision"}
 NEEDED = "needed by the classifier more than a random place of the same photo"
 ALL = "all classes"
 
@@ -39,41 +40,48 @@ Row = Mapping[str, Any]
 ``photos``, ``purity``, ``recall_own``, ``precision``."""
 
 
-def quality_charts(metrics: Mapping[str, float], concepts: Sequence[Row]) -> list[dict[str, Any]]:
+def quality_charts(
+    metrics: Mapping[str, float], concepts: Sequence[Row], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
     """A picture with a caption for each question that was measured, for the page.
 
     Args:
         metrics: flat name -> number.
         concepts: a row for each; none where nothing was measured.
+        class_names: all classes, also those without a concept.
     """
     charts = [
-        _concepts(shares_by_class(metrics, concepts), metrics) if concepts else None,
+        _concepts(shares_by_class(metrics, concepts, class_names), metrics) if concepts else None,
         _completeness(metrics),
         _stability(metrics),
     ]
     return [{**embed(figure, alt), "caption": caption} for figure, alt, caption in filter(None, charts)]
 
 
-def quality_rows(concepts: Sequence[Row]) -> list[list[str]]:
-    """Each concept as words and numbers: class, concept, fall, random fall, p, photos, purity, recall, precision."""
-    return [
-        [
-            str(row["class_name"]),
-            f"{row['name']} ({row['number']})" if row["name"] else str(row["number"]),
-            *(plain(row[name]) for name in ("effect", "random_effect")),
-            f"{row['p_value']:.2g}" if row["photos"] > 1 else "too few photos",
-            str(row["photos"]),
-            *(plain(row[name]) for name in ("purity", "recall_own", "precision")),
-        ]
-        for row in concepts
-    ]
+def quality_table(concepts: Sequence[Row]) -> list[list[str]]:
+    """Each concept in words and numbers, below a row of headings; nothing of parts where no part is known."""
+    if not concepts:
+        return []
+    parts = {name: head for name, head in PART_HEADS.items() if any(math.isfinite(row[name]) for row in concepts)}
+    table = [["class", "concept", "fall", "random place", "p", "photos", *parts.values()]]
+    for row in concepts:
+        number = f"{row['name']} ({row['number']})" if row["name"] else str(row["number"])
+        p_value = f"{row['p_value']:.2g}" if row["photos"] > 1 else "too few photos"
+        falls = [plain(row[name]) for name in ("effect", "random_effect")]
+        table.append([row["class_name"], number, *falls, p_value, str(row["photos"]), *(plain(row[n]) for n in parts)])
+    return table
 
 
-def shares_by_class(metrics: Mapping[str, float], concepts: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """What each bar shows: class -> share -> value in [0, 1], all classes first; what is known of any concept."""
+def shares_by_class(
+    metrics: Mapping[str, float], concepts: Sequence[Row], class_names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """What each bar shows: class -> share -> value in [0, 1], all classes first; what is known of any concept.
+
+    A class without a concept has NaN everywhere.
+    """
     kept = [name for name in SHARES if any(math.isfinite(row[name]) for row in concepts)]
     shares = {ALL: {name: metrics.get(SHARES[name][0], math.nan) for name in kept}}
-    for class_name in dict.fromkeys(row["class_name"] for row in concepts):
+    for class_name in class_names:
         rows = [row for row in concepts if row["class_name"] == class_name]
         known = {name: [row[name] for row in rows if math.isfinite(row[name])] for name in kept}
         shares[class_name] = {n: float(np.mean(v)) if v else math.nan for n, v in known.items()}
@@ -82,16 +90,20 @@ def shares_by_class(metrics: Mapping[str, float], concepts: Sequence[Row]) -> di
 
 def _concepts(shares: Mapping[str, Mapping[str, float]], metrics: Mapping[str, float]) -> tuple[Figure, str, str]:
     names, rows = list(shares[ALL]), list(shares)
-    figure, ax = open_chart(
-        6.4, 1.6 + len(rows) * (0.22 + 0.17 * len(names)), "Are the concepts real?", "share, 0 to 1, of a class"
+    title = (
+        "Does the classifier need the concepts?" if len(names) == 1 else "Are the concepts needed, and are they parts?"
     )
+    figure, ax = open_chart(6.4, 1.6 + len(rows) * (0.22 + 0.17 * len(names)), title, "shares, 0 to 1; more is better")
     step = 0.84 / len(names)
+    there = [any(math.isfinite(share) for share in shares[row].values()) for row in rows]
     for i, name in enumerate(names):
         _, label, colour = SHARES[name]
         values = np.array([shares[row][name] for row in rows])
         bars = ax.barh(np.arange(len(rows)) + (i + 0.5) * step - 0.42, np.nan_to_num(values), 0.88 * step,
                        color=colour, label=label)  # fmt: skip
-        ax.bar_label(bars, [plain(v) if math.isfinite(v) else "not known" for v in values], padding=4, fontsize=8.5)
+        missing = ["not known" if known else "no concept" if i == 0 else "" for known in there]
+        texts = [plain(v) if math.isfinite(v) else text for v, text in zip(values, missing, strict=True)]
+        ax.bar_label(bars, texts, padding=4, fontsize=8.5)
     ax.set_yticks(range(len(rows)), [shorten(row, 20) for row in rows], parse_math=False)
     ax.get_yticklabels()[0].set_fontweight("bold")
     ax.set(xlim=(0, 1.16), xticks=np.linspace(0, 1, 6))
@@ -135,10 +147,11 @@ def _stability(metrics: Mapping[str, float]) -> tuple[Figure, str, str] | None:
     values = {label: value for label, value in known.items() if math.isfinite(value)}
     if not values:
         return None
-    note = "0 to 1: the photo against itself as JPEG, 2 % brighter, shifted by 2 pixels"
+    note = "before and after the change; 1: no difference"
     caption = (
-        "Good is 1, or close to it: a photo that is changed so that nobody sees it is explained by the same concepts, "
-        "in the same order, at the same place."
+        "Good is 1, or close to it: a photo that is changed so that nobody sees it (JPEG of quality 90, 2 % brighter, "
+        "shifted by 2 pixels; the mean of the three) is explained by the same concepts, in the same order, at the same "
+        "place."
     )
     figure = bar_figure(values, "Does an explanation survive what nobody sees?", note, ours=len(values))
     return figure, _words(values), caption
