@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from vrx.errors import VRXError
 from vrx.report.charts import scatter_figure
-<<<<<<< HEAD
-from vrx.report.concept_quality import quality_charts, quality_rows
+from vrx.report.concept_quality import quality_charts, quality_table
 from vrx.report.figures import (
     concept_note,
     exemplar_strip,
@@ -25,10 +24,6 @@ from vrx.report.figures import (
     sheet,
     weak,
 )
-=======
-from vrx.report.concept_quality import quality_charts, quality_table
-from vrx.report.figures import SIGNIFICANT, concept_note, exemplar_strip, explanation_parts, sheet
->>>>>>> quality
 from vrx.report.findings import bars_text, faithfulness_figure, findings
 from vrx.report.html import draw, embed, save_png, write_html
 from vrx.report.trust import LEVELS, trust
@@ -146,14 +141,9 @@ def write_report(
         groups=[(head, some) for head, right in groups.items() if (some := [e for e in rest if e["right"] is right])],
         findings=findings(measured),
         charts=[{**embed(figure, alt), "caption": caption} for figure, alt, caption in charts if figure is not None],
-<<<<<<< HEAD
         blank=blank_line(bank),
-        quality=quality_charts(measured, concepts),
-        quality_rows=quality_rows(concepts),
-=======
         quality=quality_charts(measured, concepts, bank.class_names),
         quality_table=quality_table(concepts),
->>>>>>> quality
         galleries=[_gallery(bank, index) for index in range(len(bank.class_names))],
         notes=list(notes),
     )
