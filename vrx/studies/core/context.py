@@ -23,7 +23,16 @@ from vrx.studies.core.records import Records
 COUNTS = ("max_photos", "max_edits", "errors_per_cause", "calibration_errors", "seeds", "examples")
 """Settings of studies that decide how many records there are, not what is in them."""
 
-CODE = ("vrx.classifier", "vrx.concepts", "vrx.edits", "vrx.graphs", "vrx.explain", "vrx.studies")
+CODE = (
+    "vrx.classifier",
+    "vrx.concepts",
+    "vrx.edits",
+    "vrx.graphs",
+    "vrx.models",
+    "vrx.scores",
+    "vrx.explain",
+    "vrx.studies",
+)
 """Where the code is that makes records."""
 
 
@@ -46,7 +55,7 @@ class StudyContext:
         return content_key(
             CODE,
             {
-                "classifier": explainer.classifier.fingerprint,
+                "classifier": explainer.classifier.version,
                 "bank": explainer.bank.digest,
                 "grn": {k: v.double().sum().item() for k, v in explainer.grn.state_dict().items()},
                 "contributions": explainer.method,

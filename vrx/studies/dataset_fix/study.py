@@ -145,7 +145,7 @@ class Repetition:
         log.info("explaining the classifier")
         explainer = self.pipeline.explainer(classifier, PhotoSelection(pool.source, splits))
         diagnoser = Diagnoser(explainer, PhotoSelection(pool.source, {"train": self.train}), self.seed)
-        records = Records(self.cache / "records.jsonl", self.records.key + classifier.fingerprint)
+        records = Records(self.cache / "records.jsonl", self.records.key + classifier.version)
         self.calibrate(diagnoser, records)
         _, rows = diagnoser.errors(self.probe, records)
         for row in rows:
