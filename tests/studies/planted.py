@@ -84,7 +84,7 @@ class PlantedExplainer:
     method, provenance = "planted", {}
     editor = Editor("mean", 0.0)
     grn = SimpleNamespace(state_dict=dict)
-    classifier = SimpleNamespace(fingerprint="planted")
+    classifier = SimpleNamespace(version="planted")
     bank = SimpleNamespace(
         class_names=("red", "green"), num_concepts=4, present=np.ones((2, 4), bool), digest="planted"
     )

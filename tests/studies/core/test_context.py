@@ -32,7 +32,7 @@ def test_another_run_has_another_key(tmp_path: Path) -> None:
     for name, value in (
         ("method", "gradient"),
         ("editor", Editor("grey", 0.0)),
-        ("classifier", SimpleNamespace(fingerprint="other")),
+        ("classifier", SimpleNamespace(version="other")),
         ("grn", SimpleNamespace(state_dict=lambda: {"weight": torch.ones(2)})),
         ("bank", SimpleNamespace(digest="other")),
         ("method", "planted"),

@@ -120,7 +120,7 @@ def test_rendered_photos_have_the_pose_and_class_asked_for(tmp_path: Path) -> No
 class SeenClassifier:
     """Right on a class in the poses in which training showed it; elsewhere it predicts the next class."""
 
-    fingerprint = "planted"
+    version = "planted"
     device = torch.device("cpu")
 
     def __init__(self, source: PhotoSource) -> None:
@@ -156,7 +156,7 @@ class SeenPipeline:
 def context_of(tree: Path, folder: Path, pipeline: Any, **settings: Any) -> StudyContext:
     folder.mkdir(exist_ok=True)
     explainer: Any = SimpleNamespace(
-        classifier=SimpleNamespace(fingerprint="f"), bank=SimpleNamespace(digest="b"),
+        classifier=SimpleNamespace(version="f"), bank=SimpleNamespace(digest="b"),
         grn=SimpleNamespace(state_dict=dict), method="knockout", editor=SimpleNamespace(settings=dict),
     )  # fmt: skip
     return StudyContext(explainer, ilab(tree), folder, {"seeds": 2, **settings}, pipeline)
