@@ -15,7 +15,7 @@ from tests import planted
 from tests.pipeline import run_diagnose, run_explain, run_train
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
-from vrx.structures import Explanation
+from vrx.explanation import Explanation
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]

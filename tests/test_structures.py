@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from vrx.errors import VRXError
-from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Explanation, Patches, edges
+from vrx.explanation import Explanation
+from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches, edges
 
 
 def some_patches(height: int = 13, width: int = 17) -> Patches:

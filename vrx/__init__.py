@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from vrx.classifier.classifier import Classifier
     from vrx.errors import VRXError
     from vrx.explain.explainer import Explainer
+    from vrx.explanation import Explanation
     from vrx.pipeline import Pipeline
-    from vrx.structures import SCG, ConceptBank, Explanation
+    from vrx.structures import SCG, ConceptBank
 
 __all__ = [
     "SCG",

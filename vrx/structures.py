@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from scipy.special import softmax
 from torch import Tensor
 
 from vrx.errors import VRXError, check_shapes, require
-from vrx.scores import margins, rank_agreement
-from vrx.storage import json_safe, write_atomically, write_text
+from vrx.storage import write_atomically, write_text
 
 EPSILON = 1e-3  # every value of a dummy node (3.2.1: "a small constant")
 UNMATCHED = -1  # in place of the patch of a concept that was not found
 PERHAPS = 0.25  # least probability of a concept that may be there
 STATE = "state."  # before the names of a bank's state in its file
 BANK_TEXTS = ("exemplar_paths", "settings", "featureless", "notes", "parts")  # of a bank, in its JSON file
-DERIVED = ("probabilities", "grn_probabilities", "detected", "perhaps", "present", "trust")  # of an explanation, ditto
 NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
 
 
@@ -271,140 +267,3 @@ class ConceptBank:
             raise VRXError(
                 f"The concept bank in {folder} is damaged ({error}): delete that folder and rerun."
             ) from error
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why F chose a class for one photo, and why not the others (3.3).
-
-    n classes of interest are scored (axis 0) and have a graph each (axis 1); N concepts a class.
-
-    Args:
-        image: the photo as F saw it, before normalisation, uint8 ``[H, W, 3]``.
-        x: the same as F read it, normalised ``[3, H, W]``.
-        name: where the photo came from (a path, usually).
-        class_names: the n classes of interest.
-        logits: of F, for the classes of interest, ``[n]``.
-        grn_logits: of the GRN, ``[n]``.
-        node_scores: contribution of node k of graph g to the score of class c, in logits,
-            ``[n (score), n (graph), N]``; 0 where undetected.
-        edge_scores: the same of edge e (order of :func:`edges`), ``[n, n, N(N-1)]``; 0 where not asked for.
-        matched: label of the superpixel that shows each concept, int64 ``[n, N]``; ``UNMATCHED`` where undetected.
-        centroids: (x, y) in [0, 1], ``[n, N, 2]``.
-        superpixels: all regions of the photo, before attention.
-        attended: labels of those that F attends to, the concept candidates, int64 ``[K]``.
-        measured: fall of F's margin of class c (its logit minus the log-sum-exp of the others) when the
-            concept k of graph c is deleted, ``[n, N]``; NaN where it was not measured.
-        presence: probability that the photo shows each concept, ``[n, N]`` in [0, 1]; found are those with at least
-            even odds.
-        names: what the concepts are called, ``[n][N]``; "" for those without a name.
-        fallback: index of the class that F calls a photo without detail, if it clearly prefers one.
-        exists: which places of the graphs hold a concept, bool ``[n, N]``; empty: all.
-        true_class: index of the label, if known.
-        provenance: run folder, fingerprint of F, settings of the contributions.
-    """
-
-    image: NDArray[np.uint8]
-    x: Tensor
-    name: str
-    class_names: tuple[str, ...]
-    logits: NDArray[np.float64]
-    grn_logits: NDArray[np.float64]
-    node_scores: NDArray[np.float64]
-    edge_scores: NDArray[np.float64]
-    matched: NDArray[np.int64]
-    centroids: NDArray[np.float32]
-    superpixels: Patches
-    attended: NDArray[np.int64]
-    measured: NDArray[np.float32]
-    presence: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    names: tuple[tuple[str, ...], ...] = ()
-    fallback: int | None = None
-    exists: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
-    true_class: int | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        n, num = self.matched.shape
-        require(len(self.class_names) == n, f"{len(self.class_names)} class names for {n} graphs")
-        require(
-            self.image.shape[:2] == self.superpixels.shape, f"superpixels of {self.superpixels.shape}, not the photo's"
-        )
-        check_shapes(self, logits=(n,), grn_logits=(n,), node_scores=(n, n, num))
-        check_shapes(self, edge_scores=(n, n, num * (num - 1)), centroids=(n, num, 2), measured=(n, num))
-
-    @property
-    def predicted(self) -> int:
-        """Index of the class that F predicts among the classes of interest."""
-        return int(self.logits.argmax())
-
-    @property
-    def probabilities(self) -> NDArray[np.float64]:
-        """Softmax of F over the classes of interest, ``[n]``."""
-        return np.asarray(softmax(self.logits))
-
-    @property
-    def grn_probabilities(self) -> NDArray[np.float64]:
-        """The same of the GRN, ``[n]``."""
-        return np.asarray(softmax(self.grn_logits))
-
-    @property
-    def detected(self) -> NDArray[np.bool_]:
-        """Which concepts were found, bool ``[n, N]``."""
-        return np.asarray(self.matched != UNMATCHED)
-
-    @property
-    def trust(self) -> float:
-        """Spearman between the contributions to the predicted class and the measured effects on it.
-
-        NaN with fewer than three detected concepts, or where nothing was measured.
-        """
-        own = self.predicted
-        found = self.detected[own]
-        measured = self.measured[own][found]
-        return rank_agreement(self.node_scores[own, own][found], measured) if np.isfinite(measured).all() else math.nan
-
-    @property
-    def perhaps(self) -> NDArray[np.bool_]:
-        """Which concepts may be there, with less than even odds, bool ``[n, N]``."""
-        unknown = self.presence.shape != self.matched.shape
-        likely = np.zeros(self.matched.shape, bool) if unknown else self.presence >= PERHAPS
-        return np.asarray(likely & ~self.detected)
-
-    @property
-    def present(self) -> NDArray[np.bool_]:
-        """Which places of the graphs hold a concept that a photo can show, bool ``[n, N]``."""
-        return self.exists if self.exists.shape == self.matched.shape else np.ones(self.matched.shape, bool)
-
-    def concept(self, graph: int, concept: int) -> str:
-        """A concept's number and, where it has one, its name: "3", "ladder (3)"."""
-        name = self.names[graph][concept] if self.names else ""
-        return f"{name} ({concept + 1})" if name else str(concept + 1)
-
-    def mask(self, graph: int, concept: int) -> NDArray[np.bool_]:
-        """The pixels of a concept, bool ``[H, W]``; none where it was not detected."""
-        return self.label_mask(int(self.matched[graph, concept]))
-
-    def label_mask(self, label: int) -> NDArray[np.bool_]:
-        """The pixels of a superpixel, bool ``[H, W]``."""
-        return np.asarray((self.superpixels.labels == label).any(0))
-
-    def margin(self, index: int) -> float:
-        """F's log-odds of a class against the other classes of interest."""
-        return float(margins(torch.from_numpy(self.logits))[index])
-
-    def at_edges(self, index: int) -> NDArray[np.float64]:
-        """Contribution to the class of all relations, in and out, of each concept of its graph, ``[N]``."""
-        num = self.matched.shape[1]
-        j, i = edges(num).numpy()
-        links = self.edge_scores[index, index]
-        return np.asarray(np.bincount(j, links, num) + np.bincount(i, links, num))
-
-    def to_json(self) -> str:
-        """Everything but the pixels and masks, as JSON (NaN becomes null)."""
-        hidden = ("image", "x", "superpixels", "attended", "matched", "exists")
-        content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-        content |= {name: getattr(self, name) for name in DERIVED}
-        content["predicted"] = self.class_names[self.predicted]
-        content["edges"] = edges(self.matched.shape[1]).T.tolist()
-        return json.dumps(json_safe(content), indent=1)

@@ -21,10 +21,11 @@ from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
+from vrx.explanation import Explanation
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.grn import GRN
 from vrx.scores import margins
-from vrx.structures import UNMATCHED, Explanation, edges
+from vrx.structures import UNMATCHED, edges
 
 SETTINGS = {
     "_target_": "vrx.classifier.networks.named_network",

@@ -11,9 +11,10 @@ from tests import planted
 from tests.explain.test_explainer import make_explainer
 from vrx.data.images import PhotoFolder
 from vrx.explain.explainer import Explainer, relocated
+from vrx.explanation import Explanation
 from vrx.graphs.scg import SCGBuilder
 from vrx.scores import margins
-from vrx.structures import UNMATCHED, Explanation
+from vrx.structures import UNMATCHED
 
 COMPARED = ("image", "logits", "grn_logits", "node_scores", "edge_scores", "matched", "centroids")
 

@@ -25,9 +25,10 @@ from vrx.explain.deletion import area_under, attended, concept_falls, deletion_s
 from vrx.explain.explainer import Explainer
 from vrx.explain.quality import concept_quality, part_quality, read_photos, sampled
 from vrx.explain.stability import agreement
+from vrx.explanation import Explanation
 from vrx.graphs.scg import SCGBuilder
 from vrx.scores import margins
-from vrx.structures import UNMATCHED, Explanation, Patches
+from vrx.structures import UNMATCHED, Patches
 
 SIDE = planted.SIDE
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vrx.structures import NEUTRAL, UNMATCHED, ConceptBank, Explanation, Patches, edges
+from vrx.explanation import Explanation
+from vrx.structures import NEUTRAL, UNMATCHED, ConceptBank, Patches, edges
 
 NAMES = ("fire engine", "ambulance", "school bus", "tank", "jeep", "city bus")
 

@@ -15,12 +15,13 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from tests.report.synthetic import NAMES, make_bank, make_explanation
+from vrx.explanation import Explanation
 from vrx.report import figures
 from vrx.report.charts import bar_figure, confusion_figure, scatter_figure
 from vrx.report.drawing import ColourScale, draw_arrow, fit, page, spread, strongest_edges
 from vrx.report.figures import class_figure, explanation_parts, gallery_figure, photo_figure, sheet, words_figure
 from vrx.report.html import draw
-from vrx.structures import Explanation, edges
+from vrx.structures import edges
 
 
 def written(figure: Figure) -> list[Text]:

@@ -16,11 +16,11 @@ from PIL import Image
 
 from tests.report.synthetic import make_bank, make_explanation
 from vrx.errors import VRXError
+from vrx.explanation import Explanation
 from vrx.report.findings import bars_text, findings
 from vrx.report.html import flatten
 from vrx.report.pages import best_explanation, write_explanation, write_report
 from vrx.report.words import sentence, trust_line
-from vrx.structures import Explanation
 
 NASTY = "photos/<script>alert(1)</script>&\"'.jpg"
 

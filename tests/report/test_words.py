@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.report.synthetic import make_bank, make_explanation
+from vrx.explanation import Explanation
 from vrx.report.trust import sign_agreement, trust
 from vrx.report.words import (
     blank_line,
@@ -21,7 +22,7 @@ from vrx.report.words import (
     signed,
     trust_line,
 )
-from vrx.structures import Explanation, edges
+from vrx.structures import edges
 
 PLACES = [(0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.2, 0.5)]  # 1 top left, 2 top right, 3 bottom left, 4 between 1 and 3
 

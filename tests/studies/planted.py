@@ -19,7 +19,8 @@ from torch import Tensor
 
 from vrx.data.images import Photo
 from vrx.edits import Editor
-from vrx.structures import Explanation, Patches, edges
+from vrx.explanation import Explanation
+from vrx.structures import Patches, edges
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.records import Records

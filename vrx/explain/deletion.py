@@ -16,8 +16,9 @@ from vrx.classifier.classifier import Classifier
 from vrx.concepts.word_discovery import SIGNIFICANT, elsewhere
 from vrx.edits import Editor
 from vrx.explain.explainer import Explainer
+from vrx.explanation import Explanation
 from vrx.scores import above_p_value, holm, margins
-from vrx.structures import UNMATCHED, Explanation, Patches
+from vrx.structures import UNMATCHED, Patches
 
 BATCH = 16  # photos whose concepts are found at once
 EDITS = 64  # edited photos per pass of the classifier

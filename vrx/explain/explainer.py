@@ -21,13 +21,14 @@ from vrx.data.images import read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout
+from vrx.explanation import Explanation
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.graphs.variants import Variants, concept_variants
 from vrx.models.grn import GRN
 from vrx.scores import margins
 from vrx.specs import describe, make
 from vrx.storage import write_text
-from vrx.structures import UNMATCHED, ConceptBank, Explanation, Patches, edges
+from vrx.structures import UNMATCHED, ConceptBank, Patches, edges
 
 SPEC = "explainer.json"
 METHODS: dict[str, ContributionMethod] = {"knockout": Knockout(), "gradient": GradientTimesEmbedding()}

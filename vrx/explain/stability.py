@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from vrx.concepts.perturbations import PERTURBATIONS, moved_back
 from vrx.explain.explainer import Explainer
+from vrx.explanation import Explanation
 from vrx.scores import rank_agreement
-from vrx.structures import Explanation, Patches
+from vrx.structures import Patches
 
 NAMES = ("top_concept", "rank", "iou", "found")
 

@@ -21,8 +21,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.measure import find_contours
 
+from vrx.explanation import Explanation
 from vrx.report.words import shorten
-from vrx.structures import Explanation, edges
+from vrx.structures import edges
 
 SCALE = colormaps["RdBu"]  # red opposes, blue supports; distinguishable by colour-blind readers
 INK, QUIET, EMPTY, CASING = "#1a1a1a", "#5c5c5c", "#e6e6e6", "#222222"

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
+from vrx.explanation import Explanation
 from vrx.report.drawing import (
     CASING,
     DPI,
@@ -39,7 +40,7 @@ from vrx.report.drawing import (
 )
 from vrx.report.html import draw
 from vrx.report.words import sentence, shorten, signed, trust_line, without_detail
-from vrx.structures import PERHAPS, ConceptBank, Explanation
+from vrx.structures import PERHAPS, ConceptBank
 from vrx.thumbnails import thumbnail
 
 WIDTH = 3.7  # of a figure, in inches

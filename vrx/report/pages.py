@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vrx.errors import VRXError
+from vrx.explanation import Explanation
 from vrx.report.charts import scatter_figure
 from vrx.report.concept_quality import quality_charts, quality_table
 from vrx.report.figures import (
@@ -38,7 +39,7 @@ from vrx.report.words import (
     trust_line,
 )
 from vrx.storage import write_text
-from vrx.structures import ConceptBank, Explanation
+from vrx.structures import ConceptBank
 
 FORMATS = ("html", "png", "json")
 TEMPLATES = Path(__file__).parent

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vrx.structures import Explanation
+from vrx.explanation import Explanation
 
 LEVELS = ("low", "limited", "high")
 CLOSE, FAR = 0.1, 0.3  # largest difference of both networks' probabilities: up to CLOSE high, above FAR low

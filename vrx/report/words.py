@@ -8,8 +8,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from vrx.explanation import Explanation
 from vrx.report.trust import trust
-from vrx.structures import ConceptBank, Explanation, edges
+from vrx.structures import ConceptBank, edges
 
 NAMED_SHARE = 0.2  # a concept or relation is named from this share of the strongest of its graph on
 MOST_CONCEPTS = 3  # named at most, beside the strongest relation

@@ -18,7 +18,8 @@ from vrx.data.toys.models import BUILDERS, model
 from vrx.data.toys.scene import VIEW_ANGLE, compose
 from vrx.data.toys.vehicles import ToyVehicles
 from vrx.edits import FAR
-from vrx.structures import UNMATCHED, Explanation, Patches
+from vrx.explanation import Explanation
+from vrx.structures import UNMATCHED, Patches
 from vrx.studies.sensitivity.method import OFFSETS, EditedPhoto, RenderedEdits
 
 SIDE = 64

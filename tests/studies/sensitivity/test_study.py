@@ -19,7 +19,8 @@ from vrx.data.images import Photo
 from vrx.edits import far_offset
 from vrx.errors import VRXError
 from vrx.explain.explainer import relocated
-from vrx.structures import UNMATCHED, Explanation, Patches, edges
+from vrx.explanation import Explanation
+from vrx.structures import UNMATCHED, Patches, edges
 from vrx.studies.sensitivity.method import edited_concepts
 from vrx.studies.sensitivity.study import Sensitivity, chance, falls, is_found, summary
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from vrx.data.images import Photo
 from vrx.edits import placed
-from vrx.structures import Explanation
+from vrx.explanation import Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.photos import readable
 from vrx.studies.core.records import Records

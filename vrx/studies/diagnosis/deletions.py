@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import center_of_mass, distance_transform_edt
 
 from vrx.explain.explainer import Explainer
-from vrx.structures import Explanation
+from vrx.explanation import Explanation
 from vrx.studies.core.statistics import log_odds
 
 Logits = NDArray[np.float64]

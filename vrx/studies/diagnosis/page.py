@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from vrx.data.images import Photo
+from vrx.explanation import Explanation
 from vrx.report.drawing import INK, QUIET
 from vrx.report.words import called
-from vrx.structures import ConceptBank, Explanation
+from vrx.structures import ConceptBank
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import sums
 from vrx.studies.core.page import Picture, Section, write_page

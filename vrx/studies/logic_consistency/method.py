@@ -18,7 +18,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from vrx.explain.explainer import Explainer
-from vrx.structures import Explanation
+from vrx.explanation import Explanation
 from vrx.studies.core.exemplars import Donor, Donors, Mask, placed_patch
 from vrx.studies.core.records import Records
 from vrx.studies.core.statistics import log_odds

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from scipy.ndimage import binary_erosion
 
 from vrx.explain.explainer import Explainer
-from vrx.structures import Explanation
+from vrx.explanation import Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, edited_path, read_edited, save_edited, write_page
 from vrx.studies.core.photos import spaced

@@ -17,9 +17,9 @@ from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.edits import FAR, Editor, far_offset, shifted
 from vrx.explain.explainer import Explainer
+from vrx.explanation import Explanation
 from vrx.graphs.variants import LARGEST
 from vrx.report.words import called
-from vrx.structures import Explanation
 from vrx.studies.core.exemplars import Donors, Mask, placed_patch
 
 EXPOSED = 0.5  # a concept is edited when this share of its patch changes, or of the change lies in its patch

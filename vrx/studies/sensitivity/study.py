@@ -14,7 +14,7 @@ from tqdm import tqdm
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.errors import VRXError
-from vrx.structures import Explanation
+from vrx.explanation import Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.page import save_edited
