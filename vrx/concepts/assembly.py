@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vrx.classifier.classifier import Classifier
 from vrx.edits import Editor, Fill
+from vrx.scores import margins
 from vrx.structures import ConceptBank, Patches
 from vrx.thumbnails import THUMBNAIL, thumbnail
 
@@ -48,6 +49,39 @@ class ClassPatches:
     features: NDArray[np.float32]
     photo: NDArray[np.int64]
     patch: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        photos: Sequence[DiscoveryPhoto],
+        patches: list[Patches],
+        margin: Sequence[NDArray[np.float64]],
+        features: Sequence[NDArray[np.float32]],
+    ) -> ClassPatches:
+        """From the patches of each photo; ``margin`` and ``features`` batch by batch, in their order."""
+        counts = [len(p) for p in patches]
+        photo = np.repeat(np.arange(len(patches)), counts)
+        patch = np.concatenate([np.arange(c) for c in counts])
+        return cls(photos, patches, np.concatenate(margin), np.concatenate(features), photo, patch)
+
+    def falls(
+        self,
+        classifier: Classifier,
+        editor: Editor,
+        members: NDArray[np.int64],
+        masks: Callable[[int], NDArray[np.bool_]],
+        index: int,
+        step: int,
+    ) -> NDArray[np.float64]:
+        """Fall of F's margin of class ``index`` when the mask of each member is deleted from its photo, ``[M]``."""
+        after = [np.zeros(0)]
+        for part in (members[i : i + step] for i in range(0, len(members), step)):
+            x = torch.stack([self.source(m).x for m in part]).to(classifier.device)
+            deleted = torch.from_numpy(np.stack([masks(m) for m in part]))
+            with torch.inference_mode():
+                logits = classifier(editor.delete(x, deleted))
+            after.append(margins(logits.double())[:, index].cpu().numpy())
+        return self.margin[self.photo[members]] - np.concatenate(after)
 
     def source(self, member: int) -> DiscoveryPhoto:
         """The photo of a member."""

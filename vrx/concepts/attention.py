@@ -81,11 +81,11 @@ def relative(maps: Tensor, shape: tuple[int, int]) -> Tensor:
     return (full / peak.clamp(min=1e-12)).where(peak > 0, full.new_ones(()))
 
 
-def attend(attention: Attention, classifier: Classifier, activations: Activations, found: Sequence[Patches],
-           share: float = 0.5) -> list[Patches]:  # fmt: skip
+def attend(
+    attention: Attention, classifier: Classifier, activations: Activations, found: Sequence[Patches]
+) -> list[Patches]:
     """The superpixels of each photo on which the attention is high."""
-    maps = attention.maps(classifier, activations)
-    share = getattr(attention, "share", share)
+    maps, share = attention.maps(classifier, activations), getattr(attention, "share", 0.5)
     return [attended(p, m, attention.tau, share) for p, m in zip(found, maps, strict=True)]
 
 

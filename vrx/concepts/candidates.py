@@ -84,6 +84,18 @@ class Finder(Protocol):
         ...
 
 
+def inspected(
+    attention: Attention,
+    classifier: Classifier,
+    x: Tensor,
+    gradients: Sequence[str] = (),
+    reference: Mapping[str, Tensor] | None = None,
+) -> Activations:
+    """F on a batch, with the gradients that the attention reads beside those that are asked for."""
+    wanted = tuple(dict.fromkeys([*gradients, *attention.gradients(classifier)]))
+    return classifier.inspect(x, gradients=wanted, reference=reference)
+
+
 class CandidateExtractor:
     """Superpixels as concept candidates, the same way for every class and whatever the label: the paper's way.
 
@@ -108,8 +120,7 @@ class CandidateExtractor:
         reference: Mapping[str, Tensor] | None = None,
     ) -> Candidates:
         """The candidates of a batch; arguments as of :class:`Finder`."""
-        wanted = tuple(dict.fromkeys([*gradients, *self.attention.gradients(classifier)]))
-        activations = classifier.inspect(x, gradients=wanted, reference=reference)
+        activations = inspected(self.attention, classifier, x, gradients, reference)
         patches = attend(self.attention, classifier, activations, superpixels)
         return Candidates(activations, patches, self.encoder(classifier, x, activations, patches))
 
@@ -178,8 +189,7 @@ class WordExtractor:
         reference: Mapping[str, Tensor] | None = None,
     ) -> tuple[Activations, Tensor]:
         """F on a batch, and where it looks, bool ``[B, H, W]``: nowhere in a photo without anything to look at."""
-        wanted = tuple(dict.fromkeys([*gradients, *self.attention.gradients(classifier)]))
-        activations = classifier.inspect(x, gradients=wanted, reference=reference)
+        activations = inspected(self.attention, classifier, x, gradients, reference)
         maps, tau = self.attention.maps(classifier, activations), self.attention.tau
         looks = relative(maps, (x.shape[2], x.shape[3])) >= tau
         return activations, looks & ((maps.amax((1, 2)) > 0) | (tau == 0))[:, None, None]
@@ -225,10 +235,10 @@ class WordFinder:
         self, found: Patches, clarity: NDArray[np.float32]
     ) -> tuple[Patches, Patches, NDArray[np.int64], NDArray[np.float32]]:
         """The words that the photo shows."""
-        areas = np.zeros(len(clarity), np.float32)
-        areas[found.ids] = found.areas
+        areas, seen = np.zeros(len(clarity), np.float32), found.areas
+        areas[found.ids] = seen
         probability = self.vocabulary.probability(areas, clarity, self.extractor.min_area)
-        patches = found.select(areas[found.ids] >= LEAST * self.extractor.min_area)
+        patches = found.select(seen >= LEAST * self.extractor.min_area)
         return (patches, patches, *self._concepts(patches.ids, probability))
 
     def _given(self, given: Patches, maps: Tensor) -> tuple[Patches, Patches, NDArray[np.int64], NDArray[np.float32]]:

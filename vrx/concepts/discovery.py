@@ -136,15 +136,7 @@ class ConceptDiscovery:
             features.append(found.features.cpu().numpy())
             patches += found.patches
             margin.append(margins(found.activations.logits.double())[:, index].cpu().numpy())
-        counts = [len(p) for p in patches]
-        return ClassPatches(
-            photos,
-            patches,
-            np.concatenate(margin),
-            np.concatenate(features),
-            np.repeat(np.arange(len(patches)), counts),
-            np.concatenate([np.arange(c) for c in counts]),
-        )
+        return ClassPatches.of(photos, patches, margin, features)
 
     def _discover(self, classifier: Classifier, pool: ClassPatches, name: str, index: int) -> list[Concept]:
         if len(pool.features) < self.clusters:
@@ -219,17 +211,7 @@ class ConceptDiscovery:
     def _falls(
         self, classifier: Classifier, pool: ClassPatches, wanted: NDArray[np.int64], index: int
     ) -> NDArray[np.float64]:
-        falls = np.zeros(len(wanted))
-        step = 4 * self.batch_size
-        for start in range(0, len(wanted), step):
-            part = wanted[start : start + step]
-            photos = torch.stack([pool.source(m).x for m in part]).to(classifier.device)
-            masks = np.stack([pool.mask(m) for m in part])
-            with torch.inference_mode():
-                logits = classifier(self.editor.delete(photos, torch.from_numpy(masks)))
-            after = margins(logits.double())[:, index].cpu().numpy()
-            falls[start : start + step] = pool.margin[pool.photo[part]] - after
-        return falls
+        return pool.falls(classifier, self.editor, wanted, pool.mask, index, 4 * self.batch_size)
 
     def _tcav(
         self,

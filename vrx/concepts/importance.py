@@ -2,7 +2,7 @@
 
 With global average pooling and a linear head the directional derivative at the last layer is the same for every
 photo, so TCAV there is 0 or 1. The default is therefore a finite effect: the measured fall of F's margin when the
-concept's pixels are edited away. TCAV on an earlier layer is offered beside it.
+concept's pixels are deleted. TCAV on an earlier layer is offered beside it.
 """
 
 from __future__ import annotations
@@ -95,4 +95,4 @@ def _disjoint_p(
 
 
 Effect = Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
-"""(photo, patches) -> fall of F's margin when each of these patches is edited away."""
+"""(photo, patches) -> fall of F's margin when each of these patches is deleted."""

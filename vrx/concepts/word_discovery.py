@@ -211,16 +211,8 @@ class WordDiscovery:
                 own = clear[regions.ids]
                 present = vocabulary.probability(regions.areas, own, self.extractor.min_area) >= EVEN
                 patches.append(regions.select(present))
-                features.append(np.stack([regions.ids[present], own[present]], axis=1))
-        counts = [len(p) for p in patches]
-        return ClassPatches(
-            photos,
-            patches,
-            np.concatenate(margin),
-            np.concatenate(features).astype(np.float32),
-            np.repeat(np.arange(len(patches)), counts),
-            np.concatenate([np.arange(c) for c in counts]),
-        )
+                features.append(np.stack([regions.ids[present], own[present]], axis=1).astype(np.float32))
+        return ClassPatches.of(photos, patches, margin, features)
 
     def _discover(
         self, classifier: Classifier, pool: ClassPatches, vocabulary: Vocabulary, index: int
@@ -272,14 +264,11 @@ class WordDiscovery:
         rng: np.random.Generator | None = None,
     ) -> NDArray[np.float64]:
         """Fall of the class's margin when each member is deleted; with ``rng``, as many pixels at a random place."""
-        after, step = [], 4 * self.batch_size
-        for part in (members[i : i + step] for i in range(0, len(members), step)):
-            masks = [pool.mask(m) if rng is None else elsewhere(pool.mask(m), rng) for m in part]
-            x = torch.stack([pool.source(m).x for m in part]).to(classifier.device)
-            with torch.inference_mode():
-                logits = classifier(self.editor.delete(x, torch.from_numpy(np.stack(masks))))
-            after.append(margins(logits.double())[:, index].cpu().numpy())
-        return pool.margin[pool.photo[members]] - np.concatenate(after)
+
+        def mask(member: int) -> NDArray[np.bool_]:
+            return pool.mask(member) if rng is None else elsewhere(pool.mask(member), rng)
+
+        return pool.falls(classifier, self.editor, members, mask, index, 4 * self.batch_size)
 
 
 def overlaps(before: Patches, after: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
