@@ -25,7 +25,7 @@ DERIVED = ("probabilities", "grn_probabilities", "detected", "perhaps", "present
 class Explanation:
     """Why F chose a class for one photo, and why not the others (3.3).
 
-    n classes of interest are scored (axis 0) and have a graph each (axis 1); N concepts a class.
+    n classes of interest are scored (axis 0) and have a graph each (axis 1); N concepts per class.
 
     Args:
         image: the photo as F saw it, before normalisation, uint8 ``[H, W, 3]``.

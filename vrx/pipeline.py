@@ -57,7 +57,7 @@ BANK_CODE = (
     "vrx.thumbnails",
 )
 GRN_CODE = ("vrx.models.distillation", "vrx.models.grn", "vrx.scores")
-NAMING = 30  # photos a class that say which part a concept shows
+NAMING = 30  # photos per class that say which part a concept shows
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
 WEIGHTS = "grn.safetensors"  # beside it: that checkpoint's GRN

@@ -103,7 +103,7 @@ class Patches:
 
 @dataclass(frozen=True)
 class SCG:
-    """Structural Concept Graphs: for each photo one complete directed graph a class of interest (3.2.1).
+    """Structural Concept Graphs: for each photo one complete directed graph per class of interest (3.2.1).
 
     Leading dimensions ``...`` (usually a batch of photos) are shared by all three tensors.
 
@@ -163,7 +163,7 @@ class ConceptBank:
         class_names: the n classes of interest, in the order of F's logits of interest.
         centroids: mean matching feature of each concept, float32 ``[n, N, Dm]``.
         radius: a patch nearer than this is a detection, float32 ``[n, N]``; -1: no such concept.
-        importance: mean fall of F's log-odds for the class when the concept's pixels are edited away, ``[n, N]``.
+        importance: mean fall of F's log-odds for the class when the concept's pixels are deleted, ``[n, N]``.
         p_value: Holm-corrected, against deleting as many pixels at random places of the same photos, ``[n, N]``.
         exemplars: thumbnails of the most typical patches in their surroundings, outlined,
             uint8 ``[n, N, E, S, S, 3]``.
@@ -197,7 +197,7 @@ class ConceptBank:
 
     @property
     def num_concepts(self) -> int:
-        """N, concepts a class."""
+        """N, concepts per class."""
         return int(self.centroids.shape[1])
 
     @property

@@ -47,10 +47,10 @@ class ILab20M:
     Args:
         root: the files, flat or in folders.
         classes: class in the file names -> display name, or a list; None: bus, military, tank.
-        discovery: photos a class for concept discovery.
-        train: photos a class; None: all views of the instances for training.
-        val: photos a class.
-        test: photos a class; None: all views of the instances for testing.
+        discovery: photos per class for concept discovery.
+        train: photos per class; None: all views of the instances for training.
+        val: photos per class.
+        test: photos per class; None: all views of the instances for testing.
         seed: of the splits.
 
     Raises:

@@ -158,10 +158,10 @@ class PhotoFolder:
         classes: folder -> display name, or a list of folders; None: those of ``known``, or every folder.
         class_indices: outputs of F that are the classes of interest, in the same order; None: those of ``known``, or
             all of them.
-        discovery: photos a class for concept discovery.
-        train: photos a class; None: all that are left.
-        val: photos a class.
-        test: photos a class; None: all of ``root/val``, or a quarter of what is left.
+        discovery: photos per class for concept discovery.
+        train: photos per class; None: all that are left.
+        val: photos per class.
+        test: photos per class; None: all of ``root/val``, or a quarter of what is left.
         seed: of the splits.
         known: folder -> display name and output of F, for the classes that the data set is known for.
 

@@ -35,7 +35,7 @@ METHODS: dict[str, ContributionMethod] = {"knockout": Knockout(), "gradient": Gr
 
 
 def shared_nodes(drop: Tensor, of_node: Tensor) -> Tensor:
-    """Which nodes go together when a node's patch is edited away.
+    """Which nodes go together when a node's patch is deleted.
 
     Args:
         drop: nodes that lose their patch in each variant, bool ``[B, V, n, N]``.
@@ -285,7 +285,7 @@ def relocated(explanation: Explanation, moved: Mapping[int, NDArray[np.bool_]]) 
 
 
 def measured_effects(logits: Tensor, variants: Variants) -> Tensor:
-    """Fall of F's margin of graph g's own class when the patch of its node k is edited away.
+    """Fall of F's margin of graph g's own class when the patch of its node k is deleted.
 
     Args:
         logits: of F on the clean photos, ``[B, n]``.

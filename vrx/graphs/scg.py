@@ -132,7 +132,7 @@ class SCGBuilder:
         classifier: F.
         bank: the concepts.
         extractor: the one that the bank was made with.
-        editor: how concepts are edited away: evidence is summed over what an edit would delete.
+        editor: how concepts are deleted: evidence is summed over what an edit would delete.
         sources: what a node holds, of ``SOURCES``. ``pooled`` alone is the paper's node (F's last layer).
             The others are low-dimensional evidence; each gives n values, that of the graph's own class first.
         layers: layers for ``gradact``: names, or an empty list for the layer of parts and all after it.

@@ -19,16 +19,16 @@ LARGEST = 0.15  # share of the photo: larger patches are not moved
 
 @dataclass(frozen=True)
 class Variants:
-    """What becomes of B photos when one matched patch after the other is edited away, at most V a photo.
+    """What becomes of B photos when one matched patch after the other is deleted, at most V a photo.
 
     Args:
         drop: nodes that lose their patch in each variant, bool ``[B, V, n, N]``: those of the edited patch and, in
             every hypothesis alike, those whose patch is covered by it.
         logits: of F on the edited photo, ``[B, V, n]``.
         valid: which places hold a variant, bool ``[B, V]``.
-        of_node: the variant in which each node's own patch is edited away, int64 ``[B, n, N]``; -1 for dummies, and
+        of_node: the variant in which each node's own patch is deleted, int64 ``[B, n, N]``; -1 for dummies, and
             for nodes that were not asked about.
-        masks: what was edited away of each photo, bool ``[V_b, H, W]`` each.
+        masks: what was deleted of each photo, bool ``[V_b, H, W]`` each.
     """
 
     drop: Tensor
