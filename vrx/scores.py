@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+SIGNIFICANT = 0.05  # a p-value below this is significant
+
 
 def margins(logits: Tensor) -> Tensor:
     """Log-odds of each class of interest against the others: logit minus the log-sum-exp of the rest.

@@ -16,13 +16,13 @@ from tests import planted
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.candidates import EVEN, Found, WordFinder
-from vrx.concepts.word_discovery import SIGNIFICANT, elsewhere
+from vrx.concepts.word_discovery import elsewhere
 from vrx.data.images import Photo, PhotoFolder
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.graphs.scg import SCGBuilder
-from vrx.scores import margins
+from vrx.scores import SIGNIFICANT, margins
 from vrx.structures import UNMATCHED, ConceptBank, Patches
 
 NOT_A_WORD = np.zeros((planted.SIDE, planted.SIDE), bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -111,3 +111,27 @@ class GradientEvidence:
         if self._reference is None:
             return pair
         return *pair, torch.einsum("bcm,bmhw->bchw", mixing, torch.stack(self._differences, 1))
+
+
+def gradient_evidence(
+    logits: Tensor, outputs: Sequence[tuple[Layer, Tensor]], reference: Mapping[str, Tensor] | None
+) -> dict[str, tuple[Tensor, ...]]:
+    """What :class:`GradientEvidence` makes of each layer; one backward pass fewer than classes.
+
+    Args:
+        logits: ``[B, n]``, part of a graph.
+        outputs: layers, and the outputs of their modules in that graph.
+        reference: maps of a reference photo by layer name.
+    """
+    if not outputs:
+        return {}
+    made = [
+        GradientEvidence(layer, output.detach(), reference.get(layer.name) if reference else None)
+        for layer, output in outputs
+    ]
+    differentiated, mixing = slopes_in_logits(logits)
+    for value in differentiated.unbind(1):
+        slopes = torch.autograd.grad(value.sum(), [output for _, output in outputs], retain_graph=True)
+        for evidence, slope in zip(made, slopes, strict=True):
+            evidence.add(slope)
+    return {layer.name: evidence.mixed(mixing) for (layer, _), evidence in zip(outputs, made, strict=True)}

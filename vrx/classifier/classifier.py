@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vrx.classifier.activations import (
-    Activations,
-    GradientEvidence,
-    gradcam_of,
-    recording,
-    slopes_in_logits,
-)
+from vrx.classifier.activations import Activations, gradcam_of, gradient_evidence, recording
 from vrx.classifier.head import Head
 from vrx.classifier.layers import Hook, Layer, find_layers, hooked, layer_of_parts, layer_to_match, named_layers
 from vrx.classifier.preprocessing import Preprocessing
@@ -234,7 +228,7 @@ class Classifier(nn.Module):
             for c in range(len(self.class_names) if gradcam else 0):
                 (slope,) = torch.autograd.grad(logits[:, c].sum(), [outputs[last.name]], retain_graph=True)
                 cams.append(gradcam_of(last.to_map(slope), last.to_map(outputs[last.name].detach())))
-            evidence = self._gradient_evidence(
+            evidence = gradient_evidence(
                 logits, [(layer, outputs[layer.name]) for layer in self._chosen(set(attributed))], reference
             )
         return Activations(
@@ -247,26 +241,6 @@ class Classifier(nn.Module):
             torch.stack(cams, 1) if cams else logits.new_zeros(len(x), 0, *last.grid),
             *({name: values[kind] for name, values in evidence.items()} for kind in range(3 if reference else 2)),
         )
-
-    def _gradient_evidence(
-        self,
-        logits: Tensor,
-        outputs: Sequence[tuple[Layer, Tensor]],
-        reference: Mapping[str, Tensor] | None,
-    ) -> dict[str, tuple[Tensor, ...]]:
-        """What :class:`GradientEvidence` makes of each layer; one backward pass fewer than classes."""
-        if not outputs:
-            return {}
-        made = [
-            GradientEvidence(layer, output.detach(), reference.get(layer.name) if reference else None)
-            for layer, output in outputs
-        ]
-        differentiated, mixing = slopes_in_logits(logits)
-        for value in differentiated.unbind(1):
-            slopes = torch.autograd.grad(value.sum(), [output for _, output in outputs], retain_graph=True)
-            for evidence, slope in zip(made, slopes, strict=True):
-                evidence.add(slope)
-        return {layer.name: evidence.mixed(mixing) for (layer, _), evidence in zip(outputs, made, strict=True)}
 
     def gradcam(self, x: Tensor) -> Tensor:
         """Grad-CAM (Selvaraju et al. 2017) of each logit of interest at the last layer, ``[B, n, h, w]``, >= 0."""

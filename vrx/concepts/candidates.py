@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +60,10 @@ class Found:
     presence: NDArray[np.float32]
 
 
-class Finder(Protocol):
+class Finder(ABC):
     """Finds the concepts of a bank in photos."""
+
+    attention: Attention
 
     def __call__(
         self,
@@ -81,19 +83,14 @@ class Finder(Protocol):
             gradients: layers whose gradient x activation (of each class' margin) is wanted too.
             reference: maps of a reference photo, for gradients times the difference to it.
         """
-        ...
+        wanted = tuple(dict.fromkeys([*gradients, *self.attention.gradients(classifier)]))
+        return self.found(classifier, x, superpixels, classifier.inspect(x, gradients=wanted, reference=reference))
 
-
-def inspected(
-    attention: Attention,
-    classifier: Classifier,
-    x: Tensor,
-    gradients: Sequence[str] = (),
-    reference: Mapping[str, Tensor] | None = None,
-) -> Activations:
-    """F on a batch, with the gradients that the attention reads beside those that are asked for."""
-    wanted = tuple(dict.fromkeys([*gradients, *attention.gradients(classifier)]))
-    return classifier.inspect(x, gradients=wanted, reference=reference)
+    @abstractmethod
+    def found(
+        self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], activations: Activations
+    ) -> Found:
+        """The same, from F's activations with the gradients that the attention reads."""
 
 
 class CandidateExtractor:
@@ -112,15 +109,11 @@ class CandidateExtractor:
         return {"segmenter": self.segmenter, "attention": self.attention, "encoder": self.encoder}
 
     def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        superpixels: Sequence[Patches],
-        gradients: Sequence[str] = (),
-        reference: Mapping[str, Tensor] | None = None,
+        self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], activations: Activations | None = None
     ) -> Candidates:
-        """The candidates of a batch; arguments as of :class:`Finder`."""
-        activations = inspected(self.attention, classifier, x, gradients, reference)
+        """The candidates of a batch; arguments as of :class:`Finder`, which gives the activations too."""
+        if activations is None:
+            activations = classifier.inspect(x, gradients=self.attention.gradients(classifier))
         patches = attend(self.attention, classifier, activations, superpixels)
         return Candidates(activations, patches, self.encoder(classifier, x, activations, patches))
 
@@ -129,25 +122,20 @@ class CandidateExtractor:
         return SuperpixelFinder(self, bank)
 
 
-class SuperpixelFinder:
+class SuperpixelFinder(Finder):
     """Finds the concepts of a bank of superpixels, see :class:`CandidateExtractor`."""
 
     def __init__(self, extractor: CandidateExtractor, bank: ConceptBank) -> None:
-        self.extractor, self.matcher = extractor, ConceptMatcher(bank)
+        self.extractor, self.attention, self.matcher = extractor, extractor.attention, ConceptMatcher(bank)
 
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        superpixels: Sequence[Patches],
-        gradients: Sequence[str] = (),
-        reference: Mapping[str, Tensor] | None = None,
+    def found(
+        self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], activations: Activations
     ) -> Found:
-        candidates = self.extractor(classifier, x, superpixels, gradients, reference)
+        candidates = self.extractor(classifier, x, superpixels, activations)
         distances = candidates.split(self.matcher.distances(candidates.features.cpu().numpy()))
         matched = np.stack([self.matcher.match(near) for near in distances])
         presence = (matched != UNMATCHED).astype(np.float32)
-        return Found(candidates.activations, list(superpixels), candidates.patches, matched, presence)
+        return Found(activations, list(superpixels), candidates.patches, matched, presence)
 
 
 class WholePhoto:
@@ -181,25 +169,23 @@ class WordExtractor:
     def settings(self) -> dict[str, object]:
         return {"attention": self.attention, "min_area": self.min_area}
 
-    def inspect(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        gradients: Sequence[str] = (),
-        reference: Mapping[str, Tensor] | None = None,
-    ) -> tuple[Activations, Tensor]:
-        """F on a batch, and where it looks, bool ``[B, H, W]``: nowhere in a photo without anything to look at."""
-        activations = inspected(self.attention, classifier, x, gradients, reference)
+    def inspect(self, classifier: Classifier, x: Tensor) -> tuple[Activations, Tensor]:
+        """F on a batch, and :meth:`looks`."""
+        activations = classifier.inspect(x, gradients=self.attention.gradients(classifier))
+        return activations, self.looks(classifier, activations)
+
+    def looks(self, classifier: Classifier, activations: Activations) -> Tensor:
+        """Where F looks, bool ``[B, H, W]``: nowhere in a photo without anything to look at."""
         maps, tau = self.attention.maps(classifier, activations), self.attention.tau
-        looks = relative(maps, (x.shape[2], x.shape[3])) >= tau
-        return activations, looks & ((maps.amax((1, 2)) > 0) | (tau == 0))[:, None, None]
+        high = relative(maps, classifier.input_size) >= tau
+        return high & ((maps.amax((1, 2)) > 0) | (tau == 0))[:, None, None]
 
     def finder(self, bank: ConceptBank) -> Finder:
         """The bank's words; a concept is found where it is present with at least even odds."""
         return WordFinder(self, bank)
 
 
-class WordFinder:
+class WordFinder(Finder):
     """Finds the concepts of a bank of words, see :class:`WordExtractor`.
 
     Raises:
@@ -211,20 +197,15 @@ class WordFinder:
             raise VRXError(
                 "This concept bank was made of superpixels: use concepts=paper with it, or run train.py again."
             )
-        self.extractor, self.vocabulary = extractor, Vocabulary.of(bank.state)
+        self.extractor, self.attention = extractor, extractor.attention
+        self.vocabulary = Vocabulary.of(bank.state)
         self.word = bank.state["word"].astype(np.int64)  # [n, N], -1 where there is no concept
 
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        superpixels: Sequence[Patches],
-        gradients: Sequence[str] = (),
-        reference: Mapping[str, Tensor] | None = None,
+    def found(
+        self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], activations: Activations
     ) -> Found:
-        activations, attention = self.extractor.inspect(classifier, x, gradients, reference)
         maps = appearance(classifier, activations, int(self.vocabulary.depth[0]))
-        found, clarity = self.vocabulary.regions(maps, attention)
+        found, clarity = self.vocabulary.regions(maps, self.extractor.looks(classifier, activations))
         parts = []
         for photo, (given, own) in enumerate(zip(superpixels, found, strict=True)):
             parts.append(self._own(own, clarity[photo]) if not len(given) else self._given(given, maps[photo]))

@@ -92,7 +92,3 @@ def _disjoint_p(
     if np.ptp(difference) < 1e-12:  # the t-test has no spread to go by
         return 1.0 if abs(difference[0]) < 1e-12 else 0.5 ** (runs - 1)
     return float(stats.ttest_1samp(difference, 0).pvalue)
-
-
-Effect = Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
-"""(photo, patches) -> fall of F's margin when each of these patches is deleted."""

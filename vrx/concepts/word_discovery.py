@@ -20,12 +20,11 @@ from vrx.concepts.perturbations import PERTURBATIONS, moved_back
 from vrx.concepts.words import LEAST, Vocabulary, appearance, calibrated, traits
 from vrx.edits import Editor
 from vrx.errors import VRXError
-from vrx.scores import above_p_value, holm, margins
+from vrx.scores import SIGNIFICANT, above_p_value, holm, margins
 from vrx.specs import describe
 from vrx.structures import ConceptBank, Patches
 
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
-SIGNIFICANT = 0.05
 LEAST_WORDS = 16
 STEADY_PHOTOS = 20  # of each class, that say which layers are steady and how sure a word must be
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vrx.classifier.classifier import Classifier
-from vrx.concepts.word_discovery import SIGNIFICANT, elsewhere
+from vrx.concepts.word_discovery import elsewhere
 from vrx.edits import Editor
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
-from vrx.scores import above_p_value, holm, margins
+from vrx.scores import SIGNIFICANT, above_p_value, holm, margins
 from vrx.structures import UNMATCHED, Patches
 
 BATCH = 16  # photos whose concepts are found at once
