@@ -17,9 +17,10 @@ from matplotlib.text import Text
 from tests.report.synthetic import NAMES, make_bank, make_explanation
 from vrx.explanation import Explanation
 from vrx.report import figures
-from vrx.report.charts import bar_figure, confusion_figure, scatter_figure
+from vrx.report.charts import bar_figure, scatter_figure
 from vrx.report.drawing import ColourScale, draw_arrow, fit, page, spread, strongest_edges
-from vrx.report.figures import class_figure, explanation_parts, gallery_figure, photo_figure, sheet, words_figure
+from vrx.report.figures import class_figure, explanation_parts, photo_figure, sheet, words_figure
+from vrx.report.galleries import WEAK, gallery_figure
 from vrx.report.html import draw
 from vrx.structures import edges
 
@@ -369,7 +370,7 @@ def test_a_class_without_concepts_of_its_own() -> None:
 def test_a_gallery_is_red_only_where_a_test_failed() -> None:
     bank = make_bank()
     bank.p_value[0] = [0.01, np.nan, 0.2, 0.0004]
-    red = [t.get_text() for t in written(gallery_figure(bank, 0)) if t.get_color() == figures.WEAK]
+    red = [t.get_text() for t in written(gallery_figure(bank, 0)) if t.get_color() == WEAK]
     assert red == ["p = 0.20: not significant"]
 
 
@@ -380,12 +381,6 @@ def test_scatter_leaves_out_what_was_not_measured() -> None:
     points = next(c for c in figure.axes[0].collections if len(c.get_offsets()) == 3)
     np.testing.assert_allclose(points.get_offsets(), [[1, 2], [2, 3], [-1, 1]])
     assert scatter_figure([], []).axes[0].get_title(loc="left") == "0 concepts"
-
-
-def test_confusion_counts_by_hand() -> None:
-    figure = confusion_figure(np.array([[3, 1], [0, 4]]), ("tank", "jeep"))
-    assert figure.axes[0].get_title(loc="left") == "the same for 87.5% of 8"
-    assert texts(figure) == ["3", "1", "0", "4"]
 
 
 def test_bars_with_intervals_and_a_line() -> None:

@@ -19,7 +19,8 @@ from vrx.data.images import SUFFIXES, is_image
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.pipeline import device_of
-from vrx.report.pages import checked_formats, write_explanation, write_gallery
+from vrx.report.galleries import write_gallery
+from vrx.report.pages import checked_formats, write_explanation
 from vrx.report.words import sentence, signed, trust_line
 from vrx.runtime import CONFIG, require, script
 

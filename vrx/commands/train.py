@@ -21,9 +21,10 @@ from vrx.explain.explainer import Explainer
 from vrx.explain.faithfulness import evaluation
 from vrx.explain.quality import concept_quality
 from vrx.pipeline import first_process
-from vrx.report.figures import gallery_figure
+from vrx.report.galleries import write_gallery
 from vrx.report.pages import write_report
 from vrx.runtime import CONFIG, Run, build, build_pipeline, in_sweep, running, script
+from vrx.scores import SIGNIFICANT
 from vrx.structures import ConceptBank
 
 log = logging.getLogger("vrx")
@@ -73,12 +74,9 @@ def main(cfg: DictConfig) -> float:
 @rank_zero_only
 def save_galleries(run: Run, bank: ConceptBank) -> None:
     """A picture per class of its concepts, in ``concepts/`` and in W&B, and the metrics of the concepts."""
-    folder, present = run.folder / "concepts", bank.present
-    folder.mkdir(parents=True, exist_ok=True)
+    present = bank.present
     for index, name in enumerate(bank.class_names):
-        path = folder / f"gallery_{name.replace(' ', '_').replace('/', '_')}.png"
-        gallery_figure(bank, index).savefig(path, dpi=110)
-        run.log_image(f"concepts/{name}", path, name)
+        run.log_image(f"concepts/{name}", write_gallery(run.folder / "concepts", bank, index), name)
         missing = bank.num_concepts - int(present[index].sum())
         if missing:
             log.warning("Class %s has %d concepts fewer than the %d asked for.", name, missing, bank.num_concepts)
@@ -86,7 +84,9 @@ def save_galleries(run: Run, bank: ConceptBank) -> None:
         {
             "concepts/per_class": float(present.sum(1).mean()),
             "concepts/importance": float(bank.importance[present].mean()),
-            "concepts/above_random": float((bank.p_value[present] < 0.05).mean()),  # share of them, Holm-corrected
+            "concepts/above_random": float(
+                (bank.p_value[present] < SIGNIFICANT).mean()
+            ),  # share of them, Holm-corrected
         }
     )
 

@@ -1,17 +1,16 @@
-"""Charts of numbers that reports and studies share: a confusion matrix, bars with intervals, a scatter of effects."""
+"""Charts of numbers that reports and studies share: bars with intervals, a scatter of effects."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from vrx.report.drawing import CASING, DPI, INK, QUIET, SCALE
-from vrx.report.words import shorten
+from vrx.report.drawing import CASING, DPI, QUIET, SCALE
 from vrx.scores import rank_agreement
 
 OURS, OTHERS = "#2166ac", "#b5b5b5"
@@ -25,31 +24,6 @@ def open_chart(width: float, height: float, title: str, note: str) -> tuple[Figu
     figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold", parse_math=False)
     ax.set_title(note, loc="left", fontsize=9, color=QUIET, parse_math=False)
     return figure, ax
-
-
-def confusion_figure(
-    counts: NDArray[Any], class_names: Sequence[str], rows: str = "classifier", columns: str = "graph network"
-) -> Figure:
-    """How often the columns' class goes with the rows'; the shade is the share of the row.
-
-    Args:
-        counts: ``[n, n]``.
-        class_names: the n classes.
-        rows: what the rows are.
-        columns: what the columns are.
-    """
-    table, n = np.nan_to_num(np.asarray(counts, float)), len(class_names)
-    note = f"the same for {np.trace(table) / max(table.sum(), 1e-9):.1%} of {table.sum():.0f}"
-    figure, ax = open_chart(2.4 + 0.7 * n, 2.0 + 0.62 * n, f"{rows} (rows) against {columns} (columns)", note)
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1e-9)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [shorten(name, 20) for name in class_names]
-    ax.set_xticks(range(n), names, rotation=35, ha="right", parse_math=False)
-    ax.set_yticks(range(n), names, parse_math=False)
-    ax.tick_params(length=0, labelsize=9)
-    for i, j in np.ndindex(n, n):
-        ax.text(j, i, f"{table[i, j]:.0f}", ha="center", va="center", color="white" if shares[i, j] > 0.55 else INK)
-    return figure
 
 
 def bar_figure(

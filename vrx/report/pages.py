@@ -16,25 +16,16 @@ from vrx.errors import VRXError
 from vrx.explanation import Explanation
 from vrx.report.charts import scatter_figure
 from vrx.report.concept_quality import quality_charts, quality_table
-from vrx.report.figures import (
-    concept_note,
-    exemplar_strip,
-    explanation_parts,
-    gallery_figure,
-    missing_note,
-    sheet,
-    weak,
-)
+from vrx.report.figures import explanation_parts, sheet
 from vrx.report.findings import bars_text, faithfulness_figure, findings
-from vrx.report.html import draw, embed, save_png, write_html
+from vrx.report.galleries import gallery
+from vrx.report.html import embed, save_png, write_html
 from vrx.report.trust import LEVELS, trust
 from vrx.report.words import (
-    LONGEST,
     blank_line,
     join,
     panel_text,
     sentence,
-    shorten,
     shown_classes,
     trust_line,
 )
@@ -145,16 +136,9 @@ def write_report(
         blank=blank_line(bank),
         quality=quality_charts(measured, concepts, bank.class_names),
         quality_table=quality_table(concepts),
-        galleries=[_gallery(bank, index) for index in range(len(bank.class_names))],
+        galleries=[gallery(bank, index) for index in range(len(bank.class_names))],
         notes=list(notes),
     )
-
-
-def write_gallery(folder: Path, bank: ConceptBank, index: int) -> Path:
-    """Write the picture of the concepts of a class, ``gallery_<class>.png``."""
-    path = folder / f"gallery_{bank.class_names[index].replace(' ', '_').replace('/', '_')}.png"
-    save_png(path, draw(gallery_figure(bank, index)))
-    return path
 
 
 def best_explanation(explanations: Sequence[Explanation]) -> int | None:
@@ -198,18 +182,6 @@ def _scatter(explanations: Sequence[Explanation]) -> Figure | None:
     x = np.concatenate([e.node_scores[c, c][usable] for e, c, usable in found] or [np.zeros(0)])
     y = np.concatenate([e.measured[c][usable] for e, c, usable in found] or [np.zeros(0)])
     return scatter_figure(x, y) if len(x) >= 10 else None
-
-
-def _gallery(bank: ConceptBank, index: int) -> dict[str, Any]:
-    concepts, name = [], bank.class_names[index]
-    for concept in np.flatnonzero(bank.present[index]).tolist():
-        importance, note = concept_note(bank, index, concept)
-        strip, called = exemplar_strip(bank, index, concept), shorten(bank.name(index, concept), LONGEST)
-        text = f"Typical patches of concept {concept + 1} of {name}{f', {called}' * bool(called)}"
-        concepts.append({"number": concept + 1, "name": called, "importance": importance, "note": note,
-                         "weak": weak(bank, index, concept),
-                         "picture": None if strip is None else embed(strip, text)})  # fmt: skip
-    return {"name": name, "concepts": concepts, "missing": missing_note(bank, index)}
 
 
 def _json(explanation: Explanation) -> str:
