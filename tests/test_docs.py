@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import vrx
 from tests import planted
 from vrx.concepts.purity import PartCounts
 from vrx.data.images import PhotoFolder
@@ -31,6 +32,10 @@ def heading_anchors(page: Path) -> set[str]:
     """As GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_every_public_name_is_there() -> None:
+    assert {name: getattr(vrx, name).__name__ for name in vrx.__all__} == {name: name for name in vrx.__all__}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -38,7 +38,7 @@ _WHERE = {
     "fit": "vrx.api",
     "SCG": "vrx.structures",
     "ConceptBank": "vrx.structures",
-    "Explanation": "vrx.structures",
+    "Explanation": "vrx.explanation",
 }
 
 
