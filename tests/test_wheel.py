@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +35,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
 
 def relative(folder: Path, *patterns: str) -> set[str]:
     return {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.rglob(pattern)}
+
+
+def test_what_is_imported_is_declared() -> None:
+    trees = [ast.walk(ast.parse(path.read_text())) for path in (ROOT / "vrx").rglob("*.py")]
+    nodes = [node for tree in trees for node in tree]
+    names = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"vrx"}
+    text = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = {canonicalize_name(Requirement(line).name) for line in text}
+    packages = packages_distributions()
+    assert len(modules) > 20
+    for module in sorted(modules):
+        assert declared & {canonicalize_name(name) for name in packages[module]}, module
 
 
 def test_the_wheel_holds_every_module_template_and_setting(wheel: ZipFile) -> None:
