@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,13 @@ def test_a_key_is_looked_for_where_login_puts_it(tmp_path: Path, monkeypatch: py
     assert not logged_in()
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert logged_in()
+
+
+@pytest.mark.slow
+def test_the_commands_start_without_a_warning() -> None:
+    code = "import vrx.commands.diagnose, vrx.commands.explain, vrx.commands.train"
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert started.stderr == ""
 
 
 @pytest.mark.filterwarnings("ignore")
