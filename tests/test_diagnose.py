@@ -32,11 +32,20 @@ def test_a_study_of_a_run_leaves_its_table_and_page(study: str, finished: Finish
 
 
 @pytest.mark.slow
+def test_the_runs_own_data_may_lie_elsewhere_now(finished: Finished, tmp_path: Path) -> None:
+    moved = shutil.copytree(finished.photos, tmp_path / "moved")
+    words = ("study=logic_consistency", "study.max_edits=1", f"out={tmp_path}/out")
+    run_diagnose(f"run={finished.folder}", *words, f"data.root={moved}", "+data.test=null")
+    records = (tmp_path / "out" / "records.jsonl").read_text()
+    assert str(moved) in records and f"{finished.photos}/" not in records
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["study=logic_consistency", "study.max_edits=0"], ["study.max_edits=0", "at least 1"]),
-        (["study=sensitivity", "+data.root=/moved/away"], ["/moved/away", "data.root"]),
+        (["study=sensitivity", "data.root=/moved/away"], ["/moved/away", "data.root"]),
         (["study=sensitivity", "method=shap"], ["method='shap'", "knockout and gradient"]),
         ([], ["study is not given", STUDIES]),
     ],
@@ -69,7 +78,7 @@ def test_photos_of_other_classes_are_refused(
         shutil.copytree(folder, tmp_path / "photos" / "train" / name)
         shutil.copytree(finished.photos / "val" / folder.name, tmp_path / "photos" / "val" / name)
     line = refused(
-        capsys, diagnose, f"run={finished.folder}", "study=sensitivity", f"+data.root={tmp_path}/photos",
+        capsys, diagnose, f"run={finished.folder}", "study=sensitivity", f"data.root={tmp_path}/photos",
         f"out={tmp_path}/out",
     )  # fmt: skip
     assert "x, y, z" in line and "the run's own data" in line

@@ -13,6 +13,7 @@ import pytest
 
 from tests import planted
 from tests.pipeline import run_diagnose, run_explain, run_train
+from vrx.commands import diagnose
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
@@ -94,7 +95,7 @@ def test_your_own_network_from_the_command_line(desk: Path) -> None:
     assert (desk / "out" / "photo" / "explanation.json").exists()
 
 
-def test_your_own_parts_need_a_class_and_a_file_each(desk: Path) -> None:
+def test_your_own_parts_need_a_class_and_a_file_each(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks("python", EXTENDING)
     (desk / "my_parts.py").write_text(code)
     for text in blocks("yaml", EXTENDING):
@@ -116,6 +117,9 @@ def test_your_own_parts_need_a_class_and_a_file_each(desk: Path) -> None:
     photo = planted.picture(0, (30, 30), (57, 57), seed=3)
     assert np.abs(explainer.explain(photo).node_scores).max() > 0
     assert script == "diagnose.py"
+    lines: list[str] = []
+    monkeypatch.setattr(diagnose.log, "info", lambda text, *values: lines.append(text % values))
     run_diagnose(*(f"run={run}" if word.startswith("run=") else word for word in study))
+    assert lines[-1] == f"What the study left is in {run.resolve()}/studies/found", "it writes no page"
     metrics = json.loads((run / "studies" / "found" / "metrics.json").read_text())
     assert metrics["found/photos"] == 10 and 0 < metrics["found/mean"] <= 3

@@ -7,6 +7,7 @@ interrupted.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,15 @@ def study_context(cfg: DictConfig) -> StudyContext:
     return StudyContext(explainer, source, folder, plain(cfg.study), pipeline)
 
 
+def main() -> None:
+    """The command line; which settings ``data`` has, the run knows and Hydra does not: any may be given."""
+    sys.argv[1:] = [f"++{word}" if word.startswith("data.") else word for word in sys.argv[1:]]
+    run()
+
+
 @hydra.main(version_base="1.3", config_path=CONFIG, config_name="diagnose")
 @script
-def main(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> None:
     """Run one study and log what it found."""
     studies = ", ".join(sorted(path.stem for path in (Path(CONFIG) / "study").glob("*.yaml")))
     require(cfg, "run", f"give a folder that train.py left: python diagnose.py run=<run folder> study=<{studies}>")
@@ -73,4 +80,8 @@ def main(cfg: DictConfig) -> None:
     context = study_context(cfg)
     for name, value in study(context).items():
         log.info("%-32s %.4g", name, value)
-    log.info("Open %s", (context.folder / "index.html").resolve())
+    page = context.folder / "index.html"
+    if page.exists():
+        log.info("Open %s", page.resolve())
+    else:
+        log.info("What the study left is in %s", context.folder.resolve())

@@ -45,7 +45,7 @@ class Diagnoser:
                 logits.append(self.explainer.logits(x[None])[0])
                 labels.append(photo.label)
         if not labels:
-            raise VRXError("No training photo can be read: give the run's own data (+data.root=<folder>).")
+            raise VRXError("No training photo can be read: give the run's own data (data.root=<folder>).")
         own, stacked = np.array(labels), np.stack(logits)
         margin, right = log_odds(stacked)[np.arange(len(own)), own], stacked.argmax(1) == own
         typical = [np.median(m) if len(m := margin[right & (own == c)]) else 1.0 for c in self._classes]
