@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from vrx.concepts.names import example, load_bank, read_names
+from vrx.concepts.names import example, load_bank, read_names, save_bank
 from vrx.errors import VRXError
 from vrx.structures import ConceptBank
 
@@ -41,6 +41,19 @@ def test_names_stand_at_their_numbers(bank: ConceptBank, tmp_path: Path) -> None
         ["Größe & <b>$x$", "", ""],
         ["5", "", ""],
     ]
+
+
+def test_names_are_saved_with_the_bank(bank: ConceptBank, tmp_path: Path) -> None:
+    save_bank(tmp_path / "none", bank)
+    assert load_bank(tmp_path / "none").names == [[""] * 3] * 4 and not (tmp_path / "none" / "names.yaml").exists()
+    names = [["ladder", "", "5"], [""] * 3, ["Größe & <b>$x$", "", ""], ["yes", "", ""]]
+    save_bank(tmp_path, replace(bank, names=names))
+    assert load_bank(tmp_path).names == names
+    path = write(tmp_path, "# mine\n" + (tmp_path / "names.yaml").read_text(encoding="utf-8"))
+    save_bank(tmp_path, load_bank(tmp_path))
+    assert path.read_text(encoding="utf-8").startswith("# mine"), "what people wrote stays"
+    save_bank(tmp_path, replace(bank, names=[["cab", "", ""], *names[1:]]))
+    assert load_bank(tmp_path).names[0] == ["cab", "", ""]
 
 
 @pytest.mark.parametrize("text", [None, "", "# nothing yet\n", "tank:\n"])

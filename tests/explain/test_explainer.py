@@ -159,6 +159,13 @@ def test_a_saved_run_gives_the_identical_explanation(
     assert not list(copied.rglob("*.part"))
 
 
+def test_a_saved_copy_of_a_run_has_the_names_that_people_gave(copied: Path, tmp_path: Path) -> None:
+    name = Explainer.load(copied).bank.class_names[0]
+    (copied / "concepts" / "names.yaml").write_text(f"{name}: {{1: lid}}")
+    Explainer.load(copied).save(tmp_path / "again")
+    assert Explainer.load(tmp_path / "again").bank.names[0][0] == "lid"
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(VRXError, match="not a finished run"):

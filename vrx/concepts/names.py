@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from vrx.errors import VRXError
+from vrx.storage import write_text
 from vrx.structures import ConceptBank
 
 FILE = "names.yaml"
@@ -24,6 +25,19 @@ def load_bank(folder: Path) -> ConceptBank:
     """
     bank = ConceptBank.load(folder)
     return replace(bank, names=read_names(folder / FILE, bank))
+
+
+def save_bank(folder: Path, bank: ConceptBank) -> None:
+    """Write what :func:`load_bank` reads; a file that gives the same names stays as people wrote it.
+
+    Raises:
+        VRXError: there are names already that do not fit the bank.
+    """
+    bank.save(folder)
+    rows = zip(bank.class_names, bank.names, strict=False)  # a bank without names has no rows
+    given = {c: named for c, row in rows if (named := {k: name for k, name in enumerate(row, 1) if name})}
+    if given and read_names(folder / FILE, bank) != bank.names:
+        write_text(folder / FILE, yaml.safe_dump(given, allow_unicode=True, sort_keys=False))
 
 
 def read_names(path: Path, bank: ConceptBank) -> list[list[str]]:

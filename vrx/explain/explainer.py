@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import reopen_classifier
-from vrx.concepts.names import load_bank
+from vrx.concepts.names import load_bank, save_bank
 from vrx.data.images import read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError
@@ -91,7 +91,7 @@ class Explainer:
         """Write all that :meth:`load` needs into a run folder: ``concepts/``, ``checkpoints/``, ``explainer.json``."""
         run = Path(run)
         checkpoints = run / "checkpoints"
-        self.bank.save(run / "concepts")
+        save_bank(run / "concepts", self.bank)
         self.grn.save(checkpoints / "grn.safetensors")
         self.classifier.save_weights(checkpoints / "classifier.safetensors")
         builder = self.builder
