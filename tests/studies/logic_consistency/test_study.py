@@ -15,7 +15,7 @@ from tests.studies.planted import DISCOVERY, PlantedExplainer, PlantedSource, co
 from vrx.edits import Editor, placed
 from vrx.errors import VRXError
 from vrx.studies.logic_consistency.method import ARMS, Arm, Edit, noise_floor, resized
-from vrx.studies.logic_consistency.study import LogicConsistency, cause, corrected
+from vrx.studies.logic_consistency.study import LogicConsistency, at_fault, corrected
 
 # a red photo whose third quarter shouts green: replacing that quarter corrects the prediction, no other does
 FLAWED = ([0.9, 0.8, 0.1, 0.6], [0.1, 0.1, 1.0, 0.1], 0)
@@ -122,8 +122,8 @@ def test_other_settings_do_not_read_old_records(tmp_path: Path) -> None:
 )
 def test_cause_rule(found: tuple[float, float], expected: str) -> None:
     right = np.arange(1.0, 9.0)
-    assert cause(found, np.stack([right, right], 1), 0.25) == expected
-    assert cause(found, np.zeros((0, 2)), 0.25) == "both"  # nothing to compare with
+    assert at_fault(found, np.stack([right, right], 1), 0.25) == expected
+    assert at_fault(found, np.zeros((0, 2)), 0.25) == "both"  # nothing to compare with
 
 
 @pytest.mark.parametrize("pixels", [1, 37, 100, 400])

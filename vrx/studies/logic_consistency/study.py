@@ -20,7 +20,7 @@ from vrx.studies.core.statistics import Share, mcnemar
 from vrx.studies.logic_consistency.method import ARMS, Arms, noise_floor
 from vrx.studies.logic_consistency.page import save_arms, write_logic_consistency
 
-CAUSES = ("concept", "structure", "both")
+AT_FAULT = ("concept", "structure", "both")
 SAVED = 40  # errors, spaced evenly, of which the edited photos are saved for the page
 AFTER = {"noise": "corrected_after", "answer": "right_after", "all_tries": "right_after"}
 Record = Mapping[str, Any]
@@ -93,13 +93,13 @@ class LogicConsistency:
         return {
             "true": names[true],
             "predicted": names[explanation.predicted],
-            "cause": cause(sums(explanation, true), donors.class_sums(true), self.quantile),
+            "cause": at_fault(sums(explanation, true), donors.class_sums(true), self.quantile),
             "agrees": bool(explanation.grn_logits.argmax() == explanation.predicted),
             "arms": {name: arm.record(names) for name, arm in arms.items()},
         }
 
 
-def cause(found: tuple[float, float], right: NDArray[np.float64], quantile: float) -> str:
+def at_fault(found: tuple[float, float], right: NDArray[np.float64], quantile: float) -> str:
     """The cause rule: which part of the true class' own graph falls short of what it is in right photos.
 
     Args:
@@ -142,7 +142,7 @@ def p_value(records: Sequence[Record], arm: str, budget: int) -> float:
 def summary(records: Sequence[Record], max_edits: int) -> dict[str, float]:
     """The metrics of the study: errors, what each arm leaves (with intervals), McNemar against the guided arm."""
     metrics = {"errors/total": float(len(records))}
-    for name in CAUSES:
+    for name in AT_FAULT:
         metrics[f"errors/{name}"] = float(sum(r["cause"] == name for r in records))
     if not records:
         return metrics
@@ -168,7 +168,7 @@ def summary(records: Sequence[Record], max_edits: int) -> dict[str, float]:
 
 def table_1(records: Sequence[Record], max_edits: int) -> list[dict[str, Any]]:
     """The paper's table 1: one row before, one per arm; errors in total and by cause."""
-    by_cause = {name: [r for r in records if r["cause"] == name] for name in CAUSES}
+    by_cause = {name: [r for r in records if r["cause"] == name] for name in AT_FAULT}
     before = {c: len(rs) for c, rs in by_cause.items()}
     rows: list[dict[str, Any]] = [{"": "before editing", "errors not corrected": len(records), **before}]
     for arm, words in ARMS.items():
