@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,23 @@ class CanRender(HasPartMasks, Protocol):
 
     def classes_with(self, part: str) -> list[str]:
         """Classes that can lend a part of this name (``replace_part={part: (class, part)}``)."""
+        ...
+
+
+class DecidingRelation(NamedTuple):
+    """What a class is told by: one part lies so to another one ("drum", "in front of", "crate")."""
+
+    part: str
+    kind: str
+    other: str
+
+
+@runtime_checkable
+class HasDecidingRelations(HasPartMasks, Protocol):
+    """A source whose classes are known to differ by how parts lie to each other, or known not to."""
+
+    def deciding_relation(self, label: int) -> DecidingRelation | None:
+        """The relation that tells a class from the others; None: none does, the parts alone tell it."""
         ...
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from vrx.data.toys.models import BUILDERS
 from vrx.data.toys.renderer import NEAR, draw
-from vrx.data.toys.scene import VIEW_ANGLE, Edits, Pose, Scene, Surface, compose
+from vrx.data.toys.scene import Edits, compose
+from vrx.data.toys.stage import VIEW_ANGLE, Pose, Scene, Surface
 
 SIZE = 24
 
@@ -53,10 +54,10 @@ def lambert(surface, scene, ambient):
 def test_frames_equal_those_of_cast_rays(class_name):
     scene = compose(class_name, [11], Pose(40.0, 25.0))
     image, labels = draw(scene, SIZE)
-    parts = (scene.vehicle, scene.surroundings, scene.shadow)
+    parts = (scene.toy, scene.surroundings, scene.shadow)
     triangles = np.concatenate([s.triangles for s in parts]).astype(float)
     colours = np.concatenate(
-        [lambert(scene.vehicle, scene, scene.ambient), lambert(scene.surroundings, scene, 0.6), scene.shadow.colours]
+        [lambert(scene.toy, scene, scene.ambient), lambert(scene.surroundings, scene, 0.6), scene.shadow.colours]
     )
     side, sky = 2 * SIZE, scene.sky
     expected, found, clear = np.zeros((side, side, 3)), np.zeros((side, side), int), np.ones((side, side), bool)

@@ -6,11 +6,11 @@ import pytest
 from scipy.ndimage import binary_dilation, binary_erosion
 from torch.utils.data import DataLoader
 
-import vrx.data.toys.vehicles as toy_vehicles
 from vrx.data.images import SPLITS
 from vrx.data.sources import CanRender, HasPartMasks, HasPoses
+from vrx.data.toys import rendered
 from vrx.data.toys.models import BUILDERS, model, part_names, parts_alike
-from vrx.data.toys.vehicles import ToyVehicles, part_masks
+from vrx.data.toys.vehicles import ToyVehicles
 from vrx.errors import VRXError
 
 SMALL = {"size": 48, "discovery": 2, "train": 3, "val": 1, "test": 2, "classes": ["tank", "ambulance"]}
@@ -64,13 +64,13 @@ def test_a_photo_can_be_rendered_again_from_its_truth(source):
         truth = source.truth(photo)
         image, labels = source.render(truth["class"], source.pose(photo), truth["seed"])
         np.testing.assert_array_equal(image, pixels(source, photo))
-        masks = part_masks(labels)
+        masks = source.masks(labels)
         assert masks.keys() == set(truth["parts"].values())
         assert all((source.parts(photo)[name] == mask).all() for name, mask in masks.items())
 
 
 def test_a_resumed_render_redoes_nothing(tmp_path, monkeypatch):
-    real, written = toy_vehicles._write, []
+    real, written = rendered.write_frame, []
 
     def interrupted(frame, *content):
         if len(written) == 4:
@@ -78,7 +78,7 @@ def test_a_resumed_render_redoes_nothing(tmp_path, monkeypatch):
         written.append(frame.path)
         real(frame, *content)
 
-    monkeypatch.setattr(toy_vehicles, "_write", interrupted)
+    monkeypatch.setattr(rendered, "write_frame", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ToyVehicles(tmp_path, **SMALL).photos("train")
     first, stamps = list(written), [p.stat().st_mtime_ns for p in written]
@@ -126,10 +126,10 @@ def test_leaving_a_part_out_changes_its_pixels_alone(studio, class_name, part):
     pose = (-POSE[0], POSE[1]) if part == "doors" else POSE
     whole, labels = studio.render(class_name, pose, seed=5, background=PLAIN)
     without, left = studio.render(class_name, pose, seed=5, background=PLAIN, omit_parts=[part])
-    mask = part_masks(labels)[part]
+    mask = studio.masks(labels)[part]
     changed = (whole != without).any(-1)
     assert mask.sum() > 50
-    assert part not in part_masks(left)
+    assert part not in studio.masks(left)
     assert (changed & mask).sum() > 0.9 * mask.sum()
     assert not (changed & ~binary_dilation(mask, np.ones((3, 3)))).any()
 
@@ -137,18 +137,18 @@ def test_leaving_a_part_out_changes_its_pixels_alone(studio, class_name, part):
 def test_a_part_that_is_moved_up_is_seen_higher(studio):
     _, before = studio.render("fire engine", POSE, seed=1)
     _, after = studio.render("fire engine", POSE, seed=1, move_part={"ladder": (0, 0, 0.5)})
-    rows = [np.nonzero(part_masks(labels)["ladder"])[0].mean() for labels in (before, after)]
+    rows = [np.nonzero(studio.masks(labels)["ladder"])[0].mean() for labels in (before, after)]
     assert 3 < rows[0] - rows[1] < 15
     np.testing.assert_array_equal(before == part_names().index("wheels") + 1, after == part_names().index("wheels") + 1)
 
 
 def test_parts_can_be_replaced_and_planted(studio):
     _, swapped = studio.render("tank", POSE, replace_part={"turret": ("fire engine", "ladder")})
-    assert "ladder" in part_masks(swapped)
-    assert "turret" not in part_masks(swapped)
+    assert "ladder" in studio.masks(swapped)
+    assert "turret" not in studio.masks(swapped)
     image, planted = studio.render("city bus", POSE, add_parts=[("ambulance", "light bar", (0, 0, 0.1))])
-    assert "light bar" in part_masks(planted)
-    beacons = image[part_masks(planted)["light bar"]].astype(int)
+    assert "light bar" in studio.masks(planted)
+    beacons = image[studio.masks(planted)["light bar"]].astype(int)
     assert (beacons[:, 0] - beacons[:, 1:].max(1)).max() > 60, "an ambulance has a red beacon"
 
 
@@ -177,10 +177,10 @@ def test_the_left_side_comes_into_view_at_90_degrees(studio):
     _, left = studio.render("school bus", (90.0, 10.0))
     _, right = studio.render("city bus", (270.0, 10.0))
     _, other = studio.render("city bus", (90.0, 10.0))
-    front, rear = (np.nonzero(part_masks(left)[part])[1].mean() for part in ("hood", "body"))
+    front, rear = (np.nonzero(studio.masks(left)[part])[1].mean() for part in ("hood", "body"))
     assert front < rear, "seen from its left a vehicle looks to the left"
-    assert "doors" in part_masks(right)
-    assert "doors" not in part_masks(other)
+    assert "doors" in studio.masks(right)
+    assert "doors" not in studio.masks(other)
 
 
 @pytest.fixture(scope="module")

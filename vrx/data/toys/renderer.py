@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.data.toys.scene import VIEW_ANGLE, Scene, Surface
+from vrx.data.toys.stage import VIEW_ANGLE, Scene, Surface
 
 NEAR = 2.0  # distance of the nearest thing seen
 
@@ -21,16 +21,16 @@ def draw(scene: Scene, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]
         The frame, uint8 ``[size, size, 3]``, and the part label of every pixel, uint8 ``[size, size]``.
     """
     side = 2 * size
-    colours = [_lit(scene.vehicle, scene, scene.ambient), _lit(scene.surroundings, scene, 0.6), scene.shadow.colours]
-    corners = np.concatenate([s.triangles for s in (scene.vehicle, scene.surroundings, scene.shadow)])
+    colours = [_lit(scene.toy, scene, scene.ambient), _lit(scene.surroundings, scene, 0.6), scene.shadow.colours]
+    corners = np.concatenate([s.triangles for s in (scene.toy, scene.surroundings, scene.shadow)])
     seen, origin = _before_camera(_to_camera(corners.astype(np.float64), scene.camera))
     source = np.append(origin, -1)[_nearest(_to_screen(seen, side), side)]
     rise = (np.arange(side)[::-1] + 0.5)[:, None, None] / side
     sky = np.broadcast_to(scene.sky[0] * (1 - rise) + scene.sky[1] * rise, (side, side, 3))
     image = np.where(source[..., None] < 0, sky, np.concatenate([*colours, np.zeros((1, 3))])[source])
     small = image.reshape(size, 2, size, 2, 3).mean((1, 3))
-    vehicle_only = np.concatenate([scene.labels, np.zeros(len(corners) - len(scene.labels) + 1, np.uint8)])
-    labels = vehicle_only[source][1::2, 1::2].astype(np.uint8)
+    toy_only = np.concatenate([scene.labels, np.zeros(len(corners) - len(scene.labels) + 1, np.uint8)])
+    labels = toy_only[source][1::2, 1::2].astype(np.uint8)
     return (small * 255 + 0.5).clip(0, 255).astype(np.uint8), labels
 
 

@@ -53,6 +53,21 @@ def disc(centre: tuple[float, float], radius: float, low: float, high: float, ax
     return prism([(centre[0] + radius * np.cos(t), centre[1] + radius * np.sin(t)) for t in turn], low, high, axis)
 
 
+def lathe(outline: Sequence[tuple[float, float]], turn: tuple[float, float] = (0.0, 1.0), sides: int = 16) -> Triangles:
+    """The surface that an outline (radius, z) leaves when it is turned about the z axis.
+
+    Args:
+        outline: corners in order.
+        turn: where it starts and ends, in full turns.
+        sides: flat sides of a full turn.
+    """
+    steps = 2 * np.pi * np.linspace(*turn, max(1, round(sides * (turn[1] - turn[0]))) + 1)
+    r, z = np.asarray(outline, np.float32).T
+    rings = np.stack([np.stack([r * np.cos(t), r * np.sin(t), z], 1) for t in steps]).astype(np.float32)
+    a, b, c, d = rings[:-1, :-1], rings[:-1, 1:], rings[1:, 1:], rings[1:, :-1]
+    return np.concatenate([np.stack([a, b, c], 2).reshape(-1, 3, 3), np.stack([a, c, d], 2).reshape(-1, 3, 3)])
+
+
 def frustum(
     bottom: tuple[float, float], top: tuple[float, float], middle: float, z: tuple[float, float], cut: float = 0.35
 ) -> Triangles:

@@ -1,0 +1,158 @@
+"""Toy arrangements as a source of photos: the same five things in every class, told apart by how they lie alone.
+
+A drum, a crate and a ball, and two idle things, on the ground before a camera on an arc. "in front of" and "beside" are
+as the camera sees it, from wherever it stands. Where the ball lies on one of the pair, the pair stands in any of the
+ways of the other classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.random import Generator, SeedSequence, default_rng
+from numpy.typing import NDArray
+
+from vrx.data.sources import DecidingRelation
+from vrx.data.toys.layout import Size, Spot, base, layout
+from vrx.data.toys.rendered import RENDERED_BY, RenderedToys
+from vrx.data.toys.scene import Edits
+from vrx.data.toys.shapes import Triangles
+from vrx.data.toys.stage import AZIMUTHS, Background, Pose, Scene, away, draw_pose, staged
+from vrx.data.toys.things import BUILDERS, palette, thing
+from vrx.errors import VRXError
+
+RELATIONS = [
+    DecidingRelation("drum", "on", "crate"),
+    DecidingRelation("crate", "on", "drum"),
+    DecidingRelation("drum", "in front of", "crate"),
+    DecidingRelation("drum", "beside", "crate"),
+    DecidingRelation("drum", "far from", "crate"),
+    DecidingRelation("ball", "on", "drum"),
+    DecidingRelation("ball", "on", "crate"),
+]
+CLASSES = {" ".join(relation): relation for relation in RELATIONS}
+Built = list[tuple[Triangles, str]]  # triangles and role of each piece
+
+
+class ToyArrangements(RenderedToys):
+    """Seven arrangements of the same things; arguments: :class:`~vrx.data.toys.rendered.RenderedToys`.
+
+    A training frame's removed thing never was there: what would stand on it lies on the ground. What
+    :meth:`~vrx.data.toys.rendered.RenderedToys.render` omits or moves leaves everything else where it is.
+    """
+
+    kind = "toy_arrangements"
+    noun = "toy arrangement"
+    made_by = (*RENDERED_BY, "vrx.data.toys.things", "vrx.data.toys.layout", "vrx.data.sources")
+    every_class = tuple(CLASSES)
+    part_names = tuple(BUILDERS)
+    elevations = (28.0, 33.0, 38.0, 43.0)
+
+    def deciding_relation(self, label: int) -> DecidingRelation:
+        """The relation that tells a class from the others."""
+        return CLASSES[self._classes[label]]
+
+    def parts_of(self, class_name: str) -> tuple[str, ...]:
+        """All things: they are in every class."""
+        return self.part_names
+
+    @property
+    def alike(self) -> list[str]:
+        """All things: their colours tell nothing."""
+        return list(self.part_names)
+
+    def compose(
+        self,
+        class_name: str,
+        seed: Sequence[int],
+        pose: Pose | None = None,
+        edits: Edits | None = None,
+        background: Background | None = None,
+        removed: Sequence[str] = (),
+    ) -> Scene:
+        """Draw a frame: independent streams of chance, so that fixing or editing one thing leaves the others.
+
+        Raises:
+            VRXError: an unknown class or thing.
+        """
+        if class_name not in CLASSES:
+            raise VRXError(f"No {self.noun} called {class_name!r}: data.classes may name {', '.join(CLASSES)}.")
+        edits = edits or Edits()
+        self._check_parts(edits, removed)
+        place, paint, lamp, ground, camera, shape = SeedSequence(list(seed)).spawn(6)
+        rng = default_rng(camera)
+        drawn = draw_pose(rng, int(rng.integers(AZIMUTHS)), self.elevations[rng.integers(len(self.elevations))])
+        pose = drawn if pose is None else Pose(*pose)
+        built = _built(default_rng(shape))
+        sizes = {name: _size(pieces) for name, pieces in built.items()}
+        rng = default_rng(place)
+        camera_at = _camera(rng, pose.elevation)
+        spots = layout(CLASSES[class_name], sizes, camera_at, rng)
+        spots = {name: spot for name, spot in _swapped(spots, edits.swap).items() if name not in removed}
+        shown = _shown(spots, built, sizes, edits)
+        spin, colours = _spin(pose.azimuth), palette(default_rng(paint))
+        pieces = [
+            ((triangles @ spin.T).astype(np.float32), colours[role], self.part_names.index(name) + 1)
+            for name, triangles, role in shown
+        ]
+        return staged(pieces, pose, camera_at @ spin.T, lamp, ground, background)
+
+    def _check_parts(self, edits: Edits, removed: Sequence[str]) -> None:
+        named = [*edits.omit, *(edits.move or {}), *(edits.replace or {}), *(edits.swap or ()), *removed]
+        named += [part for _, part in (edits.replace or {}).values()] + [part for _, part, _ in edits.add]
+        for name in named:
+            if name not in self.part_names:
+                raise VRXError(f"A {self.noun} has no part {name!r}: its parts are {', '.join(self.part_names)}.")
+
+
+def _spin(azimuth: float) -> NDArray[np.float64]:
+    """Rotation about the z axis by degrees, ``[3, 3]``."""
+    cos, sin = np.cos(np.radians(azimuth)), np.sin(np.radians(azimuth))
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+
+def _built(rng: Generator) -> dict[str, Built]:
+    """Every thing in a size and turn of its own, on the ground at the origin."""
+    found = {}
+    for name in BUILDERS:
+        turned = rng.uniform(0.92, 1.08) * _spin(rng.uniform(0, 360)).T
+        found[name] = [((p.triangles @ turned).astype(np.float32), p.role) for p in thing(name)]
+    return found
+
+
+def _size(pieces: Built) -> Size:
+    """Half depth, half width and height, ``[3]``."""
+    corners = np.concatenate([triangles.reshape(-1, 3) for triangles, _ in pieces]).astype(np.float64)
+    x, y, _ = np.abs(corners).max(0)
+    return np.array([x, y, corners[:, 2].max()])
+
+
+def _camera(rng: Generator, elevation: float) -> NDArray[np.float64]:
+    """Position and target, ``[2, 3]``, of a camera that looks along -x."""
+    towards, right = away(Pose(0.0, elevation))
+    target = np.array([rng.uniform(-0.3, 0.3), 0.0, 0.4]) + right * rng.uniform(-0.3, 0.3)
+    return np.stack([target + towards * rng.uniform(9.4, 10.8), target])
+
+
+def _swapped(spots: Mapping[str, Spot], swap: tuple[str, str] | None) -> dict[str, Spot]:
+    """The spots after two things have changed places."""
+    one, other = swap or ("", "")
+    to = {one: other, other: one}
+    return {to.get(name, name): spot._replace(on=to.get(spot.on or "", spot.on)) for name, spot in spots.items()}
+
+
+def _shown(
+    spots: Mapping[str, Spot], built: Mapping[str, Built], sizes: Mapping[str, Size], edits: Edits
+) -> list[tuple[str, Triangles, str]]:
+    """Name, triangles and role of every piece where it stands, after the edits."""
+    move, replace = edits.move or {}, edits.replace or {}
+    at = {name: np.array([*spot.at, base(name, spots, sizes)]) for name, spot in spots.items()}
+    kept = [name for name in at if name not in edits.omit]
+    stands = [(replace.get(name, ("", name))[1], at[name] + move.get(name, (0, 0, 0))) for name in kept]
+    stands += [(name, at.get(name, np.zeros(3)) + offset) for _, name, offset in edits.add]
+    return [
+        (name, (triangles + where).astype(np.float32), role)
+        for name, where in stands
+        for triangles, role in built[name]
+    ]
