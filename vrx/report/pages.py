@@ -21,14 +21,7 @@ from vrx.report.findings import bars_text, faithfulness_figure, findings
 from vrx.report.galleries import gallery
 from vrx.report.html import embed, save_png, write_html
 from vrx.report.trust import LEVELS, trust
-from vrx.report.words import (
-    blank_line,
-    join,
-    panel_text,
-    sentence,
-    shown_classes,
-    trust_line,
-)
+from vrx.report.words import blank_line, join, panel_text, sentence, shown_classes, trust_line
 from vrx.storage import write_text
 from vrx.structures import ConceptBank
 

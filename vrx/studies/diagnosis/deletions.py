@@ -17,10 +17,10 @@ from scipy.ndimage import center_of_mass, distance_transform_edt
 
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
+from vrx.studies.core.exemplars import Mask
 from vrx.studies.core.statistics import log_odds
 
 Logits = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 BATCH = 32  # edited photos a forward pass
 TOGETHER = 10  # regions deleted together, at most

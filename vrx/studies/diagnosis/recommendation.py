@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vrx.report.words import join
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
 
 RARE = 0.25  # a pose is missing when training has fewer photos of it than this share of an even spread
@@ -62,11 +63,10 @@ def sentence(true: str, predicted: str, profile: Mapping[str, int], missing: Seq
     start = f"{true} -> {predicted}: {profile[cause]} of {total} error{'s' * (total != 1)} from {IN_WORDS[cause]}"
     poses = f"add photos of {true} from more viewpoints."
     if missing:
-        *first, last = missing
-        named = f"{', '.join(first)} and {last}" if first else last
+        several = len(missing) > 1
         poses = (
-            f"pose{'s' * bool(first)} {named} missing in training: add photos of {true} in "
-            f"{'those poses' if first else 'that pose'}."
+            f"pose{'s' * several} {join(missing)} missing in training: add photos of {true} in "
+            f"{'those poses' if several else 'that pose'}."
         )
     if cause == UNSEEN:
         return f"{start}{', ' if missing else ': '}{poses}"

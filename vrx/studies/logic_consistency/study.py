@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,11 @@ from vrx.studies.core.photos import predictions, rng_of, spaced
 from vrx.studies.core.records import write_results
 from vrx.studies.core.statistics import Share, mcnemar
 from vrx.studies.logic_consistency.method import ARMS, Arms, noise_floor
-from vrx.studies.logic_consistency.page import save_arms, write_logic_consistency
+from vrx.studies.logic_consistency.page import Record, save_arms, write_logic_consistency
 
 AT_FAULT = ("concept", "structure", "both")
 SAVED = 40  # errors, spaced evenly, of which the edited photos are saved for the page
 AFTER = {"noise": "corrected_after", "answer": "right_after", "all_tries": "right_after"}
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

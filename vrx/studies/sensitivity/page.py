@@ -15,7 +15,7 @@ from vrx.studies.core.page import Picture, Section, edited_path, read_edited, wr
 from vrx.studies.core.statistics import Share
 
 HEADINGS = {"appearance": "A good concept replaced by a worse one", "structure": "A concept moved to an abnormal place"}
-OF = {"appearance": "nodes", "structure": "edges"}
+KINDS = {"appearance": "nodes", "structure": "edges"}  # kind of edit -> the contributions that should fall
 COLUMNS = {
     "p (above chance)": "p_value",
     "found by node": "found_by_nodes",
@@ -62,9 +62,9 @@ def sentence(kind: str, count: int, metrics: Mapping[str, float]) -> str:
 def _pictures(context: StudyContext, kind: str, records: Sequence[Record], examples: int) -> list[Picture]:
     """The clearest examples found, and one that was missed, if there is any: chosen by the rule, not by hand."""
     saved = [r for r in records if edited_path(context.folder, kind, r["name"]).exists()]
-    ranked = sorted(saved, key=lambda r: -_lead(r, OF[kind]))
-    good = [r for r in ranked if _lead(r, OF[kind]) > 0][:examples]
-    missed = [r for r in saved if _lead(r, OF[kind]) <= 0][:1]
+    ranked = sorted(saved, key=lambda r: -_lead(r, KINDS[kind]))
+    good = [r for r in ranked if _lead(r, KINDS[kind]) > 0][:examples]
+    missed = [r for r in saved if _lead(r, KINDS[kind]) <= 0][:1]
     pictures = []
     for record in [*good, *missed]:
         before, after = record["probability"]
@@ -88,7 +88,7 @@ def _lead(record: Record, of: str) -> float:
 
 def edit_figure(versions: Sequence[NDArray[np.uint8]], kind: str, record: Record) -> Figure:
     """The photo before and after with its concepts, and the contributions of each concept as bars."""
-    detected, values = record["detected"], np.array(record[OF[kind]], float)
+    detected, values = record["detected"], np.array(record[KINDS[kind]], float)
     values = values[:, detected]
     colours = [EDITED if k in record["concepts"] else "#1a1a1a" for k in detected]
     figure = Figure(figsize=(12, 4.2), layout="constrained")

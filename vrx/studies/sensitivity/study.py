@@ -22,10 +22,7 @@ from vrx.studies.core.photos import predictions, rng_of
 from vrx.studies.core.records import Records, write_results
 from vrx.studies.core.statistics import Share, above_chance, correlation, log_odds
 from vrx.studies.sensitivity.method import ConceptEditor, EditedPhoto, PastedEdits, RenderedEdits
-from vrx.studies.sensitivity.page import SAVED, write_sensitivity
-
-KINDS = {"appearance": "nodes", "structure": "edges"}  # kind of edit -> the contributions that should fall
-Record = Mapping[str, Any]
+from vrx.studies.sensitivity.page import KINDS, SAVED, Record, write_sensitivity
 
 
 @dataclass(frozen=True)
