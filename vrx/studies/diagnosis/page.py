@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from vrx.data.images import Photo
-from vrx.explanation import Explanation
-from vrx.report.drawing import INK, QUIET
-from vrx.report.words import called
-from vrx.structures import ConceptBank
+from vrx.report.drawing import Pixels, page
+from vrx.report.figures import TITLE, WIDTH, draw_title, explanation_parts, sheet
+from vrx.report.html import draw
 from vrx.studies.core.context import StudyContext
-from vrx.studies.core.exemplars import sums
 from vrx.studies.core.page import Picture, Section, write_page
 from vrx.studies.core.statistics import Share, mcnemar
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
@@ -155,13 +153,30 @@ def _examples(context: StudyContext, found: Found, left: int) -> Iterator[Sectio
 
 
 def _example(context: StudyContext, row: Row) -> Picture:
+    """One error: its explanation for both classes, and what the prediction rests on."""
     explainer, photo = context.explainer, Photo(row["photo"], row["true"], row["split"])
-    explanation = explainer.explain_input(explainer.read(context.source.read(photo)))
+    explanation = explainer.explain_input(
+        explainer.read(context.source.read(photo)), measure=True, name=row["photo"], true_class=row["true"]
+    )
     name = context.source.class_names[row["predicted"]]
     caption = f"Cause: {row['cause']}. Predicted: {name}, probability {row['probability']:.0%}."
     caption += "" if row["detected"] else " No concept was detected in this photo."
-    deleted = delete_parts(explainer, explanation, row["true"])
-    return Picture(error_figure(explanation, deleted, explainer.bank), caption)
+    support = support_figure(explanation.image, delete_parts(explainer, explanation, row["true"]))
+    classes = [row["predicted"], row["true"]]
+    parts = [*explanation_parts(explanation, explainer.bank, classes), draw(support)]
+    return Picture(sheet(explanation, classes, parts), caption)
+
+
+def support_figure(image: NDArray[np.uint8], found: Deletions) -> Figure:
+    """The photo ``[H, W, 3]`` with the regions that support the prediction, and the true class, shaded."""
+    height, shaded = WIDTH * image.shape[0] / image.shape[1], image.astype(float)
+    for gains, colour in ((found.gains, PREDICTION), (-found.gains, TRUE)):
+        inside = strong(gains)[found.regions]
+        shaded[inside] = 0.45 * shaded[inside] + 0.55 * 255 * np.array(colour)
+    figure, ax = page(WIDTH, TITLE + height)
+    draw_title(ax, "Regions that matter", "orange: for the prediction, blue: for the true class")
+    ax.add_artist(Pixels(shaded.astype(np.uint8), (0, TITLE, WIDTH, height)))
+    return figure
 
 
 def errors_figure(counts: NDArray[np.int64], advice: Sequence[Advice], names: Sequence[str]) -> Figure:
@@ -197,52 +212,3 @@ def _matrix(ax: Axes, counts: NDArray[np.int64], names: Sequence[str], vmax: flo
     display.plot(ax=ax, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": vmax}, values_format="d")
     ax.tick_params(axis="x", rotation=30)
     ax.set(xlabel="predicted class", ylabel="true class")
-
-
-def error_figure(explanation: Explanation, found: Deletions, bank: ConceptBank) -> Figure:
-    """One error: the photo, what supports either class in it, the concepts found of both, and their exemplars."""
-    pixels, names = explanation.image, bank.class_names
-    figure = Figure(figsize=(13.5, 3.4), layout="constrained")
-    grid = figure.add_gridspec(2, 7, width_ratios=[2, 2, 2, 2, 1, 1, 1])
-    photo, support, *concepts = (figure.add_subplot(grid[:, i]) for i in range(4))
-    photo.imshow(pixels)
-    photo.set_title(f"{names[found.true]}, predicted:\n{names[found.predicted]}", fontsize=10)
-    support.imshow(pixels)
-    for weights, colour in ((found.gains, PREDICTION), (-found.gains, TRUE)):
-        shade = np.zeros((*found.regions.shape, 4))
-        shade[strong(weights)[found.regions]] = (*colour, 0.55)
-        support.imshow(shade)
-    support.set_title("regions that support the prediction\n(orange), the true class (blue)", fontsize=9, color=QUIET)
-    for line, (label, role) in enumerate(((found.true, "true"), (found.predicted, "predicted"))):
-        _concepts(concepts[line], pixels, explanation, label, f"{role}: {names[label]}")
-        _exemplars([figure.add_subplot(grid[line, 4 + i]) for i in range(3)], explanation, label, bank)
-    for ax in figure.axes:
-        ax.set_axis_off()
-    return figure
-
-
-def _concepts(ax: Axes, pixels: NDArray[np.uint8], explanation: Explanation, label: int, title: str) -> None:
-    """Outlines of the concepts of a class that were found, with what each adds to the class' margin."""
-    ax.imshow(pixels, alpha=0.75)
-    for k in np.flatnonzero(explanation.detected[label]):
-        score = explanation.node_scores[label, label, k]
-        colour = "#2166ac" if score >= 0 else "#b2182b"
-        ax.contour(explanation.mask(label, int(k)), [0.5], colors=[colour], linewidths=1.2)
-        x, y = explanation.centroids[label, k] * (pixels.shape[1], pixels.shape[0])
-        ax.text(x, y, f"{k + 1}: {score:+.1f}", fontsize=8, ha="center", color=INK,
-                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
-    nodes, relations = sums(explanation, label)
-    ax.set_title(f"{title}\nconcepts {nodes:+.1f}, relations {relations:+.1f}", fontsize=10)
-
-
-def _exemplars(axes: Sequence[Axes], explanation: Explanation, label: int, bank: ConceptBank) -> None:
-    """Exemplars of the class' concept that speaks most for it here; of its first concept where none was found."""
-    scores = np.where(explanation.detected[label], explanation.node_scores[label, label], -np.inf)
-    concept = int(scores.argmax())
-    score = f"{scores[concept]:+.1f}" if explanation.detected[label].any() else "not found"
-    title = f"{bank.class_names[label]}'s concept {called(explanation, label, concept)} ({score})"
-    if not bank.present[label].any():
-        title = f"{bank.class_names[label]} has no concepts of its own"
-    for ax, pixels in zip(axes, bank.exemplars[label, concept], strict=False):
-        ax.imshow(pixels)
-    axes[1].set_title(title, fontsize=8.5, color=QUIET, parse_math=False)
