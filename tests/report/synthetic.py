@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vrx.explanation import Explanation
+from vrx.explanation import Counterfactual, Explanation, Relations
 from vrx.structures import NEUTRAL, UNMATCHED, ConceptBank, Patches, edges
 
 NAMES = ("fire engine", "ambulance", "school bus", "tank", "jeep", "city bus")
@@ -97,3 +98,50 @@ def make_explanation(classes: int = 3, concepts: int = 4, size: int = 128, seed:
         "attended": labels[detected],
     }
     return Explanation(**{**values, **change})
+
+
+Ends = Mapping[tuple[int, int], Sequence[float]]
+
+
+def make_relations(labels: Sequence[int], n: int = 3, noise: float = 0.0, **change: Any) -> Relations:
+    """Relations of the patches with these labels: 0 but for what is given, measured as predicted.
+
+    Args:
+        labels: of the players.
+        n: classes.
+        noise: how far the second fill is from the first.
+        change: ``together``, ``together_measured``: values ``[n]`` of pairs of labels, ``placed``, ``placed_measured``:
+            of (i, j), the place of j because of i; and all that :class:`Relations` takes.
+    """
+    count = len(labels)
+    tables: dict[str, NDArray[np.float64]] = {}
+    for kind in ("together", "placed"):
+        predicted: Ends = change.pop(kind, {})
+        for name, ends in (
+            (kind, predicted),
+            (f"{kind}_measured", {**predicted, **change.pop(f"{kind}_measured", {})}),
+        ):
+            tables[name] = table = np.zeros((count, count, n))
+            for pair, values in ends.items():
+                i, j = (list(labels).index(label) for label in pair)
+                table[i, j] = values
+                if kind == "together":
+                    table[j, i] = values
+        tables[f"{kind}_second"] = tables[f"{kind}_measured"] + noise
+    values: dict[str, Any] = {name.replace("together", "pairs"): table for name, table in tables.items()}
+    values |= {"main": np.zeros((count, n)), "main_measured": np.zeros((count, n)), "empty": np.zeros(n)}
+    return Relations(labels=np.array(labels), **{**values, **change})
+
+
+def make_gain(
+    graph: int,
+    concept: int,
+    predicted: Sequence[float],
+    measured: Sequence[float] | None = None,
+    noise: float = 0.0,
+    anchor: int = UNMATCHED,
+    place: tuple[float, float] = (0.5, 0.5),
+) -> Counterfactual:
+    """A concept (from 0) put where it belongs, measured as predicted."""
+    gains = [np.array(values, float) for values in (predicted, predicted if measured is None else measured)]
+    return Counterfactual(graph, concept, anchor, place, *gains, np.full(len(predicted), noise))

@@ -18,11 +18,10 @@ from tests.report.synthetic import NAMES, make_bank, make_explanation
 from vrx.explanation import Explanation
 from vrx.report import figures
 from vrx.report.charts import bar_figure, scatter_figure
-from vrx.report.drawing import ColourScale, draw_arrow, fit, page, spread, strongest_edges
+from vrx.report.drawing import ColourScale, fit, spread
 from vrx.report.figures import class_figure, explanation_parts, photo_figure, sheet, words_figure
 from vrx.report.galleries import WEAK, gallery_figure
 from vrx.report.html import draw
-from vrx.structures import edges
 
 
 def written(figure: Figure) -> list[Text]:
@@ -60,18 +59,12 @@ def only(scores: list[float], **change: Any) -> Explanation:
     places = np.random.default_rng(0).uniform(0, 1, (3, 4, 2)).astype(np.float32)
     values: dict[str, Any] = {
         "node_scores": nodes,
-        "edge_scores": np.zeros((3, 3, 12), np.float32),
+        "edge_scores": np.full((3, 3, 12), 5.0, np.float32),  # of which nothing is drawn
         "detected": np.ones((3, 4), bool),
         "centroids": places,
         "measured": np.ones((3, 4), np.float32),
     }
     return make_explanation(3, 4, seed=3, **{**values, **change})
-
-
-def link(source: int, target: int, score: float) -> np.ndarray:
-    scores = np.zeros((3, 3, 12), np.float32)
-    scores[0, 0, edges(4).T.tolist().index([source, target])] = score
-    return scores
 
 
 def test_disc_colours_follow_the_sign_on_one_scale_around_zero() -> None:
@@ -107,39 +100,6 @@ def test_a_place_without_a_concept_is_not_listed_as_missing() -> None:
     found = np.ones((3, 4), bool)
     found[0, 3] = False  # make_bank(missing=True) has no fourth concept of the first class
     assert "Not found in this photo:" not in texts(panel(only([1, 2, 3, 0], detected=found), missing=True))
-
-
-@pytest.mark.parametrize(("source", "target", "score"), [(0, 1, 2.0), (1, 0, 2.0), (2, 3, -1.0)])
-def test_an_arrow_points_from_source_to_target(source: int, target: int, score: float) -> None:
-    places = np.tile(np.array([[0.2, 0.2], [0.8, 0.25], [0.2, 0.8], [0.75, 0.75]], np.float32), (3, 1, 1))
-    figure = panel(only([1, 1, 1, 1], centroids=places, edge_scores=link(source, target, score)))
-    (head,), (line,) = marks(figure, "head"), marks(figure, "arrow")
-    start, tip = line.get_path().vertices[0], head.get_path().vertices
-    at = places[0] * 128
-    reach = 0.1 * 128
-    assert np.hypot(*(start - at[source])) < reach
-    assert np.hypot(*(tip - at[target]).T).min() < reach < np.hypot(*(tip - at[source]).T).min()
-    assert (line.get_linestyle() == "-") == (score > 0)  # dashed: opposes
-    colour = to_rgb(head.get_facecolor())
-    assert (colour[2] > colour[0]) == (score > 0)
-
-
-def test_short_arrows_keep_their_head() -> None:
-    figure, ax = page(2, 2)
-    draw_arrow(ax, (0.5, 0.5), (0.7, 0.5), 0.05, 4, -1, ColourScale(1, 1))
-    assert marks(figure, "head") and not marks(figure, "arrow")
-
-
-def test_at_most_five_arrows_the_strongest_first_between_detected_concepts() -> None:
-    links = np.random.default_rng(1).normal(0, 1, (3, 3, 12)).astype(np.float32)
-    by_hand = sorted(zip(links[0, 0].tolist(), edges(4).T.tolist(), strict=True), key=lambda e: -abs(e[0]))[:5]
-    explanation = only([1, 1, 1, 1], edge_scores=links)
-    assert [[j, i] for j, i, _ in strongest_edges(explanation, 0)] == [pair for _, pair in by_hand]
-    assert len(marks(panel(explanation), "head")) == 5
-    found = np.ones((3, 4), bool)
-    found[0, 1] = False
-    ends = [e[:2] for e in strongest_edges(only([1, 0, 1, 1], detected=found, edge_scores=links), 0)]
-    assert ends and not any(1 in pair for pair in ends)
 
 
 def test_one_scale_for_all_panels() -> None:

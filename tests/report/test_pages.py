@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.synthetic import make_bank, make_explanation
+from tests.report.synthetic import make_bank, make_explanation, make_gain, make_relations
 from vrx.errors import VRXError
 from vrx.explanation import Explanation
 from vrx.report.findings import bars_text, findings
@@ -247,3 +247,52 @@ def test_the_bars_in_words() -> None:
 
 def test_flatten() -> None:
     assert flatten({"a": {"b": {"c": 1}}, "d": [1, 2], "e": {}}) == [("a.b.c", "1"), ("d", "[1, 2]"), ("e", "{}")]
+
+
+def with_relations(**change: Any) -> Explanation:
+    together = {(1, 2): [0.8, 0, 0], (3, 4): [-0.4, 0, 0]}
+    gains = (make_gain(1, 2, [-0.2, 0.6, 0], [-1.2, 2.4, 0]), make_gain(2, 0, [0, 0, 0.4], [0, 0, math.nan]))
+    relations = make_relations((1, 2, 3, 4), together=together, placed={(1, 2): [math.nan] * 3})
+    return replace(trusted(True, **change), relations=relations, counterfactuals=gains)
+
+
+def test_the_page_speaks_of_relations_apart(tmp_path: Path) -> None:
+    explanations = [with_relations(seed=seed) for seed in range(6)]
+    metrics = {"relations/spearman": 0.61, "relations/ceiling": 0.74, "absence/confirmed": 0.957}
+    write_report(tmp_path, "Relations", metrics, explanations, make_bank(), {}, [])
+    source = (tmp_path / "index.html").read_text()
+    page = Page(source)
+    check_self_contained(page, source)
+    text = " ".join(page.text.split())
+    assert "1 and 2 count together (+0.8); 3 and 4 count less together (−0.4)." in text and "Relations: high" in text
+    alts = [str(a["alt"]) for a in page.images()]
+    assert "Relations: expected against measured." in alts  # 36 pairs
+    assert "What is missing: expected against measured." not in alts  # six that are finite
+    assert "two ways of deleting agree to 0.74" in text and "96%" in text
+
+
+def test_the_json_holds_relations_and_counterfactuals(tmp_path: Path) -> None:
+    write_explanation(tmp_path, with_relations(), make_bank(), ["json"])
+    content = json.loads((tmp_path / "explanation.json").read_text())
+    assert content["relations"]["labels"] == [1, 2, 3, 4] and content["relations"]["pairs"][1][0] == [0.8, 0, 0]
+    assert content["relations"]["placed"][0][1] == [None] * 3
+    first, second = content["counterfactuals"]
+    assert (first["graph"], first["concept"], first["measured"]) == (1, 2, [-1.2, 2.4, 0.0])
+    assert second["measured"] == [0.0, 0.0, None]
+    write_explanation(tmp_path, trusted(True), make_bank(), ["json"])
+    content = json.loads((tmp_path / "explanation.json").read_text())
+    assert content["relations"] is None and content["counterfactuals"] == []
+
+
+def test_findings_on_structure() -> None:
+    metrics = {
+        "relations/spearman": 0.5,
+        "relations/deciding_first": 0.954,
+        "surrogate/r2": 0.871,
+        "surrogate/emd": 0.0283,
+        "absence/spearman": -0.1,
+        "absence/confirmed": 0.6,
+    }
+    rows = findings(metrics)
+    assert [number for number, _ in rows] == ["0.50", "95%", "0.87", "0.028", "−0.10", "60%"]
+    assert "two ways of deleting" not in rows[0][1]

@@ -16,37 +16,24 @@ from vrx.report.words import (
     direction,
     join,
     panel_text,
-    relations,
     sentence,
-    shown_classes,
     signed,
     trust_line,
 )
-from vrx.structures import edges
 
 PLACES = [(0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.2, 0.5)]  # 1 top left, 2 top right, 3 bottom left, 4 between 1 and 3
 
 
-def edge(source: int, target: int) -> int:
-    """Place of an edge, looked up by its ends (concepts from 1)."""
-    return edges(4).T.tolist().index([source - 1, target - 1])
-
-
-def make(
-    nodes: dict[int, list[float]], links: dict[tuple[int, int, int], float] | None = None, **change: Any
-) -> Explanation:
+def make(nodes: dict[int, list[float]], **change: Any) -> Explanation:
     """Three classes x four concepts at PLACES, own-class node scores as given, everything else 0."""
     scores = np.zeros((3, 3, 4), np.float32)
     for index, values in nodes.items():
         scores[index, index] = values
-    edge_scores = np.zeros((3, 3, 12), np.float32)
-    for (index, source, target), value in (links or {}).items():
-        edge_scores[index, index, edge(source, target)] = value
     values: dict[str, Any] = {
         "probabilities": np.array([0.97, 0.02, 0.01], np.float32),
         "grn_probabilities": np.array([0.95, 0.03, 0.02], np.float32),
         "node_scores": scores,
-        "edge_scores": edge_scores,
+        "edge_scores": np.full((3, 3, 12), 5.0, np.float32),  # of which nothing is said
         "detected": np.ones((3, 4), bool),
         "centroids": np.tile(np.array(PLACES, np.float32), (3, 1, 1)),
         "masks": np.zeros((3, 4, 32, 32), bool),
@@ -56,15 +43,12 @@ def make(
     return make_explanation(3, 4, size=32, **{**values, **change})
 
 
-def test_sentence_names_concepts_and_relation_by_strength() -> None:
-    explanation = make(
-        {0: [2.0, 0.1, 0.0, 1.0], 1: [0.1, -2.0, -1.0, 0.0], 2: [-1.0, 0, 0, 0]},
-        {(0, 4, 3): 0.8, (0, 3, 4): 0.1, (1, 1, 2): -0.9},
-    )
+def test_sentence_names_concepts_by_strength() -> None:
+    explanation = make({0: [2.0, 0.1, 0.0, 1.0], 1: [0.1, -2.0, -1.0, 0.0], 2: [-1.0, 0, 0, 0]})
     assert sentence(explanation) == (
         "Predicted fire engine (0.97). "
-        "Why fire engine? Supported by its concepts 1 and 4 and by the relation “4 above 3”. "
-        "Why not ambulance? Opposed by its concepts 2 and 3 and by the relation “1 left of 2”. "
+        "Why fire engine? Supported by its concepts 1 and 4. "
+        "Why not ambulance? Opposed by its concepts 2 and 3. "
         "Why not school bus? Opposed by its concept 1."
     )
 
@@ -114,9 +98,8 @@ def test_nothing_detected() -> None:
 def test_undetected_concepts_are_never_named() -> None:
     found = np.ones((3, 4), bool)
     found[0, 2] = False
-    explanation = make({0: [1.0, 0.0, 5.0, 0.9]}, {(0, 4, 3): 9.0}, detected=found)
+    explanation = make({0: [1.0, 0.0, 5.0, 0.9]}, detected=found)
     assert "Supported by its concepts 1 and 4." in sentence(explanation, [0])
-    assert not [r for r in relations(explanation, 0) if 2 in r[:2]]
 
 
 def test_wrong_prediction_tie_and_label_outside_the_first_classes() -> None:
@@ -124,7 +107,7 @@ def test_wrong_prediction_tie_and_label_outside_the_first_classes() -> None:
     words = sentence(explanation)
     assert words.startswith("Predicted ambulance (0.48), tied with fire engine, but the label is school bus (0.04).")
     assert "Why not school bus (the label)?" in words
-    assert shown_classes(explanation, others=1) == [1, 0, 2]
+    assert explanation.shown(others=1) == [1, 0, 2]
     assert sentence(make({}, true_class=0)).startswith("Predicted fire engine (0.97), as labelled.")
 
 
@@ -151,16 +134,11 @@ NAMED = (("ladder", "", "wheels", "wheels"), ("", "cross", "", ""), ("",) * 4)
 
 
 def test_named_concepts_are_called_so() -> None:
-    explanation = make(
-        {0: [2.0, 0.1, 0.9, 0.0], 1: [-0.5, -2.0, 0.0, 0.0]}, {(0, 1, 3): 0.8, (1, 2, 1): -0.6}, names=NAMED
-    )
+    explanation = make({0: [2.0, 0.1, 0.9, 0.0], 1: [-0.5, -2.0, 0.0, 0.0]}, names=NAMED)
     assert sentence(explanation, [0, 1]).endswith(
-        "Why fire engine? Supported by its concepts ladder (1) and wheels (3) and by the relation "
-        "“ladder above wheels”. "
-        "Why not ambulance? Opposed by its concepts cross (2) and 1 and by the relation “cross (2) right of 1”."
+        "Why fire engine? Supported by its concepts ladder (1) and wheels (3). "
+        "Why not ambulance? Opposed by its concepts cross (2) and 1."
     )
-    twice = make({}, {(0, 3, 4): 0.8}, names=NAMED)
-    assert "the relation “wheels (3) below wheels (4)”" in sentence(twice, [0])
 
 
 def test_long_names_are_shortened_in_sentences_but_keep_their_number() -> None:
@@ -271,12 +249,6 @@ def test_join() -> None:
 )
 def test_direction(source: Any, target: Any, shape: tuple[int, int], expected: str) -> None:
     assert direction(np.array(source), np.array(target), shape) == expected
-
-
-def test_relations_add_both_directions() -> None:
-    explanation = make({}, {(0, 1, 2): 0.5, (0, 2, 1): -0.8, (0, 3, 4): 0.2, (0, 4, 3): 0.4})
-    first, second = [(j, i, round(score, 5)) for j, i, score in relations(explanation, 0)[:2]]
-    assert (first, second) == ((3, 2, 0.6), (1, 0, -0.3))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,36 @@ from vrx.report.drawing import CASING, DPI, QUIET, SCALE
 from vrx.scores import rank_agreement
 
 OURS, OTHERS = "#2166ac", "#b5b5b5"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a scatter of expected against measured effects is of, in words: title, what is counted, both axes."""
+
+    title: str
+    things: str
+    expected: str
+    measured: str
+
+
+CONCEPTS = Kind(
+    "Contribution against measured effect",
+    "concepts",
+    "contribution by the graph network (logits)",
+    "measured fall of the classifier's margin",
+)
+RELATIONS = Kind(
+    "Relations: expected against measured",
+    "pairs",
+    "interaction by the graph network (logits)",
+    "measured interaction",
+)
+MISSING = Kind(
+    "What is missing: expected against measured",
+    "changes",
+    "gain that the graph network expects",
+    "measured gain of the classifier's margin",
+)
 
 
 def open_chart(width: float, height: float, title: str, note: str) -> tuple[Figure, Any]:
@@ -73,20 +104,21 @@ def bar_figure(
     return figure
 
 
-def scatter_figure(contributions: ArrayLike, measured: ArrayLike) -> Figure:
-    """Contribution of every concept against its measured effect; pairs that are not finite are left out.
+def scatter_figure(contributions: ArrayLike, measured: ArrayLike, kind: Kind = CONCEPTS) -> Figure:
+    """What the graph network expects against what was measured; pairs that are not finite are left out.
 
     Args:
         contributions: in logits, ``[M]``.
-        measured: fall of the classifier's margin, ``[M]``.
+        measured: on the classifier, ``[M]``.
+        kind: what they are of.
     """
     x, y = np.asarray(contributions, float), np.asarray(measured, float)
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]
-    note, rank = f"{len(x)} concepts", rank_agreement(x, y)
+    note, rank = f"{len(x)} {kind.things}", rank_agreement(x, y)
     note += f", same sign {(np.sign(x) == np.sign(y)).mean():.0%}" if len(x) else ""
     note += f", Spearman over all {rank:.2f}".replace("-", "−") if math.isfinite(rank) else ""
-    figure, ax = open_chart(4.9, 4.9, "Contribution against measured effect", note)
+    figure, ax = open_chart(4.9, 4.9, kind.title, note)
     wide, high = (1.08 * float(np.abs(v).max(initial=0)) or 1.0 for v in (x, y))
     ax.set(xlim=(-wide, wide), ylim=(-high, high))
     for low, left in ((-high, -wide), (0, 0)):  # the same sign
@@ -94,5 +126,5 @@ def scatter_figure(contributions: ArrayLike, measured: ArrayLike) -> Figure:
     ax.axhline(0, color=QUIET, linewidth=0.7)
     ax.axvline(0, color=QUIET, linewidth=0.7)
     ax.scatter(x, y, s=26, c=x, cmap=SCALE, vmin=-wide, vmax=wide, edgecolors=CASING, linewidths=0.6, zorder=3)
-    ax.set(xlabel="contribution by the graph network (logits)", ylabel="measured fall of the classifier's margin")
+    ax.set(xlabel=kind.expected, ylabel=kind.measured)
     return figure

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vrx.report.charts import OTHERS, OURS, bar_figure, open_chart
-from vrx.report.drawing import CASING, shorten
+from vrx.report.drawing import CASING
 from vrx.report.findings import plain
 from vrx.report.html import embed
+from vrx.report.words import shorten
 
 SHARES = {  # of a concept's row -> of all classes in metrics.json, label, colour
     "significant": ("concepts/significant", "needed by the classifier", OURS),

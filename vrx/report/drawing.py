@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,17 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import find_contours
 
 from vrx.explanation import Explanation
+from vrx.report.relations import shown_relations
 from vrx.report.words import shorten
-from vrx.structures import edges
 
 SCALE = colormaps["RdBu"]  # red opposes, blue supports; distinguishable by colour-blind readers
 INK, QUIET, EMPTY, CASING = "#1a1a1a", "#5c5c5c", "#e6e6e6", "#222222"
-MOST_ARROWS, LEAST_ARROW = 5, 0.1  # per class; share of the strongest arrow shown
+CLASSIFIER, GRN = "#404040", "#c4c4c4"
 DPI = 140
-MARGIN = 0.12  # inches around a page
+WIDTH, MARGIN = 3.7, 0.12  # inches: of a figure of an explanation, around a page
+
+Section = tuple[float, Callable[[Axes, float], None]]
+"""A part of a figure: its height in inches, and what draws it from a top edge on."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ColourScale:
 
     Args:
         limit: contribution at both ends, in logits.
-        effect: largest contribution or measured effect shown: the right end of the bars.
+        effect: largest contribution or measured effect shown, of concepts and relations: the right end of the bars.
         lowest: smallest of them, at most 0: the left end of the bars.
     """
 
@@ -51,9 +54,10 @@ class ColourScale:
         found = explanation.detected
         nodes = np.concatenate([explanation.node_scores[c, c][found[c]] for c in classes])
         measured = np.concatenate([explanation.measured[c][found[c]] for c in classes])
-        arrows = np.array([score for c in classes for *_, score in strongest_edges(explanation, c)])
-        limit = float(np.abs(np.nan_to_num([*nodes, *arrows])).max(initial=0)) or 1.0
-        shown = np.nan_to_num([*nodes, *measured])
+        relations = [r for c in classes for r in shown_relations(explanation, c)]
+        contributions = np.nan_to_num([*nodes, *(r.predicted for r in relations)])
+        limit = float(np.abs(contributions).max(initial=0)) or 1.0
+        shown = np.nan_to_num([*contributions, *measured, *(r.measured for r in relations)])
         return cls(limit, float(shown.max(initial=0)), float(shown.min(initial=0)))
 
     def __call__(self, score: float) -> tuple[float, float, float, float]:
@@ -91,6 +95,22 @@ def draw_label(ax: Axes, x: float, y: float, text: str, size: float = 8.5, **sty
     ax.text(x, y, text, fontsize=size, parse_math=False, **{"color": INK, "va": "center_baseline", **style})
 
 
+def draw_bar(
+    ax: Axes, zero: float, y: float, length: float, thick: float, colour: Any, text: str, hatch: str = "", **style: Any
+) -> None:
+    """A horizontal bar in inches from ``zero`` on, with its number at the end."""
+    draw_box(ax, zero, y - thick / 2, length, thick, colour, hatch, gid="bar")
+    left = length < 0
+    draw_label(ax, zero + length + (-0.04 if left else 0.04), y, text, ha="right" if left else "left", **style)
+
+
+def draw_legend(ax: Axes, left: float, y: float, *entries: tuple[str, str, str]) -> None:
+    """What the bars are: (text, colour, hatch), side by side."""
+    for place, (text, colour, hatch) in enumerate(entries):
+        draw_box(ax, left + 1.02 * place, y - 0.05, 0.14, 0.1, colour, hatch)
+        draw_label(ax, left + 1.02 * place + 0.18, y, text, color=QUIET)
+
+
 def fit(text: str, width: float, size: float, weight: str = "normal") -> str:
     """As much of a text as is ``width`` inches wide in points ``size``, the middle left out."""
     font = FontProperties(size=size, weight=weight)
@@ -99,16 +119,6 @@ def fit(text: str, width: float, size: float, weight: str = "normal") -> str:
         if text_to_path.get_text_width_height_descent(shorter, font, ismath=False)[0] <= 72 * width:
             return shorter
     return text[:1]
-
-
-def strongest_edges(explanation: Explanation, index: int) -> list[tuple[int, int, float]]:
-    """(from, to, contribution) of the strongest edges between detected concepts of a class, strongest first."""
-    scores = np.nan_to_num(explanation.edge_scores[index, index]).tolist()
-    found = explanation.detected[index]
-    pairs = edges(len(found)).T.tolist()
-    usable = [(j, i, s) for (j, i), s in zip(pairs, scores, strict=True) if found[j] and found[i] and s]
-    usable.sort(key=lambda edge: -abs(edge[2]))
-    return [e for e in usable[:MOST_ARROWS] if abs(e[2]) >= LEAST_ARROW * abs(usable[0][2])]
 
 
 def spread(points: NDArray[np.float64], gap: float, shape: tuple[int, int], margin: float) -> NDArray[np.float64]:
@@ -159,49 +169,48 @@ def draw_disc(ax: Axes, place: tuple[float, float], radius: float, text: str, sc
     draw_label(ax, *badge, sign, 0.72 * points, gid=f"sign {text}", **bold | {"zorder": 9})
 
 
-def draw_arrow(ax: Axes, start: Any, end: Any, gap: float, width: float, score: float, scale: ColourScale) -> None:
-    """A curved arrow, so that both directions of a relation are seen; dashed where it opposes.
+def draw_relation(
+    ax: Axes,
+    start: Any,
+    end: Any,
+    gap: float,
+    width: float,
+    score: float,
+    scale: ColourScale,
+    arranged: bool = True,
+    bend: float = 0.25,
+) -> None:
+    """A relation between two places, dashed where it opposes: an arrow for an arrangement, else a line.
 
     Args:
         ax: in photo pixels.
-        start: (x, y).
+        start: (x, y), of the concept whose place counts.
         end: (x, y).
         gap: pixels left free around both ends.
         width: points.
         score: contribution in logits.
         scale: of the picture.
+        arranged: the arrangement counts; False: both count together.
+        bend: how far it is curved to the left.
     """
     colour, points = scale(score), _points(ax)
-    free, tip = gap * points, 4.5 + 1.7 * width
+    free, tip = gap * points, (4.5 + 1.7 * width) * arranged
     chord = float(np.hypot(*np.subtract(end, start))) * points
     gaps = "white" if score > 0 or ink_on(colour) == "white" else CASING  # dashes must show on pale colours as well
     solid = {"dash_offset": 0, "dash_list": None}
     paints = ((2.6, CASING), (1.4, "white"), (0, gaps))
     casing = [*(Stroke(linewidth=width + more, foreground=paint, dashes=solid) for more, paint in paints), Normal()]
-    both: dict[str, Any] = {"posA": tuple(start), "posB": tuple(end), "connectionstyle": "arc3,rad=0.25"}
-    both |= {"facecolor": colour, "mutation_scale": tip, "capstyle": "butt", "joinstyle": "miter", "zorder": 4}
+    both: dict[str, Any] = {"posA": tuple(start), "posB": tuple(end), "connectionstyle": f"arc3,rad={bend}"}
+    both |= {"facecolor": colour, "capstyle": "butt", "joinstyle": "miter", "zorder": 4}
     if chord - 2 * free > 0.7 * tip:  # room for more than the head
-        line: dict[str, Any] = {
-            "linewidth": width,
-            "linestyle": (0, (2.2, 1.1)) if score < 0 else "-",
-            "edgecolor": colour,
-        }
-        body: dict[str, Any] = {
-            "arrowstyle": "-",
-            "shrinkA": free,
-            "shrinkB": free + 0.7 * tip,
-            "path_effects": casing,
-            "gid": "arrow",
-        }
-        ax.add_artist(FancyArrowPatch(**both, **line, **body))
+        line: dict[str, Any] = {"linewidth": width, "linestyle": (0, (2.2, 1.1)) if score < 0 else "-"}
+        line |= {"edgecolor": colour, "path_effects": casing, "gid": "arrow" if arranged else "line"}
+        ax.add_artist(FancyArrowPatch(**both, **line, arrowstyle="-", shrinkA=free, shrinkB=free + 0.7 * tip))
+    if not arranged:
+        return
     before = max(free, chord - free - tip)  # the head alone: in one piece with the line it would be dashed as well
-    head: dict[str, Any] = {
-        "arrowstyle": "-|>,head_length=1,head_width=0.55",
-        "shrinkA": before,
-        "shrinkB": free,
-        "gid": "head",
-    }
-    ax.add_artist(FancyArrowPatch(**both, **head, linewidth=0.9, edgecolor=CASING))
+    head: dict[str, Any] = {"arrowstyle": "-|>,head_length=1,head_width=0.55", "mutation_scale": tip, "gid": "head"}
+    ax.add_artist(FancyArrowPatch(**both, **head, shrinkA=before, shrinkB=free, linewidth=0.9, edgecolor=CASING))
 
 
 def draw_outline(ax: Axes, mask: NDArray[np.bool_], colour: Any) -> None:

@@ -43,7 +43,32 @@ def findings(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
             f"classifier's margin falls when each is deleted{beside}."
         )
         rows.append((plain(ours), text))
-    return rows
+    return rows + _structure(metrics)
+
+
+def _structure(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    """The same of relations, of all sets of concepts, and of what is missing."""
+    ceiling = metrics.get("relations/ceiling")
+    also = "" if ceiling is None else f"; two ways of deleting agree to {plain(ceiling)}"
+    texts = {
+        "relations/spearman": "is the mean rank agreement (Spearman) between what pairs of concepts are expected to "
+        f"count for together and what was measured{also}.",
+        "relations/deciding_first": "of held-out photos: the relation that decides the class comes first; where its "
+        "two parts are not found, it counts as missed.",
+        "surrogate/r2": "is the share of what deleting sets of concepts does to the classifier that the graph network "
+        "foresees (R2; 1: all).",
+        "surrogate/emd": "is how far the class probabilities of the graph network, the sum of all that a page shows, "
+        "are from the classifier's (half their L1: 0 equal, 1 opposite).",
+        "absence/spearman": "is the rank agreement (Spearman) between the expected and the measured gain of a class "
+        "when a concept that is missing is put in.",
+        "absence/confirmed": "of the panels “why not” name a reason that the classifier confirms.",
+    }
+    shares, fine = {"relations/deciding_first", "absence/confirmed"}, {"surrogate/emd"}
+    return [
+        (f"{value:.0%}" if name in shares else f"{value:.3f}" if name in fine else plain(value), text)
+        for name, text in texts.items()
+        if (value := metrics.get(name)) is not None
+    ]
 
 
 def faithfulness(metrics: Mapping[str, float]) -> dict[str, float]:

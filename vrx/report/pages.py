@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from vrx.errors import VRXError
 from vrx.explanation import Explanation
-from vrx.report.charts import scatter_figure
+from vrx.report.charts import CONCEPTS, MISSING, RELATIONS, Kind, scatter_figure
 from vrx.report.concept_quality import quality_charts, quality_table
 from vrx.report.figures import explanation_parts, sheet
 from vrx.report.findings import bars_text, faithfulness_figure, findings
 from vrx.report.galleries import gallery
 from vrx.report.html import embed, save_png, write_html
-from vrx.report.trust import LEVELS, trust
-from vrx.report.words import blank_line, join, panel_text, sentence, shown_classes, trust_line
+from vrx.report.trust import LEVELS, pair_effects, trust
+from vrx.report.words import blank_line, join, panel_text, sentence, sentences, trust_line, trust_parts
 from vrx.storage import write_text
 from vrx.structures import ConceptBank
 
@@ -31,7 +31,14 @@ BARS_CAPTION = (
     "The same question put to simpler scores, on the same patches. The ceiling is how far two ways of deleting a "
     "concept agree with each other."
 )
-SCATTER_CAPTION = "Every concept of the predicted class in the photos of this page."
+SCATTERS = {
+    CONCEPTS: "Every concept of the predicted class in the photos of this page.",
+    RELATIONS: "Every pair of found concepts in the photos of this page: by how much both together count for more, or "
+    "less, than the sum of each, for the predicted class.",
+    MISSING: "Every concept of a class that is missing in a photo of this page and was put where it belongs, and every "
+    "one that lies elsewhere and was moved there: what its class gains.",
+}
+LEAST_POINTS = 10  # of a scatter
 
 
 def checked_formats(formats: Collection[str]) -> list[str]:
@@ -60,7 +67,7 @@ def write_explanation(
         VRXError: a format that there is not.
     """
     formats = checked_formats(formats)
-    shown = shown_classes(explanation)
+    shown = explanation.shown()
     if "json" in formats:
         write_text(folder / "explanation.json", _json(explanation))
     if {"html", "png"}.isdisjoint(formats):
@@ -101,7 +108,7 @@ def write_report(
     """
     entries = []
     for number, explanation in enumerate(explanations, 1):
-        shown = shown_classes(explanation)
+        shown = explanation.shown()
         parts = explanation_parts(explanation, bank, shown)
         save_png(folder / f"explanation_{number:02d}.png", sheet(explanation, shown, parts))
         write_text(folder / f"explanation_{number:02d}.json", _json(explanation))
@@ -113,7 +120,7 @@ def write_report(
     measured = {name: float(value) for name, value in metrics.items() if math.isfinite(float(value))}
     charts = [
         (faithfulness_figure(measured), bars_text(measured), BARS_CAPTION),
-        (_scatter(explanations), "Contribution of every concept against its measured effect.", SCATTER_CAPTION),
+        *((_scatter(kind, explanations), f"{kind.title}.", caption) for kind, caption in SCATTERS.items()),
     ]
     return write_html(
         folder / "index.html",
@@ -163,18 +170,30 @@ def _entry(
         "name": explanation.name,
         "file": PurePath(explanation.name).name,
         "right": None if true is None else true == explanation.predicted,
-        "sentence": sentence(explanation, shown),
-        "level": trust(explanation).level,
-        "reasons": trust_line(explanation).partition(". ")[2],
+        "sentences": sentences(explanation, shown),
+        "trust": [(level.split()[-1], level, text) for level, text in trust_parts(explanation)],
         "pictures": [embed(part, text) for part, text in zip(parts, texts, strict=True)],
     }
 
 
-def _scatter(explanations: Sequence[Explanation]) -> Figure | None:
-    found = [(e, c, e.detected[c] & np.isfinite(e.measured[c])) for e in explanations for c in [e.predicted]]
-    x = np.concatenate([e.node_scores[c, c][usable] for e, c, usable in found] or [np.zeros(0)])
-    y = np.concatenate([e.measured[c][usable] for e, c, usable in found] or [np.zeros(0)])
-    return scatter_figure(x, y) if len(x) >= 10 else None
+def _scatter(kind: Kind, explanations: Sequence[Explanation]) -> Figure | None:
+    """None with too few points."""
+    points = {CONCEPTS: _concepts, RELATIONS: pair_effects, MISSING: _missing}[kind]
+    found = [np.stack(points(explanation), 1) for explanation in explanations]
+    x, y = np.concatenate([np.zeros((0, 2)), *found]).T
+    return scatter_figure(x, y, kind) if np.isfinite(x + y).sum() >= LEAST_POINTS else None
+
+
+def _concepts(explanation: Explanation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    own = explanation.predicted
+    found = explanation.detected[own]
+    return explanation.node_scores[own, own][found], explanation.measured[own][found].astype(float)
+
+
+def _missing(explanation: Explanation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    gains = [(c.predicted[c.graph], c.measured[c.graph]) for c in explanation.counterfactuals]
+    expected, measured = np.array(gains, float).reshape(-1, 2).T
+    return expected, measured
 
 
 def _json(explanation: Explanation) -> str:

@@ -1,14 +1,17 @@
-"""How far the explanation of one photo can be trusted: three checks, the worst of which counts."""
+"""How far the explanation of one photo can be trusted: three checks, the worst of which counts; relations apart."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vrx.explanation import Explanation
+from vrx.scores import rank_agreement
 
 LEVELS = ("low", "limited", "high")
+LIKE = ("unlike", "only partly like", "like")
 CLOSE, FAR = 0.1, 0.3  # largest difference of both networks' probabilities: up to CLOSE high, above FAR low
 RANK_HIGH, RANK_LOW = 0.7, 0.2  # Spearman between contributions and measured effects
 SIGN_HIGH, SIGN_LOW = 0.75, 0.5  # share of concepts whose contribution and measured effect have one sign
@@ -21,18 +24,31 @@ class Trust:
     """How far the explanation of one photo can be trusted.
 
     Args:
-        level: ``high``, ``limited`` or ``low``: the worst of all checks.
+        level: ``high``, ``limited`` or ``low``: the worst of all checks of concepts.
         reasons: what each check found, in numbers, the worst first.
+        relations_level: the same of the relations; "" where there is nothing to check.
+        relations: what their check found.
     """
 
     level: str
     reasons: tuple[str, ...]
+    relations_level: str = ""
+    relations: str = ""
 
 
 def trust(explanation: Explanation) -> Trust:
     """Does the graph network predict as the classifier, do its contributions match the effects, are there enough?"""
     checks = sorted((_agreement(explanation), _ranking(explanation), _found(explanation)), key=lambda check: check[0])
-    return Trust(LEVELS[checks[0][0]], tuple(text for _, text in checks))
+    return Trust(LEVELS[checks[0][0]], tuple(text for _, text in checks), *_relations(explanation))
+
+
+def pair_effects(explanation: Explanation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Predicted and measured interactions of every pair of players, each once, for the predicted class."""
+    relations = explanation.relations
+    if relations is None:
+        return np.zeros(0), np.zeros(0)
+    once = (*np.triu_indices(len(relations.labels), 1), explanation.predicted)
+    return relations.pairs[once], relations.pairs_measured[once]
 
 
 def sign_agreement(explanation: Explanation, index: int) -> tuple[int, int]:
@@ -70,9 +86,20 @@ def _ranking(explanation: Explanation) -> tuple[int, str]:
     if not np.isfinite(rank):
         return min(share, 1), f"too few concepts to compare their ranking with the measured effects ({signs})"
     level = _level(rank, RANK_LOW, RANK_HIGH)
-    how = ("unlike", "only partly like", "like")[level]
+    how = LIKE[level]
     found = f"Spearman {rank:.2f}; {signs}".replace("-", "−")
     return min(level, share), f"contributions rank the concepts {how} the measured effects ({found})"
+
+
+def _relations(explanation: Explanation) -> tuple[str, str]:
+    """Does the graph network rank the pairs of concepts as the classifier's interactions: level and text, or ""."""
+    predicted, measured = pair_effects(explanation)
+    rank = rank_agreement(predicted, measured)
+    if not np.isfinite(rank):  # fewer than three pairs
+        return "", ""
+    level = _level(rank, RANK_LOW, RANK_HIGH)
+    found = f"Spearman {rank:.2f} over {len(predicted)} pairs".replace("-", "−")
+    return LEVELS[level], f"pairs of concepts are ranked {LIKE[level]} the measured interactions ({found})"
 
 
 def _found(explanation: Explanation) -> tuple[int, str]:

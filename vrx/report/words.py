@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.explanation import Explanation
+from vrx.explanation import Counterfactual, Explanation
+from vrx.report.relations import Relation, shown_relations, wanted, welcome_absences
 from vrx.report.trust import trust
-from vrx.structures import ConceptBank, edges
+from vrx.structures import ConceptBank
 
-NAMED_SHARE = 0.2  # a concept or relation is named from this share of the strongest of its graph on
-MOST_CONCEPTS = 3  # named at most, beside the strongest relation
+NAMED_SHARE = 0.2  # a concept is named from this share of the strongest of its graph on
+MOST_CONCEPTS, MOST_RELATIONS = 3, 2  # named at most
+FARTHER = 1.2  # times as far is too far
 SAME_PLACE = 0.03  # centroids nearer than this share of the photo's diagonal have no direction
 LONGEST = 32  # characters of a concept's name and number in a sentence
 FILLS = {"blur": "blurred", "mean": "mean colour"}  # what is left of a photo without detail
+NO_RELATIONS = "No relation between concepts matters here"
 VERBS = {1: "supported by", -1: "opposed by"}
 
 
@@ -39,25 +41,14 @@ def join(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def capital(text: str) -> str:
+    """The same with a capital letter first."""
+    return text[:1].upper() + text[1:]
+
+
 def called(explanation: Explanation, index: int, concept: int) -> str:
     """A concept of a class by name, where it has one, and number: ``ladder (1)``, ``3``."""
     return shorten(explanation.concept(index, concept), LONGEST)
-
-
-def relation(explanation: Explanation, index: int, source: int, target: int) -> str:
-    """Where one concept of a class lies as seen from another: ``ladder above wheels``, ``ladder (1) above 3``."""
-    places, names = explanation.centroids[index], explanation.names[index] if explanation.names else ()
-    ends = [names[k] for k in (source, target)] if names else [""]
-    if "" in ends or ends[0] == ends[1]:  # a name alone must tell which
-        ends = [called(explanation, index, k) for k in (source, target)]
-    where = direction(places[source], places[target], explanation.superpixels.shape)
-    return f"{shorten(ends[0], LONGEST)} {where} {shorten(ends[1], LONGEST)}"
-
-
-def shown_classes(explanation: Explanation, others: int = 2) -> list[int]:
-    """The predicted class, the classifier's next ``others``, and the true one if it is known and not among them."""
-    shown = np.argsort(-explanation.probabilities, kind="stable")[: others + 1].tolist()
-    return shown + [c for c in (explanation.true_class,) if c is not None and c not in shown]
 
 
 def direction(source: NDArray[np.float32], target: NDArray[np.float32], shape: tuple[int, int]) -> str:
@@ -76,38 +67,125 @@ def direction(source: NDArray[np.float32], target: NDArray[np.float32], shape: t
     return "left of" if dx < 0 else "right of"
 
 
-def relations(explanation: Explanation, index: int) -> list[tuple[int, int, float]]:
-    """(source, target, contribution) of every two detected concepts of a class, strongest first.
+def relation_ends(explanation: Explanation, index: int, relation: Relation) -> str:
+    """The two concepts of a relation by number: ``1 + 3``; where the arrangement counts, ``2 above 4``."""
+    between = "+"
+    if relation.arranged:
+        places = explanation.centroids[index]
+        between = direction(places[relation.source], places[relation.target], explanation.superpixels.shape)
+    return f"{relation.source + 1} {between} {relation.target + 1}"
 
-    The contribution, in logits, is that of both edges between them; the stronger edge starts at the source.
-    """
-    found = explanation.detected[index]
-    scores = np.zeros((len(found), len(found)))
-    scores[tuple(edges(len(found)).numpy())] = np.nan_to_num(explanation.edge_scores[index, index])
-    pairs = combinations(np.flatnonzero(found).tolist(), 2)
-    ordered = [(j, i) if abs(scores[j, i]) >= abs(scores[i, j]) else (i, j) for j, i in pairs]
-    return sorted(((j, i, float(scores[j, i] + scores[i, j])) for j, i in ordered), key=lambda r: -abs(r[2]))
+
+def relation_kind(relation: Relation) -> str:
+    """What it is that counts, as the network expects it: ``count together``, ``its place counts``."""
+    if relation.arranged:
+        return "its place counts" if relation.predicted > 0 else "its place counts against"
+    return "count together" if relation.predicted > 0 else "count less together"
+
+
+def relation_words(explanation: Explanation, index: int, relation: Relation) -> str:
+    """A relation that the classifier confirms, and what was measured: ``1 and 3 count together (+0.8)``."""
+    source, target = (the(explanation, index, k) for k in (relation.source, relation.target))
+    if not relation.arranged:
+        return f"{source} and {target} {relation_kind(relation)} ({signed(relation.measured)})"
+    places, many = explanation.centroids[index], plural(explanation, index, relation.source)
+    where = direction(places[relation.source], places[relation.target], explanation.superpixels.shape)
+    counts = f"count{'s' * (not many)}{' against it' * (relation.predicted < 0)}"
+    lies, moved = ("they lie", "they are moved") if many else ("it lies", "it is moved")
+    return f"{source} {counts} because {lies} {where} {target}: {signed(-relation.measured)} when {moved}"
+
+
+def the(explanation: Explanation, index: int, concept: int) -> str:
+    """A concept as a noun: ``the ladder (1)``, ``3``."""
+    name = called(explanation, index, concept)
+    return name if name.isdigit() else f"the {name}"
+
+
+def plural(explanation: Explanation, index: int, concept: int) -> bool:
+    """Whether the name of a concept reads as several things: ``wheels``."""
+    name = explanation.names[index][concept].lower() if explanation.names else ""
+    return name.endswith("s") and not name.endswith(("ss", "us", "is"))
+
+
+def relations_text(explanation: Explanation, index: int) -> str:
+    """A sentence on the strongest relations of the predicted class, or that none matters; "" where nobody asked."""
+    if explanation.relations is None:
+        return ""
+    shown = shown_relations(explanation, index)
+    true = [relation_words(explanation, index, relation) for relation in shown if relation.confirmed]
+    if true:
+        return capital("; ".join(true[:MOST_RELATIONS])) + "."
+    if shown:
+        return "The classifier confirms none of the relations that the graph network expects."
+    return f"{NO_RELATIONS}." * (not any(shown_relations(explanation, c) for c in explanation.shown()))
+
+
+def absences_text(explanation: Explanation) -> str:
+    """A sentence on what speaks for the predicted class by being missing, or ""."""
+    own, parts, costs = explanation.predicted, list[str](), list[str]()
+    for absence in welcome_absences(explanation):
+        owner, name = explanation.class_names[absence.graph], _name(explanation, absence)
+        parts.append(f"no {name} ({owner})" if name else f"no concept {absence.concept + 1} of {owner}")
+        costs.append(signed(float(absence.measured[own])))
+    return f"The photo shows {join(parts)}: {join(costs)} if it did." if parts else ""
+
+
+def wanted_text(explanation: Explanation, index: int) -> str:
+    """What is missing for a class, or lies elsewhere; where nothing is, the strongest relation against it; or ""."""
+    reasons = [
+        _missing(explanation, reason) if reason.added else _misplaced(explanation, reason)
+        for reason in wanted(explanation, index)
+    ]
+    against = [r for r in shown_relations(explanation, index) if r.confirmed and r.predicted < 0]
+    return "; ".join(reasons or [relation_words(explanation, index, relation) for relation in against[:1]])
+
+
+def _name(explanation: Explanation, reason: Counterfactual) -> str:
+    return shorten(explanation.names[reason.graph][reason.concept], LONGEST) if explanation.names else ""
+
+
+def _missing(explanation: Explanation, reason: Counterfactual) -> str:
+    name, gain = _name(explanation, reason), signed(float(reason.measured[reason.graph]))
+    if not name:
+        return f"its concept {reason.concept + 1} is missing ({gain} if it were there)"
+    many = plural(explanation, reason.graph, reason.concept)
+    return f"no {name} ({gain} if there were {'any' if many else 'one'})"
+
+
+def _misplaced(explanation: Explanation, reason: Counterfactual) -> str:
+    index, shape, gain = reason.graph, explanation.superpixels.shape, signed(float(reason.measured[reason.graph]))
+    places, belongs = explanation.centroids[index], np.array(reason.place, np.float32)
+    concept, anchor = (the(explanation, index, k) for k in (reason.concept, reason.anchor))
+    many, its = plural(explanation, index, reason.concept), plural(explanation, index, reason.anchor)
+    lies, it, were = ("lie", "they", "they were") if many else ("lies", "it", "it were")
+    now, then = (direction(place, places[reason.anchor], shape) for place in (places[reason.concept], belongs))
+    if now != then:
+        return f"{concept} {lies} {now} {anchor}, not {then} {'them' if its else 'it'} ({gain} if {it} did)"
+    far, right = (
+        float(np.hypot(*((place - places[reason.anchor]) * shape[::-1]))) for place in (places[reason.concept], belongs)
+    )
+    if far > FARTHER * right:
+        return f"{concept} {lies} too far {now} {anchor} ({gain} if {were} nearer)"
+    if right > FARTHER * far:
+        return f"{concept} {lies} too close {now} {anchor} ({gain} if {were} farther)"
+    return f"{concept} {lies} {now} {anchor}, but not where {it} should ({gain} if {it} did)"
 
 
 def evidence(explanation: Explanation, index: int, sign: int) -> str:
-    """The concepts, strongest first, and the strongest relation that support (1) or oppose (-1) a class; or ""."""
+    """The concepts of a class that support (1) or oppose (-1) it, strongest first; or ""."""
     scores = sign * np.nan_to_num(explanation.node_scores[index, index]) * explanation.detected[index]
-    links = relations(explanation, index)
-    least = max(NAMED_SHARE * max([*np.abs(scores), *(abs(score) for *_, score in links)]), 1e-6)
+    least = max(NAMED_SHARE * float(np.abs(scores).max(initial=0)), 1e-6)
     strong = np.flatnonzero(scores >= least).tolist()
     concepts = [
         called(explanation, index, k)
         for k in sorted(strong, key=lambda k: (-round(float(scores[k]), 1), k))[:MOST_CONCEPTS]
     ]
-    parts = [f"its concept{'s' * (len(concepts) > 1)} {join(concepts)}"] if concepts else []
-    for j, i in [(j, i) for j, i, score in links if sign * score >= least][:1]:
-        parts.append(f"the relation “{relation(explanation, index, j, i)}”")
-    return " and by ".join(parts)
+    return f"its concept{'s' * (len(concepts) > 1)} {join(concepts)}" if concepts else ""
 
 
 def elsewhere(explanation: Explanation, index: int, sign: int) -> str:
-    """The graph of another class that does most for (1) or against (-1) this one, in brackets; or ""."""
-    totals = np.nan_to_num(explanation.node_scores[index]).sum(1) + np.nan_to_num(explanation.edge_scores[index]).sum(1)
+    """The class whose concepts do most for (1) or against (-1) another one, in brackets; or ""."""
+    totals = np.nan_to_num(explanation.node_scores[index]).sum(1)
     totals[index] = 0
     other = int(np.argmax(sign * totals))
     name, total = explanation.class_names[other], float(totals[other])
@@ -115,18 +193,29 @@ def elsewhere(explanation: Explanation, index: int, sign: int) -> str:
 
 
 def why(explanation: Explanation, index: int) -> str:
-    """What supports the predicted class, or what opposes another one."""
-    sign = 1 if index == explanation.predicted else -1
-    label = " (the label)" if sign < 0 and index == explanation.true_class else ""
-    head = f"Why {'not ' * (sign < 0)}{explanation.class_names[index]}{label}?"
-    blank = without_detail(explanation, index)
-    last = f" {blank}" * bool(blank)
+    """What supports the predicted class, or what opposes another one, what it lacks and what lies elsewhere."""
+    own = index == explanation.predicted
+    label = " (the label)" if not own and index == explanation.true_class else ""
+    parts = [f"Why {'not ' * (not own)}{explanation.class_names[index]}{label}?"]
+    reasons = "" if own else wanted_text(explanation, index)
+    concepts = _concepts(explanation, index, 1 if own else -1, bool(reasons))
+    if concepts.startswith(VERBS[1].capitalize()) and reasons:  # nothing else speaks against it
+        concepts, reasons = "", f"{concepts[:-1]}, but {reasons}"
+    parts += [concepts, f"{capital(reasons)}." if reasons else ""]
+    parts += [relations_text(explanation, index), absences_text(explanation)] if own else []
+    return " ".join(part for part in [*parts, without_detail(explanation, index)] if part)
+
+
+def _concepts(explanation: Explanation, index: int, sign: int, reasons: bool) -> str:
+    """The concepts of a class that support (1) or oppose (-1) it, and the others; that none does, without reasons."""
     if not explanation.detected[index].any():
         none = "None of its concepts was found" if explanation.present[index].any() else "It has no concepts of its own"
-        return f"{head} {none}{elsewhere(explanation, index, sign)}.{last}"
-    own = evidence(explanation, index, sign) or f"none of its concepts{elsewhere(explanation, index, sign)}"
-    contrary = evidence(explanation, index, -sign)
-    return f"{head} {VERBS[sign].capitalize()} {own}{f'; {VERBS[-sign]} {contrary}' * bool(contrary)}.{last}"
+        return f"{none}{elsewhere(explanation, index, sign)}."
+    own, contrary = evidence(explanation, index, sign), evidence(explanation, index, -sign)
+    if not own and not reasons:
+        own = f"none of its concepts{elsewhere(explanation, index, sign)}"
+    sides = [f"{verb} {some}" for verb, some in ((VERBS[sign], own), (VERBS[-sign], contrary)) if some]
+    return f"{capital('; '.join(sides))}." if sides else ""
 
 
 def without_detail(explanation: Explanation, index: int) -> str:
@@ -163,11 +252,16 @@ def blank_line(bank: ConceptBank) -> str:
 
 
 def sentence(explanation: Explanation, classes: Sequence[int] | None = None) -> str:
-    """What the classifier predicted, why, and why not the other classes.
+    """What the classifier predicted, why, and why not the other classes: all :func:`sentences`."""
+    return " ".join(sentences(explanation, classes))
+
+
+def sentences(explanation: Explanation, classes: Sequence[int] | None = None) -> list[str]:
+    """What the classifier predicted; why; and why not each of the other classes.
 
     Args:
         explanation: of one photo.
-        classes: the classes to speak of; by default those of :func:`shown_classes`.
+        classes: the classes to speak of; by default those of :meth:`Explanation.shown`.
     """
     names, predicted, true = explanation.class_names, explanation.predicted, explanation.true_class
     shares = [f"{p:.2f}" for p in explanation.probabilities]
@@ -175,20 +269,25 @@ def sentence(explanation: Explanation, classes: Sequence[int] | None = None) -> 
     text = f"Predicted {names[predicted]} ({shares[predicted]})" + (f", tied with {join(ties)}" if ties else "")
     if true is not None:
         text += ", as labelled" if true == predicted else f", but the label is {names[true]} ({shares[true]})"
-    parts = [f"{text}."]
+    text += "."
     grn = int(explanation.grn_logits.argmax())
     if grn != predicted:
         other = f"{names[grn]} ({explanation.grn_probabilities[grn]:.2f})"
-        parts.append(f"The graph network predicts {other} instead: these may not be the classifier's reasons.")
-    shown = shown_classes(explanation) if classes is None else classes
-    return " ".join([*parts, *(why(explanation, c) for c in [predicted, *(c for c in shown if c != predicted)])])
+        text += f" The graph network predicts {other} instead: these may not be the classifier's reasons."
+    shown = explanation.shown() if classes is None else classes
+    return [text, *(why(explanation, c) for c in [predicted, *(c for c in shown if c != predicted)])]
 
 
 def trust_line(explanation: Explanation) -> str:
-    """One line on how far this photo's explanation can be trusted: ``Trust: high. ...``, the worst check first."""
+    """One line on how far this photo's explanation can be trusted: ``Trust: high. ...``, relations apart."""
+    return " ".join(f"{level}. {text}" for level, text in trust_parts(explanation))
+
+
+def trust_parts(explanation: Explanation) -> list[tuple[str, str]]:
+    """``Trust: high`` and what the checks found, the worst first; ``Relations: low`` and the same, where checked."""
     result = trust(explanation)
-    text = "; ".join(result.reasons)
-    return f"Trust: {result.level}. {text[0].upper()}{text[1:]}."
+    parts = [(f"Trust: {result.level}", f"{capital('; '.join(result.reasons))}.")]
+    return parts + [(f"Relations: {result.relations_level}", f"{capital(result.relations)}.")] * bool(result.relations)
 
 
 def panel_text(explanation: Explanation, index: int) -> str:
@@ -206,8 +305,10 @@ def panel_text(explanation: Explanation, index: int) -> str:
     ]
     texts = [why(explanation, index)]
     if parts:
-        listed = "; ".join(parts)
-        texts.append(f"{listed[0].upper()}{listed[1:]}.")
+        texts.append(f"{capital('; '.join(parts))}.")
+    for relation in shown_relations(explanation, index):
+        both = f"contribution {signed(relation.predicted)}, measured {signed(relation.measured)}"
+        texts.append(f"{relation_ends(explanation, index, relation)}: {relation_kind(relation)} ({both}).")
     if explanation.perhaps[index].any():
         texts.append(f"Perhaps there: {join([name for _, name in each(explanation.perhaps[index])])}.")
     return " ".join(texts)

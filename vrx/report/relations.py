@@ -1,0 +1,128 @@
+"""What a page may say of relations and of what is missing: what the network expects, clear of the noise (3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from vrx.explanation import NO_RELATION, Counterfactual, Explanation, Relations
+
+MOST_ARROWS = 5  # per class
+MOST_REASONS, MOST_ABSENCES = 3, 2  # of what a class lacks, or finds elsewhere; of what is rightly missing
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Two concepts of a class, found in a photo, and what their relation counts for.
+
+    Args:
+        source: a concept; where the arrangement counts, the one whose place does.
+        target: the other.
+        arranged: that their arrangement counts: the place of the source, because of the target. Otherwise they count
+            together: more, or less, than the sum of both.
+        predicted: in centred logits of the class, by the graph network.
+        measured: the same on the classifier.
+        noise: what a measured relation of this kind must exceed.
+    """
+
+    source: int
+    target: int
+    arranged: bool
+    predicted: float
+    measured: float
+    noise: float
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the classifier was measured to do the same, clear of the noise."""
+        return _exceeds(self.measured * np.sign(self.predicted), self.noise)
+
+
+def shown_relations(explanation: Explanation, index: int) -> list[Relation]:
+    """The relations between found concepts of a class that stand clear of the noise, strongest first.
+
+    Args:
+        explanation: of one photo.
+        index: of the class.
+
+    Returns:
+        At most ``MOST_ARROWS``; none where relations were not asked for.
+    """
+    relations = explanation.relations
+    if relations is None:
+        return []
+    together, placed = relations.clear(index)
+    found: list[Relation] = []
+    for k, other in combinations(sorted(players_of(explanation, index).items()), 2):
+        pair, arrangement = _together(relations, index, k, other), _arranged(relations, index, k, other)
+        found += [pair] * bool(together[k[1], other[1]])
+        found += [arrangement] * bool(placed[k[1], other[1]] or placed[other[1], k[1]])
+    return sorted(found, key=lambda relation: -abs(relation.predicted))[:MOST_ARROWS]
+
+
+def players_of(explanation: Explanation, index: int) -> dict[int, int]:
+    """The found concepts of a class whose patches are players of the relations: concept -> player."""
+    if explanation.relations is None:
+        return {}
+    players = {label: player for player, label in enumerate(explanation.relations.labels.tolist())}
+    matched = explanation.matched[index].tolist()
+    return {k: players[label] for k, label in enumerate(matched) if explanation.detected[index, k] and label in players}
+
+
+def _together(relations: Relations, index: int, *ends: tuple[int, int]) -> Relation:
+    """That two (concept, player) are there together."""
+    (k, i), (other, j) = ends
+    predicted, measured = (float(pairs[i, j, index]) for pairs in (relations.pairs, relations.pairs_measured))
+    return Relation(k, other, False, predicted, measured, float(relations.noise[index]))
+
+
+def _arranged(relations: Relations, index: int, *ends: tuple[int, int]) -> Relation:
+    """How two (concept, player) lie: the direction that the network expects more of."""
+    placed = np.abs(np.nan_to_num(relations.placed[..., index]))
+    first, second = ends
+    if placed[first[1], second[1]] >= placed[second[1], first[1]]:  # [i, j]: the place of j
+        first, second = second, first
+    at = (second[1], first[1], index)
+    predicted, measured = float(relations.placed[at]), float(relations.placed_measured[at])
+    return Relation(first[0], second[0], True, predicted, measured, float(relations.placed_noise[index]))
+
+
+def wanted(explanation: Explanation, index: int) -> list[Counterfactual]:
+    """What is missing for a class, or lies elsewhere than it should, the largest measured gain first.
+
+    Listed is what the network expects a gain of, and the classifier confirms clear of the noise.
+    """
+    own = [c for c in explanation.counterfactuals if c.graph == index and c.predicted[index] > 0]
+    return _largest([c for c in own if _exceeds(c.measured[index], c.noise[index])], index, 1)[:MOST_REASONS]
+
+
+def welcome_absences(explanation: Explanation) -> list[Counterfactual]:
+    """Missing concepts of other classes that speak for the predicted one by being missing, largest effect first.
+
+    Listed is what the network expects to cost the predicted class, and the classifier confirms clear of the noise.
+    """
+    own = explanation.predicted
+    others = [c for c in explanation.counterfactuals if c.added and c.graph != own and c.predicted[own] < 0]
+    return _largest([c for c in others if _exceeds(-c.measured[own], c.noise[own])], own, -1)[:MOST_ABSENCES]
+
+
+def gains_if_there(explanation: Explanation, index: int) -> dict[int, tuple[float, bool]]:
+    """Measured gain of a class if each of its missing concepts were there, and whether it is clear of the noise."""
+    added = [c for c in explanation.counterfactuals if c.added and c.graph == index]
+    return {
+        c.concept: (float(c.measured[index]), _exceeds(abs(c.measured[index]), c.noise[index]))
+        for c in added
+        if np.isfinite(c.measured[index])
+    }
+
+
+def _largest(found: Sequence[Counterfactual], index: int, sign: int) -> list[Counterfactual]:
+    return sorted(found, key=lambda c: -sign * float(c.measured[index]))
+
+
+def _exceeds(value: float, noise: float) -> bool:
+    """Whether a value is clear of the noise; False for NaN."""
+    return bool(value > max(noise, NO_RELATION))
