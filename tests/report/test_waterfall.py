@@ -70,6 +70,8 @@ def test_players_are_called_as_in_the_figure_of_the_class() -> None:
     names = [step.name for step in steps(make(names=NAMED), 1)]
     assert names[:4] == ["ladder (1) of fire engine", "cross (1)", "ladder (1) + 2 of fire engine",
                          "ladder (1) of fire engine + 1 of school bus"]  # fmt: skip
+    pairs = [step.name for step in steps(make(), 1, 99)]
+    assert "2 of fire engine + 1" in pairs and "1 + 2 of fire engine" in pairs
     shared = make(matched=np.array([[1, 2, -1, -1], [5, 1, -1, -1], [9, -1, -1, -1]]))
     assert steps(shared, 1)[0] == Step("concept 2", 1.5)
 

@@ -53,8 +53,8 @@ def _structure(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
     texts = {
         "relations/spearman": "is the mean rank agreement (Spearman) between what pairs of concepts are expected to "
         f"count for together and what was measured{also}.",
-        "relations/deciding_first": "of held-out photos: the relation that decides the class comes first; where its "
-        "two parts are not found, it counts as missed.",
+        "relations/deciding_first": "of held-out photos have the relation that decides their class as the strongest; a "
+        "photo in which its two parts are not found counts as missed.",
         "surrogate/r2": "is the share of what deleting sets of concepts does to the classifier that the graph network "
         "foresees (R2; 1: all).",
         "surrogate/emd": "is how far the class probabilities of the graph network, the sum of all that a page shows, "

@@ -170,10 +170,16 @@ def _entry(
         "name": explanation.name,
         "file": PurePath(explanation.name).name,
         "right": None if true is None else true == explanation.predicted,
-        "sentences": sentences(explanation, shown),
+        "sentences": [_headed(text) for text in sentences(explanation, shown)],
         "trust": [(level.split()[-1], level, text) for level, text in trust_parts(explanation)],
         "pictures": [embed(part, text) for part, text in zip(parts, texts, strict=True)],
     }
+
+
+def _headed(text: str) -> tuple[str, str]:
+    """A sentence in two: the question that it answers, or "", and the rest."""
+    question, mark, rest = text.partition("? ")
+    return (f"{question}?", rest) if mark and question.startswith("Why ") else ("", text)
 
 
 def _scatter(kind: Kind, explanations: Sequence[Explanation]) -> Figure | None:

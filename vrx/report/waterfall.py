@@ -73,8 +73,14 @@ def _contributions(explanation: Explanation, index: int) -> Iterator[Step]:
     pairs = relations.pairs[..., predicted] - relations.pairs[..., index]
     for i, (name, owner) in enumerate(names):
         yield Step(f"{'concept ' * name.isdigit()}{name}{owner}", float(main[i]))
-        for j, (other, others) in enumerate(names[:i]):
-            yield Step(f"{other}{others * (others != owner)} + {name}{owner}", float(pairs[j, i]))
+        for j in range(i):
+            yield Step(_pair(names[j], (name, owner)), float(pairs[j, i]))
+
+
+def _pair(*ends: tuple[str, str]) -> str:
+    """``1 + 2 of fire engine``: both; one of another class comes before one of the class itself."""
+    (first, of_first), (second, of_second) = sorted(ends, key=lambda end: not end[1])
+    return f"{first}{of_first * (of_first != of_second)} + {second}{of_second}"
 
 
 def player_name(explanation: Explanation, label: int, index: int) -> tuple[str, str]:
