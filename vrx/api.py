@@ -25,8 +25,8 @@ from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.graphs.scg import SCGBuilder
+from vrx.models.additive import AdditiveGRN
 from vrx.models.distillation import Distillation
-from vrx.models.grn import GRN
 from vrx.pipeline import Pipeline, device_of, quiet_logs
 
 EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape"]  # conf/graph/evidence.yaml
@@ -58,22 +58,24 @@ def default_pipeline(
     rate = 0.003
     return Pipeline(
         discovery=discovery,
-        builder=partial(SCGBuilder, sources=EVIDENCE, layers=[], rest=True),
+        builder=partial(SCGBuilder, sources=EVIDENCE, layers=[], rest=True, relations=True),
         data=partial(
-            SCGDataModule, second_editor=Editor("inpaint", editor.margin), masking="graph", variants=12, moves=6,
-            batch_size=64, build_batch_size=16, workers=0, seed=seed,
+            SCGDataModule, second_editor=Editor("inpaint", editor.margin), masking="graph", variants=12, coalitions=12,
+            moves=0, batch_size=64, build_batch_size=16, workers=0, seed=seed,
         ),
-        grn=partial(GRN, node_widths=[64, 32, 32], edge_widths=[5, 5, 5], dropout=0.6, skip=True, squash=True),
-        optimizer=partial(torch.optim.AdamW, lr=rate, betas=(0.9, 0.999), weight_decay=0.1),
+        grn=partial(AdditiveGRN, width=48, embedding=12, summary=8, dropout=0.2),
+        optimizer=partial(torch.optim.AdamW, lr=rate, betas=(0.9, 0.999), weight_decay=0.3),
         scheduler=partial(
             torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=epochs, pct_start=0.2
         ),
         distillation=partial(
             Distillation,
-            weights={"softmax_l1": 1.0, "logits": 1.0, "difference": 3.0, "correlation": 4.0, "moved": 10.0},
+            weights={
+                "softmax_l1": 1.0, "logits": 1.0, "difference": 3.0, "correlation": 8.0,
+                "coalition": 3.0, "interaction": 3.0, "ranking": 2.0,
+            },
             objective={"spearman": 1.0, "agreement": 1.0, "l1": -2.0},
             variants_per_step=0,
-            moves_per_step=2,
         ),
         trainer=partial(
             Trainer, accelerator=device, devices=1, max_epochs=epochs, gradient_clip_val=2.0, log_every_n_steps=1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,102 @@ from vrx.scores import margins, rank_agreement
 from vrx.storage import json_safe
 from vrx.structures import PERHAPS, UNMATCHED, Patches, edges
 
+NO_RELATION = 0.1  # logits: a smaller relation is none
 DERIVED = ("probabilities", "grn_probabilities", "detected", "perhaps", "present", "trust")  # of an explanation, ditto
+
+
+@dataclass(frozen=True)
+class Relations:
+    """What pairs of the concepts found in a photo count for, in centred logits of each of the n classes.
+
+    The P players are the distinct patches of the found concepts. Together: main effects and pairs (each once) add up to
+    what the network says of the photo minus what it says of the photo without any of them. Placement: what it costs to
+    move j, less what it costs where i is gone. Predicted by the GRN from the clean photo, measured on the classifier.
+
+    Args:
+        labels: of the players' patches, int64 ``[P]``.
+        main: predicted main effects, ``[P, n]``.
+        main_measured: the same of the classifier.
+        pairs: predicted interactions, symmetric, ``[P, P, n]``.
+        pairs_measured: the same of the classifier.
+        placed: predicted: what the place of j counts for because of i, ``[P (i), P (j), n]``; NaN where j is too large
+            to be moved.
+        placed_measured: the same of the classifier.
+        pairs_second, placed_second: the measured ones with another fill: how far two fills differ is the noise.
+        empty: what the GRN says of the photo without any player, ``[n]``.
+        shares: how much of what the classifier says of all sets of players, for the predicted class, single players
+            explain, and how much with pairs (R2).
+        left_out: found patches that are not among the players: there were too many.
+    """
+
+    labels: NDArray[np.int64]
+    main: NDArray[np.float64]
+    main_measured: NDArray[np.float64]
+    pairs: NDArray[np.float64]
+    pairs_measured: NDArray[np.float64]
+    placed: NDArray[np.float64]
+    placed_measured: NDArray[np.float64]
+    pairs_second: NDArray[np.float64]
+    placed_second: NDArray[np.float64]
+    empty: NDArray[np.float64]
+    shares: tuple[float, float] = (math.nan, math.nan)
+    left_out: int = 0
+
+    def __post_init__(self) -> None:
+        count, n = len(self.labels), len(self.empty)
+        square = (count, count, n)
+        check_shapes(self, main=(count, n), main_measured=(count, n), pairs=square, pairs_measured=square)
+        check_shapes(self, placed=square, placed_measured=square, pairs_second=square, placed_second=square)
+
+    @property
+    def noise(self) -> NDArray[np.float64]:
+        """How far two fills differ in the measured interactions, root mean square, ``[n]``."""
+        return _difference(self.pairs_measured, self.pairs_second)
+
+    @property
+    def placed_noise(self) -> NDArray[np.float64]:
+        """The same of the placements."""
+        return _difference(self.placed_measured, self.placed_second)
+
+    def clear(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which predicted interactions and placements for a class stand clear of the noise, bool ``[P, P]`` each."""
+        pairs = np.abs(self.pairs[..., index]) > max(self.noise[index], NO_RELATION)
+        placed = np.abs(np.nan_to_num(self.placed[..., index])) > max(self.placed_noise[index], NO_RELATION)
+        return pairs, placed
+
+
+def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Root mean square over the pairs that were measured: ``[P, P, n]`` twice -> ``[n]``."""
+    off = ~np.eye(len(first), dtype=bool) & np.isfinite(first).all(-1)
+    return np.sqrt(((first - second)[off] ** 2).mean(0)) if off.any() else np.zeros(first.shape[2])
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """What becomes of the classes when a concept of a class is put where it belongs.
+
+    Args:
+        graph: the class whose concept it is.
+        concept: which.
+        anchor: a concept of the same class that it is put right to; ``UNMATCHED``: it was missing and is added.
+        place: (x, y) in [0, 1], where it is put.
+        predicted: gain of each class's margin that the GRN expects, ``[n]``.
+        measured: gain of the classifier's, ``[n]``: the median of several typical patches, or the mean of two fills.
+        noise: what must be exceeded: what covering the place alone does, or half of how far two fills differ, ``[n]``.
+    """
+
+    graph: int
+    concept: int
+    anchor: int
+    place: tuple[float, float]
+    predicted: NDArray[np.float64]
+    measured: NDArray[np.float64]
+    noise: NDArray[np.float64]
+
+    @property
+    def added(self) -> bool:
+        """Whether the concept was missing."""
+        return self.anchor == UNMATCHED
 
 
 @dataclass(frozen=True)
@@ -48,6 +143,8 @@ class Explanation:
         names: what the concepts are called, ``[n][N]``; "" for those without a name.
         fallback: index of the class that F calls a photo without detail, if it clearly prefers one.
         exists: which places of the graphs hold a concept, bool ``[n, N]``; empty: all.
+        relations: what pairs of concepts count for; None where it was not asked.
+        counterfactuals: what is missing for the classes shown, and what lies elsewhere than it should.
         true_class: index of the label, if known.
         provenance: run folder, fingerprint of F, settings of the contributions.
     """
@@ -69,6 +166,8 @@ class Explanation:
     names: tuple[tuple[str, ...], ...] = ()
     fallback: int | None = None
     exists: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
+    relations: Relations | None = None
+    counterfactuals: tuple[Counterfactual, ...] = ()
     true_class: int | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -85,6 +184,11 @@ class Explanation:
     def predicted(self) -> int:
         """Index of the class that F predicts among the classes of interest."""
         return int(self.logits.argmax())
+
+    def shown(self, others: int = 2) -> list[int]:
+        """The predicted class, F's next ``others``, and the true one if it is known and not among them."""
+        first = np.argsort(-self.logits, kind="stable")[: others + 1].tolist()
+        return first + [c for c in (self.true_class,) if c is not None and c not in first]
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
@@ -153,6 +257,8 @@ class Explanation:
         hidden = ("image", "x", "superpixels", "attended", "matched", "exists")
         content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         content |= {name: getattr(self, name) for name in DERIVED}
+        content["relations"] = None if self.relations is None else asdict(self.relations)
+        content["counterfactuals"] = [asdict(c) for c in self.counterfactuals]
         content["predicted"] = self.class_names[self.predicted]
         content["edges"] = edges(self.matched.shape[1]).T.tolist()
         return json.dumps(json_safe(content), indent=1)

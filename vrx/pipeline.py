@@ -33,13 +33,14 @@ from vrx.data.prepared import prepared
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.data.sources import HasPartMasks, PhotoSource, photos_key
 from vrx.errors import VRXError
+from vrx.explain.absence import Typical
 from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import METHODS, Explainer
 from vrx.explain.faithfulness import evaluation
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.classification import fit_classifier
 from vrx.models.distillation import Distillation, grn_of_checkpoint
-from vrx.models.grn import GRN
+from vrx.models.graph_network import GraphNetwork
 from vrx.specs import describe
 from vrx.storage import KEY_LENGTH, content_key, locked, write_text
 from vrx.structures import ConceptBank
@@ -56,7 +57,7 @@ BANK_CODE = (
     "vrx.structures",
     "vrx.thumbnails",
 )
-GRN_CODE = ("vrx.models.distillation", "vrx.models.grn", "vrx.scores")
+GRN_CODE = ("vrx.models.additive", "vrx.models.distillation", "vrx.models.grn", "vrx.scores")
 NAMING = 30  # photos per class that say which part a concept shows
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
@@ -99,7 +100,7 @@ class Pipeline:
         discovery: finds the concepts; its extractor and editor serve the graphs too.
         builder: ``(classifier, bank, extractor, editor)`` -> :class:`SCGBuilder`.
         data: ``(source, builder, editor, cache_dir)`` -> :class:`SCGDataModule`.
-        grn: ``(num_classes, num_nodes, node_features)`` -> :class:`GRN`.
+        grn: ``(num_classes, num_nodes, node_features, link_features)`` -> :class:`GraphNetwork`.
         optimizer: parameters -> optimizer.
         scheduler: optimizer -> learning-rate scheduler, stepped every epoch.
         distillation: ``(grn, optimizer, scheduler)`` -> :class:`Distillation`.
@@ -119,7 +120,7 @@ class Pipeline:
     discovery: ConceptDiscovery | WordDiscovery
     builder: Callable[..., SCGBuilder]
     data: Callable[..., SCGDataModule]
-    grn: Callable[..., GRN]
+    grn: Callable[..., GraphNetwork]
     optimizer: Callable[..., torch.optim.Optimizer]
     scheduler: Callable[..., Any] | None
     distillation: Callable[..., Distillation]
@@ -148,11 +149,14 @@ class Pipeline:
         method, metrics = evaluation(grn, data.tables["val"], data.tables["test"], self.methods, self.seed)
         return self.assembled(data, grn, method, {"metrics": {**score, **metrics}})
 
-    def assembled(self, data: SCGDataModule, grn: GRN, method: str, provenance: Mapping[str, Any]) -> Explainer:
+    def assembled(
+        self, data: SCGDataModule, grn: GraphNetwork, method: str, provenance: Mapping[str, Any]
+    ) -> Explainer:
         """The explainer of a distilled GRN."""
         classifier = data.builder.classifier
         grn = grn.to(classifier.device)
-        return Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods)
+        typical = Typical.of(data.tables["train"])
+        return Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods, typical)
 
     def classifier(self, settings: Mapping[str, Any], source: PhotoSource) -> Classifier:
         """F on its device: loaded or, when ``settings["fit"]`` is given, fitted once and cached.
@@ -240,7 +244,7 @@ class Pipeline:
         """How several processes train together; None: there is one."""
         return getattr(self.trainer, "keywords", {}).get("strategy")
 
-    def distil(self, data: SCGDataModule) -> tuple[GRN, dict[str, float]]:
+    def distil(self, data: SCGDataModule) -> tuple[GraphNetwork, dict[str, float]]:
         """Train the GRN on the cached graphs, going on where an earlier try stopped; a finished one is read.
 
         Returns:
@@ -258,7 +262,7 @@ class Pipeline:
             if not (folder / FINISHED).exists():
                 self._train(data, folder)
             data.setup()
-            return GRN.load(folder / WEIGHTS), json.loads((folder / FINISHED).read_text())
+            return GraphNetwork.load(folder / WEIGHTS), json.loads((folder / FINISHED).read_text())
 
     def _train(self, data: SCGDataModule, folder: Path) -> None:
         """Distil F into a new GRN; leaves checkpoints, the best GRN and, last, ``finished.json``."""
@@ -271,6 +275,7 @@ class Pipeline:
             num_classes=len(builder.bank.class_names),
             num_nodes=builder.num_nodes,
             node_features=builder.node_features,
+            link_features=builder.link_features,
         )
         module = self.distillation(grn, self.optimizer, self.scheduler)
         trainer.fit(module, datamodule=data, ckpt_path=_resumable(folder / "last.ckpt"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from vrx.storage import write_atomically, write_text
 EPSILON = 1e-3  # every value of a dummy node (3.2.1: "a small constant")
 UNMATCHED = -1  # in place of the patch of a concept that was not found
 PERHAPS = 0.25  # least probability of a concept that may be there
-STATE = "state."  # before the names of a bank's state in its file
+STATE, CUTOUT = "state.", "cutout."  # before the names of a bank's state and cut-outs in its file
 BANK_TEXTS = ("exemplar_paths", "settings", "featureless", "notes", "parts")  # of a bank, in its JSON file
 NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
 
@@ -105,22 +107,42 @@ class Patches:
 class SCG:
     """Structural Concept Graphs: for each photo one complete directed graph per class of interest (3.2.1).
 
-    Leading dimensions ``...`` (usually a batch of photos) are shared by all three tensors.
+    Leading dimensions ``...`` (usually a batch of photos) are shared by all tensors.
 
     Args:
         nodes: float32 ``[..., n, N, D]``; an undetected concept is a dummy, all values ``EPSILON``.
         centroids: (x, y) in [0, 1], float32 ``[..., n, N, 2]``; ``NEUTRAL`` where undetected.
         detected: bool ``[..., n, N]``.
+        links: what is known of each relation beside the places of its ends, float32 ``[..., n, N(N-1), K]``, edges in
+            the order of :func:`edges`; 0 where an end is a dummy. None: nothing, K = 0.
     """
 
     nodes: Tensor
     centroids: Tensor
     detected: Tensor
+    links: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         lead = self.nodes.shape[:-1]
         require(self.nodes.ndim >= 3, f"SCG.nodes must be [..., n, N, D], got {tuple(self.nodes.shape)}")
-        check_shapes(self, centroids=(*lead, 2), detected=tuple(lead))
+        shape = (*lead[:-1], lead[-1] * (lead[-1] - 1))
+        if self.links is None:
+            object.__setattr__(self, "links", self.nodes.new_zeros(*shape, 0))
+        check_shapes(self, centroids=(*lead, 2), detected=tuple(lead), links=shape)
+
+    @classmethod
+    def of(cls, table: Mapping[str, Tensor], rows: Any = slice(None), prefix: str = "") -> SCG:
+        """Some rows of a table that holds the four tensors by name (``links`` may be missing)."""
+        names = [f"{prefix}{f.name}" for f in fields(cls)]
+        return cls(*(table[name][rows] for name in names if name in table))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> SCG:
+        """The graphs with a function of leading dimensions applied to every tensor."""
+        return SCG(*(function(getattr(self, f.name)) for f in fields(self)))
+
+    def __getitem__(self, index: Any) -> SCG:
+        """Some of the photos: an index of leading dimensions, for every tensor alike."""
+        return self.map(lambda tensor: tensor[index])
 
     def drop(self, nodes: Tensor) -> SCG:
         """The same graphs with some nodes set to the dummy.
@@ -130,20 +152,35 @@ class SCG:
         """
         gone = nodes.unsqueeze(-1)
         places = self.centroids.masked_fill(gone, NEUTRAL)
-        return SCG(self.nodes.masked_fill(gone, EPSILON), places, self.detected & ~nodes)
+        links = self._without_links(nodes) if self.links.shape[-1] else self.links
+        return SCG(self.nodes.masked_fill(gone, EPSILON), places, self.detected & ~nodes, links)
+
+    def move(self, centroids: Tensor) -> SCG:
+        """The same graphs with some nodes at other places: what is known of their relations no longer holds.
+
+        Args:
+            centroids: ``[..., n, N, 2]``.
+        """
+        moved = (centroids != self.centroids).any(-1)
+        return SCG(self.nodes, centroids, self.detected, self._without_links(moved))
+
+    def _without_links(self, nodes: Tensor) -> Tensor:
+        j, i = edges(self.nodes.shape[-2]).to(nodes.device)
+        return self.links.masked_fill((nodes[..., j] | nodes[..., i]).unsqueeze(-1), 0.0)
 
     def to(self, device: torch.device | str) -> SCG:
-        return SCG(self.nodes.to(device), self.centroids.to(device), self.detected.to(device))
+        return self.map(lambda tensor: tensor.to(device))
 
     @staticmethod
     def stack(graphs: list[SCG]) -> SCG:
-        return SCG(
-            torch.stack([g.nodes for g in graphs]),
-            torch.stack([g.centroids for g in graphs]),
-            torch.stack([g.detected for g in graphs]),
-        )
+        return SCG(*(torch.stack([getattr(g, f.name) for g in graphs]) for f in fields(SCG)))
+
+    @staticmethod
+    def cat(graphs: list[SCG]) -> SCG:
+        return SCG(*(torch.cat([getattr(g, f.name) for g in graphs]) for f in fields(SCG)))
 
 
+@cache
 def edges(num_concepts: int) -> Tensor:
     """Directed edges j -> i of the complete graph, int64 ``[2, N(N-1)]``: row 0 is j (from), row 1 is i (to).
 
@@ -170,6 +207,8 @@ class ConceptBank:
         exemplar_paths: the photo of each exemplar, ``[n][N][E]``; "" where there is none.
         settings: everything that the bank was made with (data, classifier fingerprint, patches, ...).
         state: what else finding the concepts needs, by name.
+        cutouts: some typical patches at their own size with a little of what surrounds them, ``"class.concept.number"``
+            -> uint8 ``[h, w, 4]``, the last channel 255 inside the patch.
         featureless: mean probability of each class for photos without any detail, fill by fill, ``{fill: [n]}``.
         notes: why a class has fewer than N concepts, by class.
         names: what people call the concepts (``names.yaml``), ``[n][N]``; "" for those without a name.
@@ -185,6 +224,7 @@ class ConceptBank:
     exemplar_paths: list[list[list[str]]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     state: dict[str, NDArray[Any]] = field(default_factory=dict)
+    cutouts: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     featureless: dict[str, list[float]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     names: list[list[str]] = field(default_factory=list)
@@ -237,7 +277,8 @@ class ConceptBank:
         """Write ``bank.safetensors`` and, last, ``bank.json`` into ``folder``."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays = {name: np.ascontiguousarray(v) for name, v in values.items() if isinstance(v, np.ndarray)}
-        arrays |= {f"{STATE}{name}": np.ascontiguousarray(v) for name, v in self.state.items()}
+        for prefix, named in ((STATE, self.state), (CUTOUT, self.cutouts)):
+            arrays |= {f"{prefix}{name}": np.ascontiguousarray(v) for name, v in named.items()}
         write_atomically(folder / "bank.safetensors", lambda path: save_file(arrays, path))
         text = {
             "class_names": list(self.class_names),
@@ -257,8 +298,11 @@ class ConceptBank:
             text = json.loads((folder / "bank.json").read_text())
             arrays: dict[str, Any] = load_file(folder / "bank.safetensors")
             texts: dict[str, Any] = {name: text[name] for name in BANK_TEXTS}
-            state = {name.removeprefix(STATE): arrays.pop(name) for name in list(arrays) if name.startswith(STATE)}
-            bank = cls(tuple(text["class_names"]), **texts, **arrays, state=state)
+            state, cutouts = (
+                {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
+                for prefix in (STATE, CUTOUT)
+            )
+            bank = cls(tuple(text["class_names"]), **texts, **arrays, state=state, cutouts=cutouts)
             require(text.get("digest", bank.digest) == bank.digest, "bank.json and bank.safetensors do not belong")
             return bank
         except FileNotFoundError as error:

@@ -95,6 +95,9 @@ def test_gradient_times_difference_by_hand_in_one_backward_pass_fewer(monkeypatc
         (slope,) = plain(margin.sum(), leaf, retain_graph=True)
         expected = (slope * (maps - reference["features.2"])).sum(1)
         torch.testing.assert_close(got.grad_diff["features.2"][:, c], expected)
+    some = f.inspect(x, gradients=True, gradcam=False, reference={"features.2": reference["features.2"]})
+    assert set(some.grad_diff) == {"features.2"} and set(some.grad_act) == set(got.grad_act), "a reference of one layer"
+    torch.testing.assert_close(some.grad_diff["features.2"], got.grad_diff["features.2"])
 
 
 def out_of_place(network: nn.Module) -> None:

@@ -25,10 +25,10 @@ def graphs(size: int = 4, seed: int = 0) -> SCG:
     return whole.drop(torch.rand(lead, generator=g) > 0.7)
 
 
-def trained(skip: bool = False, dropout: float = 0.0) -> GRN:
+def trained(dropout: float = 0.0) -> GRN:
     """Random weights, lively batch norms, eval mode."""
     torch.manual_seed(1)
-    grn = GRN(N_CLASSES, NUM, WIDTH, (8, 6), (5, 4), skip=skip, dropout=dropout)
+    grn = GRN(N_CLASSES, NUM, WIDTH, (8, 6), (5, 4), dropout=dropout)
     with torch.no_grad():
         for conv in grn.convs:
             conv.dependency.normal_()
@@ -46,9 +46,8 @@ def one(scg: SCG, b: int) -> SCG:
     return SCG(scg.nodes[b : b + 1].clone(), scg.centroids[b : b + 1].clone(), scg.detected[b : b + 1].clone())
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_gradient_blocks_and_bias_add_up_to_the_logits(skip: bool) -> None:
-    grn, scg = trained(skip), graphs()
+def test_gradient_blocks_and_bias_add_up_to_the_logits() -> None:
+    grn, scg = trained(), graphs()
     nodes, links = block_scores(grn, scg)
     total = nodes.sum((2, 3)) + links.sum((2, 3)) + grn.embedding.bias
     torch.testing.assert_close(total, grn(scg), atol=1e-5, rtol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from vrx.explanation import Explanation
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.grn import GRN
 from vrx.scores import margins
+from vrx.storage import json_safe
 from vrx.structures import UNMATCHED, edges
 
 SETTINGS = {
@@ -42,7 +43,11 @@ def make_explainer(builder: SCGBuilder, method: str = "knockout") -> Explainer:
 
 
 def same(a: Explanation, b: Explanation, provenance: bool = False) -> bool:
-    names = [n for n in vars(a) if n not in ("superpixels", "x") and (n != "provenance" or provenance)]
+    apart = ("superpixels", "x", "relations", "counterfactuals")
+    names = [n for n in vars(a) if n not in apart and (n != "provenance" or provenance)]
+    structure = [[asdict(e.relations) if e.relations else None, *map(asdict, e.counterfactuals)] for e in (a, b)]
+    if json_safe(structure[0]) != json_safe(structure[1]):
+        return False
     if not np.array_equal(a.superpixels.labels, b.superpixels.labels):
         return False
     return all(np.array_equal(getattr(a, n), getattr(b, n), equal_nan=_numeric(getattr(a, n))) for n in names)

@@ -11,7 +11,16 @@ from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
 from vrx.edits import FAR, Editor
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
-from vrx.graphs.variants import LARGEST, ask_edited, asked_patches, concept_moves, concept_variants, covered_by
+from vrx.graphs.variants import (
+    LARGEST,
+    ask_edited,
+    asked_patches,
+    concept_coalitions,
+    concept_moves,
+    concept_variants,
+    covered_by,
+    drop_all,
+)
 from vrx.structures import UNMATCHED, Patches
 
 EDITOR = Editor("blur", 0.03)
@@ -136,3 +145,40 @@ def test_moves_against_hand_moved_photos(
     assert not moves.drop[..., -1].any(), "the rest of the photo is never hidden"
     again = concept_moves(colour_f, EDITOR, x, graphs, 3, seed=1)
     assert torch.equal(moves.centroids, again.centroids) and torch.equal(moves.logits, again.logits)
+
+
+def test_coalitions_against_hand_edited_photos(
+    colour_f: Classifier, made: tuple[torch.Tensor, list[Patches], PhotoGraphs]
+) -> None:
+    x, _, graphs = made
+    variants = concept_variants(colour_f, EDITOR, x, graphs)
+    found = concept_coalitions(colour_f, EDITOR, x, variants, 8, seed=3)
+    assert found.members.shape == (len(x), 8, variants.drop.shape[1]) and found.valid.any()
+    assert not (found.members & ~variants.valid[:, None]).any(), "only patches that there are"
+    lost = drop_all(found.members, variants.drop)
+    for b, members in enumerate(found.members):
+        sets = [tuple(row.nonzero()[:, 0].tolist()) for row in members if row.any()]
+        assert len(set(sets)) == len(sets) and all(len(some) >= 2 for some in sets)
+        if len(variants.masks[b]) >= 5:
+            assert len(sets) == 8 and sum(len(some) == 2 for some in sets) >= 4
+        for q, some in enumerate(sets):
+            union = variants.masks[b][list(some)].any(0)
+            expected = colour_f(EDITOR.delete(x[b : b + 1], union[None]))[0]
+            torch.testing.assert_close(found.logits[b, q], expected, atol=1e-3, rtol=1e-3)
+            assert torch.equal(lost[b, q], variants.drop[b, list(some)].any(0))
+    again = concept_coalitions(
+        colour_f, EDITOR, x[:1], concept_variants(colour_f, EDITOR, x[:1], graphs_of(graphs, 0)), 8, seed=3
+    )
+    assert torch.equal(again.members[0], found.members[0]), "whatever photos are beside it"
+
+
+def graphs_of(graphs: PhotoGraphs, photo: int) -> PhotoGraphs:
+    one = slice(photo, photo + 1)
+    return PhotoGraphs(
+        graphs.scg[one],
+        graphs.matched[one],
+        graphs.patches[one],
+        graphs.regions[one],
+        graphs.presence[one],
+        graphs.logits[one],
+    )

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
@@ -49,10 +50,7 @@ def problem(photos: int, seed: int) -> dict[str, Any]:
 
 
 def pick(table: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-    return {
-        k: SCG(v.nodes[rows], v.centroids[rows], v.detected[rows]) if isinstance(v, SCG) else v[rows]
-        for k, v in table.items()
-    }
+    return {k: v[rows] for k, v in table.items()}
 
 
 def loader(table: dict[str, Any], size: int, shuffle: bool = False) -> DataLoader[Any]:
@@ -179,7 +177,7 @@ def test_loss_terms_are_those_of_a_slow_loop() -> None:
     answers = random_answers()
     terms = distillation_terms(*answers)
     expected = slow_terms(*answers)
-    assert {*terms, "moved"} == set(TERMS)
+    assert set(terms) == set(TERMS)
     for name, value in terms.items():
         assert value.item() == pytest.approx(expected[name], rel=1e-4), name
 
@@ -282,7 +280,8 @@ def test_edited_photos_as_graphs_are_the_same_question() -> None:
             *(torch.stack([getattr(s, name) for s in variants], 1) for name in ("nodes", "centroids", "detected"))
         )
     }
-    for a, b in zip(module._logits(table, chosen), module._logits(photo, chosen), strict=True):
+    drop = table["drop"][torch.arange(5)[:, None], chosen]
+    for a, b in zip(module._masked(table, drop, chosen), module._masked(photo, drop, chosen), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -335,6 +334,52 @@ def test_the_term_of_moved_concepts_is_the_difference_term_of_the_moved_graphs(m
     logged.clear()
     with pytest.raises(VRXError, match="moved"):
         module.training_step(pick(problem(6, 0), list(range(6))), 0)  # the only term, and nothing to apply it to
+
+
+def test_the_terms_of_coalitions_against_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: dict[str, Tensor] = {}
+    monkeypatch.setattr(LightningModule, "log_dict", lambda _, values, **__: logged.update(values))
+    weights = {"softmax_l1": 0.0, "coalition": 1.0, "interaction": 1.0, "ranking": 1.0}
+    module = student(weights=weights, variants_per_step=0).eval()
+    torch.manual_seed(0)
+    for parameter in module.grn.parameters():  # a fresh one has hardly any interactions
+        parameter.data.normal_(0, 0.5)
+    batch = pick(problem(4, 0), [0, 1, 2, 3])
+    g = torch.Generator().manual_seed(2)
+    photos, sets, variants = 4, 5, batch["valid"].shape[1]
+    batch["coalition_members"] = torch.rand(photos, sets, variants, generator=g) < 0.4
+    batch["coalition_members"][0, 1] = False
+    batch["coalition_logits"] = torch.randn(photos, sets, N_CLASSES, generator=g)
+    module.training_step(batch, 0)
+    scg, grn = batch["scg"], module.grn
+    found: dict[str, list[float]] = {"coalition": [], "interaction": [], "ranking": []}
+
+    def loss(ours: Tensor, theirs: Tensor) -> float:
+        return float(torch.nn.functional.smooth_l1_loss(ours - ours.mean(), theirs - theirs.mean()).detach())
+
+    for b in range(photos):
+        one = scg[b : b + 1]
+        clean, f_clean, f_masked = grn(one)[0], batch["logits"][b], batch["masked_logits"][b]
+        masked = [grn(one.drop(batch["drop"][b, v]))[0] for v in range(variants)]
+        both = []
+        for q in range(sets):
+            some = batch["coalition_members"][b, q].nonzero()[:, 0].tolist()
+            if not some:
+                continue
+            fall = clean - grn(one.drop(batch["drop"][b, some].any(0)))[0]
+            f_fall = f_clean - batch["coalition_logits"][b, q]
+            found["coalition"].append(loss(fall, f_fall))
+            excess = fall - sum(clean - masked[v] for v in some)
+            f_excess = f_fall - sum(f_clean - f_masked[v] for v in some)
+            found["interaction"].append(loss(excess, f_excess))
+            own = int(f_clean.argmax())
+            both.append([float((e - e.mean())[own]) for e in (excess.detach(), f_excess)])
+        if len(both) >= 3:
+            found["ranking"].append(1 - np.corrcoef(np.array(both).T)[0, 1])
+    for name, values in found.items():
+        assert logged[f"train/{name}"].item() == pytest.approx(np.mean(values), rel=1e-3), name
+    with pytest.raises(VRXError, match="variants_per_step=2"):
+        student(weights={"interaction": 1.0}, variants_per_step=2)
 
 
 def test_unknown_settings_are_named() -> None:

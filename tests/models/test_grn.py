@@ -149,13 +149,12 @@ def test_equal_graphs_differ_by_their_class_alone() -> None:
     assert (nodes[:, 0] - nodes[:, 1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("skip", [True, False])
-def test_a_dummy_is_the_same_in_every_photo(skip: bool) -> None:
+def test_a_dummy_is_the_same_in_every_photo() -> None:
     """Its block, the blocks of its edges, and so what it sends, whatever the rest of the photo."""
     scg = graphs(size=8, share=1.0)
     gone = torch.zeros(8, 2, 3, dtype=torch.bool)
     gone[:, 0, 1] = True
-    grn = shaken(GRN(2, 3, 5, (7, 6, 4), (8, 8, 8), skip=skip))
+    grn = shaken(GRN(2, 3, 5, (7, 6, 4), (8, 8, 8)))
     grn.set_normalisation(scg.nodes, scg.detected)
     nodes, links = grn.embed(scg.drop(gone))
     touching = (edges(3) == 1).any(0)
@@ -210,20 +209,8 @@ def test_evidence_of_any_scale_enters_alike() -> None:
     assert torch.equal(inside[:, 1:].argsort(0), seen[:, 1:].argsort(0))
 
 
-def test_skip_reads_the_nodes_directly() -> None:
-    scg = graphs()
-    grn = shaken(GRN(2, 3, 5, (7,), (5,), skip=True))
-    plain = GRN(2, 3, 5, (7,), (5,))
-    plain.load_state_dict({k: v for k, v in grn.state_dict().items() if "embedding" not in k}, strict=False)
-    nodes, _ = grn.embed(scg)
-    torch.testing.assert_close(nodes[..., :7], plain.eval().embed(scg)[0])
-    direct = nodes[..., 7:]
-    assert torch.equal(direct[scg.detected], grn._standard(scg)[scg.detected])
-    assert not scg.detected.all() and (direct[~scg.detected] == 0).all(), "a place without a concept adds nothing"
-
-
 def test_rebuilds_from_its_hyperparameters() -> None:
-    grn = shaken(GRN(2, 3, 5, (7, 6), (5, 3), dropout=0.3, skip=True, isolate_dummies=False))
+    grn = shaken(GRN(2, 3, 5, (7, 6), (5, 3), dropout=0.3, isolate_dummies=False))
     again = GRN(**grn.hparams)
     again.load_state_dict(grn.state_dict())
     assert torch.equal(again.eval()(graphs()), grn(graphs()))

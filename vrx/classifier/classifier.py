@@ -239,7 +239,7 @@ class Classifier(nn.Module):
                 if layer.name in {*wanted, *evidence}
             },
             torch.stack(cams, 1) if cams else logits.new_zeros(len(x), 0, *last.grid),
-            *({name: values[kind] for name, values in evidence.items()} for kind in range(3 if reference else 2)),
+            *({name: values[kind] for name, values in evidence.items() if len(values) > kind} for kind in range(3)),
         )
 
     def gradcam(self, x: Tensor) -> Tensor:

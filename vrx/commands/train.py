@@ -20,6 +20,7 @@ from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
 from vrx.explain.faithfulness import evaluation
 from vrx.explain.quality import concept_quality
+from vrx.explain.structure import structure_quality
 from vrx.pipeline import first_process
 from vrx.report.galleries import write_gallery
 from vrx.report.pages import write_report
@@ -110,6 +111,9 @@ def quality(run: Run, source: PhotoSource, explainer: Explainer) -> list[dict[st
     with run.stage("quality"):
         found = concept_quality(explainer, source, run.cfg.report.quality, run.cfg.seed)
         run.log(found.metrics)
+    if run.cfg.report.relations:
+        with run.stage("relations"):
+            run.log(structure_quality(explainer, source, run.cfg.report.relations, run.cfg.seed))
     return found.table
 
 

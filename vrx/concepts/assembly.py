@@ -18,6 +18,8 @@ from vrx.scores import margins
 from vrx.structures import ConceptBank, Patches
 from vrx.thumbnails import THUMBNAIL, thumbnail
 
+CUTOUTS = 3  # typical patches of each concept that are kept at their own size
+AROUND = 0.05  # of what surrounds them, share of the photo's side
 FEATURELESS: tuple[Fill, ...] = ("blur", "mean", "grey")  # inpainting needs something to start from
 
 
@@ -134,6 +136,7 @@ def make_bank(
     importance = np.zeros((n, num), np.float32)
     p_value = np.ones((n, num), np.float32)
     thumbnails = np.full((n, num, shown, THUMBNAIL, THUMBNAIL, 3), 255, np.uint8)
+    cutouts: dict[str, NDArray[np.uint8]] = {}
     paths = [[[""] * shown for _ in range(num)] for _ in range(n)]
     for c, (found, pool) in enumerate(zip(concepts, sources, strict=True)):
         for k, concept in enumerate(found):
@@ -141,7 +144,10 @@ def make_bank(
             importance[c, k], p_value[c, k] = concept.importance, concept.p_value
             for e, member in enumerate(concept.exemplars[:shown]):
                 photo, mask = pool.source(member), pool.mask(member)
-                thumbnails[c, k, e] = thumbnail(classifier.pixels(photo.x[None])[0], largest_piece(mask))
+                pixels = classifier.pixels(photo.x[None])[0]
+                thumbnails[c, k, e] = thumbnail(pixels, largest_piece(mask))
+                if e < CUTOUTS:
+                    cutouts[f"{c}.{k}.{e}"] = cutout(pixels, mask)
                 paths[c][k][e] = photo.path
     return ConceptBank(
         tuple(classifier.class_names),
@@ -153,6 +159,7 @@ def make_bank(
         paths,
         settings,
         state or {},
+        cutouts,
         blank or {},
         notes or {},
     )
@@ -178,6 +185,14 @@ def featureless(classifier: Classifier, margin: float, x: Tensor, batch_size: in
                 shares.append(classifier(editor.delete(part.to(classifier.device), mask)).softmax(1).cpu())
         found[fill] = torch.cat(shares).mean(0).tolist()
     return found
+
+
+def cutout(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A patch of a photo, uint8 ``[H, W, 3]``, with a little of what surrounds it: uint8 ``[h, w, 4]``."""
+    pad = round(AROUND * max(mask.shape))
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    box = tuple(slice(max(int(v[0]) - pad, 0), int(v[-1]) + 1 + pad) for v in (rows, columns))
+    return np.dstack([pixels[box], np.where(mask[box], 255, 0).astype(np.uint8)])
 
 
 def largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ from vrx.data.sources import PhotoSource, photos_key
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
-from vrx.graphs.variants import Moves, Variants, ask_edited, concept_moves, concept_variants
+from vrx.graphs.variants import Moves, Variants, ask_edited, concept_coalitions, concept_moves, concept_variants
 from vrx.storage import content_key
 from vrx.structures import EPSILON, NEUTRAL, SCG, Patches
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 Masking = Literal["graph", "photo"]
 SPLITS = ("train", "val", "test")
+MOVED = ("moved_logits", "moved_valid")
+COALITIONS = ("coalition_members", "coalition_logits")
 MADE_BY = (
     "vrx.classifier",
     "vrx.concepts",
@@ -56,6 +58,7 @@ class SCGDataModule(LightningDataModule):
         masking: ``graph``: a variant is the photo's own graphs with the nodes of the edited patch set to the dummy.
             ``photo``: the edited photo goes through the whole pipeline, superpixels reused.
         variants: masked variants a photo at most, the concepts of F's predicted class first; 0: all.
+        coalitions: variants of a photo in which two or more concepts are masked at once, half of them pairs.
         moves: variants of a training photo in which a concept is moved to where it does not belong.
         batch_size: of the distillation.
         build_batch_size: photos a pass of F while the graphs are made.
@@ -73,6 +76,7 @@ class SCGDataModule(LightningDataModule):
         second_editor: Editor | None = None,
         masking: Masking = "graph",
         variants: int = 12,
+        coalitions: int = 0,
         moves: int = 0,
         batch_size: int = 128,
         build_batch_size: int = 16,
@@ -86,7 +90,8 @@ class SCGDataModule(LightningDataModule):
         self.source, self.builder = source, builder
         self.editor, self.second_editor = editor, second_editor
         self.cache_dir = Path(cache_dir)
-        self.masking, self.variants, self.moves, self.seed = masking, variants, moves, seed
+        self.masking, self.variants, self.seed = masking, variants, seed
+        self.coalitions, self.moves = coalitions, moves
         self.batch_size, self.build_batch_size = batch_size, build_batch_size
         self.workers, self.shard_size = workers, shard_size
         self.tables: dict[str, dict[str, Tensor]] = {}
@@ -105,6 +110,7 @@ class SCGDataModule(LightningDataModule):
             "editor": self.editor.settings(),
             "second_editor": self.second_editor.settings() if self.second_editor and split == "test" else None,
             "masking": [self.masking, self.variants, self.seed],
+            "coalitions": self.coalitions,
             **({"moves": self.moves} if self.moves and split == "train" else {}),
         }
         return SCGCache(self.cache_dir / "scgs", settings, len(self.source.photos(split)), self.shard_size)
@@ -172,6 +178,11 @@ class SCGDataModule(LightningDataModule):
             graphs = self.builder(x, superpixels, baselines=split == "test")
             variants = concept_variants(self.builder.classifier, self.editor, x, graphs, self.variants, self.seed)
             tensors = _tensors(graphs, variants)
+            if self.coalitions:
+                asked = concept_coalitions(
+                    self.builder.classifier, self.editor, x, variants, self.coalitions, self.seed
+                )
+                tensors |= {"coalition_members": asked.members, "coalition_logits": asked.logits}
             if self.masking == "photo":
                 tensors |= self._masked_photos(x, superpixels, variants)
             if self.moves and split == "train":
@@ -193,13 +204,16 @@ class SCGDataModule(LightningDataModule):
         shape = variants.drop.shape  # [B, V, n, N]
         nodes = torch.full((*shape, self.builder.node_features), EPSILON)
         centroids, detected = torch.full((*shape, 2), NEUTRAL), torch.zeros(shape, dtype=torch.bool)
+        links = torch.zeros(*shape[:-1], shape[-1] * (shape[-1] - 1), self.builder.link_features)
         for b, masks in enumerate(variants.masks):
             for places in torch.arange(len(masks)).split(self.build_batch_size):
                 if len(places):
                     edited = self.editor.delete(x[b : b + 1], masks[places])
                     scg = self.builder(edited, [superpixels[b]] * len(places)).scg
                     nodes[b, places], centroids[b, places], detected[b, places] = scg.nodes, scg.centroids, scg.detected
-        return {"masked_nodes": nodes, "masked_centroids": centroids, "masked_detected": detected}
+                    links[b, places] = scg.links
+        found = {"nodes": nodes, "centroids": centroids, "detected": detected, "links": links}
+        return {f"masked_{name}": value for name, value in found.items()}
 
     def _loader(self, split: str, shuffle: bool) -> DataLoader[dict[str, Any]]:
         table = self.tables[split]
@@ -224,7 +238,7 @@ class SCGDataModule(LightningDataModule):
 def batch_of(rows: dict[str, Tensor]) -> dict[str, Any]:
     """Rows of a cache table -> what the distillation reads: graphs, F's logits, masked variants."""
     batch: dict[str, Any] = {
-        "scg": SCG(rows["nodes"], rows["centroids"], rows["detected"]),
+        "scg": SCG.of(rows),
         "logits": rows["logits"],
         "label": rows["label"],
         "index": rows["index"],
@@ -233,12 +247,13 @@ def batch_of(rows: dict[str, Tensor]) -> dict[str, Any]:
         "valid": rows["valid"],
     }
     if "masked_nodes" in rows:
-        batch["masked_scg"] = SCG(rows["masked_nodes"], rows["masked_centroids"], rows["masked_detected"])
+        batch["masked_scg"] = SCG.of(rows, prefix="masked_")
     if "moved_centroids" in rows:
         count = rows["moved_centroids"].shape[1]
-        nodes, detected = (rows[k].unsqueeze(1).expand(-1, count, *rows[k].shape[1:]) for k in ("nodes", "detected"))
-        batch["moved_scg"] = SCG(nodes, rows["moved_centroids"], detected).drop(rows["moved_drop"])
-        batch |= {name: rows[name] for name in ("moved_logits", "moved_valid")}
+        copies = batch["scg"].map(lambda v: v.unsqueeze(1).expand(-1, count, *v.shape[1:]))
+        batch["moved_scg"] = copies.move(rows["moved_centroids"]).drop(rows["moved_drop"])
+        batch |= {name: rows[name] for name in MOVED}
+    batch |= {name: rows[name] for name in COALITIONS if name in rows}
     return batch
 
 
@@ -247,6 +262,7 @@ def _tensors(graphs: PhotoGraphs, variants: Variants) -> dict[str, Tensor]:
         "nodes": graphs.scg.nodes,
         "centroids": graphs.scg.centroids,
         "detected": graphs.scg.detected,
+        "links": graphs.scg.links,
         "logits": graphs.logits,
         **({} if graphs.baselines is None else {"baselines": graphs.baselines}),
         "drop": variants.drop,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from vrx.models.grn import GRN
+from vrx.models.graph_network import GraphNetwork
 from vrx.scores import margins
 from vrx.structures import SCG
 
@@ -21,7 +21,9 @@ class ContributionMethod(Protocol):
 
     def settings(self) -> dict[str, object]: ...
 
-    def __call__(self, grn: GRN, scg: SCG, shared: Tensor | None = None, edges: bool = True) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, grn: GraphNetwork, scg: SCG, shared: Tensor | None = None, edges: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Contributions on the graphs of B photos.
 
         Args:
@@ -47,7 +49,9 @@ class Knockout:
     def settings(self) -> dict[str, object]:
         return {}
 
-    def __call__(self, grn: GRN, scg: SCG, shared: Tensor | None = None, edges: bool = True) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, grn: GraphNetwork, scg: SCG, shared: Tensor | None = None, edges: bool = True
+    ) -> tuple[Tensor, Tensor]:
         with evaluating(grn):
             return _knockout_nodes(grn, scg, shared), _knockout_edges(grn, scg, _ends_detected(grn, scg) & edges)
 
@@ -61,14 +65,16 @@ class GradientTimesEmbedding:
     def settings(self) -> dict[str, object]:
         return {}
 
-    def __call__(self, grn: GRN, scg: SCG, shared: Tensor | None = None, edges: bool = True) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, grn: GraphNetwork, scg: SCG, shared: Tensor | None = None, edges: bool = True
+    ) -> tuple[Tensor, Tensor]:
         with evaluating(grn):
             nodes, links = block_scores(grn, scg)
         both = _ends_detected(grn, scg) & edges
         return nodes * scg.detected.unsqueeze(1), links * both.unsqueeze(1)
 
 
-def _ends_detected(grn: GRN, scg: SCG) -> Tensor:
+def _ends_detected(grn: GraphNetwork, scg: SCG) -> Tensor:
     j, i = grn.edge_index
     return scg.detected[:, :, j] & scg.detected[:, :, i]
 
@@ -85,7 +91,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def block_scores(grn: GRN, scg: SCG) -> tuple[Tensor, Tensor]:
+def block_scores(grn: GraphNetwork, scg: SCG) -> tuple[Tensor, Tensor]:
     """Eq. 5-6 for every block, dummies included: with E's bias they add up to the class scores.
 
     Args:
@@ -110,24 +116,21 @@ def block_scores(grn: GRN, scg: SCG) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _knockout_nodes(grn: GRN, scg: SCG, shared: Tensor | None) -> Tensor:
+def _knockout_nodes(grn: GraphNetwork, scg: SCG, shared: Tensor | None) -> Tensor:
     """Fall of every class' margin for every detected node, ``[B, n (class), n (graph), N]``."""
     size, n, num = scg.detected.shape
     gone = torch.eye(n * num, dtype=torch.bool, device=scg.nodes.device).reshape(1, n, num, n, num)
-    if shared is not None:
-        gone = gone | shared
-    gone = gone.expand(size, -1, -1, -1, -1)
-    photo, graph, node = scg.detected.nonzero(as_tuple=True)
-
-    def ask(rows: Tensor) -> Tensor:
-        return grn(_rows(scg, photo[rows]).drop(gone[photo[rows], graph[rows], node[rows]]))
-
-    falls = _falls(grn, scg, photo, ask)
-    return falls.new_zeros(size, n, num, n).index_put((photo, graph, node), falls).movedim(-1, 1)
+    gone = (gone if shared is None else gone | shared).expand(size, -1, -1, -1, -1).flatten(1, 2)
+    falls = []
+    for rows in torch.arange(size, device=gone.device).split(max(1, BUDGET // (n * num * scg.nodes[0].numel()))):
+        clean, masked = grn.masked(scg[rows], gone[rows])
+        falls.append(margins(clean)[:, None] - margins(masked))
+    found = torch.cat(falls).unflatten(1, (n, num)) if falls else scg.nodes.new_zeros(0, n, num, n)
+    return (found * scg.detected.unsqueeze(-1)).movedim(-1, 1)
 
 
 @torch.no_grad()
-def _knockout_edges(grn: GRN, scg: SCG, asked: Tensor) -> Tensor:
+def _knockout_edges(grn: GraphNetwork, scg: SCG, asked: Tensor) -> Tensor:
     """Fall of every class' margin for every asked relation (bool ``[B, n, E]``), ``[B, n (class), n (graph), E]``."""
     size, n, links = asked.shape
     photo, graph, edge = asked.nonzero(as_tuple=True)
@@ -135,20 +138,11 @@ def _knockout_edges(grn: GRN, scg: SCG, asked: Tensor) -> Tensor:
     def ask(rows: Tensor) -> Tensor:
         kept = torch.ones(len(rows), n, links, dtype=torch.bool, device=asked.device)
         kept[torch.arange(len(rows), device=asked.device), graph[rows], edge[rows]] = False
-        return grn(_rows(scg, photo[rows]), kept)
+        return grn(scg[photo[rows]], kept)
 
-    falls = _falls(grn, scg, photo, ask)
-    return falls.new_zeros(size, n, links, n).index_put((photo, graph, edge), falls).movedim(-1, 1)
-
-
-def _rows(scg: SCG, photos: Tensor) -> SCG:
-    return SCG(scg.nodes[photos], scg.centroids[photos], scg.detected[photos])
-
-
-def _falls(grn: GRN, scg: SCG, photo: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
-    """Clean minus changed margin of K changed photos, ``[K, n]``, in chunks of bounded memory."""
     clean = margins(grn(scg))
     chunk = max(1, min(2048, BUDGET // scg.nodes[0].numel()))
     rows = torch.arange(len(photo), device=photo.device)
     changed = [margins(ask(part)) for part in rows.split(chunk)] if len(photo) else [clean[:0]]
-    return clean[photo] - torch.cat(changed)
+    falls = clean[photo] - torch.cat(changed)
+    return falls.new_zeros(size, n, links, n).index_put((photo, graph, edge), falls).movedim(-1, 1)

@@ -20,17 +20,20 @@ from vrx.concepts.names import load_bank, save_bank
 from vrx.data.images import read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError
-from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout
+from vrx.explain.absence import Typical
+from vrx.explain.contrast import Contrast, relations_of
+from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout, evaluating
 from vrx.explanation import Explanation
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.graphs.variants import Variants, concept_variants
-from vrx.models.grn import GRN
+from vrx.models.graph_network import GraphNetwork
 from vrx.scores import margins
 from vrx.specs import describe, make
 from vrx.storage import write_text
 from vrx.structures import UNMATCHED, ConceptBank, Patches, edges
 
 SPEC = "explainer.json"
+TYPICAL = Path("concepts") / "typical.safetensors"
 METHODS: dict[str, ContributionMethod] = {"knockout": Knockout(), "gradient": GradientTimesEmbedding()}
 
 
@@ -60,6 +63,7 @@ class Explainer:
         method: how contributions are computed, one of ``methods``.
         provenance: kept with every explanation.
         methods: name -> contribution method.
+        typical: what is normal for the classes; None: nothing is said of what is missing.
 
     Raises:
         VRXError: an unknown method.
@@ -69,11 +73,12 @@ class Explainer:
         self,
         classifier: Classifier,
         builder: SCGBuilder,
-        grn: GRN,
+        grn: GraphNetwork,
         editor: Editor,
         method: str = "knockout",
         provenance: Mapping[str, Any] | None = None,
         methods: Mapping[str, ContributionMethod] | None = None,
+        typical: Typical | None = None,
     ) -> None:
         self.classifier, self.builder, self.grn, self.editor = classifier, builder, grn.eval(), editor
         self.methods = dict(METHODS if methods is None else methods)
@@ -81,6 +86,7 @@ class Explainer:
             raise VRXError(f"method={method!r}: this run has {' and '.join(self.methods)}.")
         self.method = method
         self.provenance = dict(provenance or {})
+        self.typical = typical
 
     @property
     def bank(self) -> ConceptBank:
@@ -93,6 +99,8 @@ class Explainer:
         checkpoints = run / "checkpoints"
         save_bank(run / "concepts", self.bank)
         self.grn.save(checkpoints / "grn.safetensors")
+        if self.typical is not None:
+            self.typical.save(run / TYPICAL)
         self.classifier.save_weights(checkpoints / "classifier.safetensors")
         builder = self.builder
         spec = {
@@ -103,6 +111,7 @@ class Explainer:
                 "sources": list(builder.sources),
                 "layers": list(builder.layers),
                 "rest": builder.rest,
+                "relations": builder.relations,
                 "baseline_layer": builder.baseline_layer,
             },
             "editor": describe(self.editor),
@@ -146,9 +155,11 @@ class Explainer:
             raise VRXError(f"The classifier, concepts and graphs in {run} are of different runs: rerun train.py.")
         editor = make(spec["editor"])
         builder = SCGBuilder(classifier, bank, make(spec["extractor"]), editor, **spec["graph"])
-        grn = GRN.load(run / "checkpoints" / "grn.safetensors").to(device)
+        grn = GraphNetwork.load(run / "checkpoints" / "grn.safetensors").to(device)
         methods = make(spec["methods"])
-        return cls(classifier, builder, grn, editor, method or spec["method"], {"run": str(run.resolve())}, methods)
+        typical = Typical.load(run / TYPICAL) if (run / TYPICAL).exists() else None
+        provenance = {"run": str(run.resolve())}
+        return cls(classifier, builder, grn, editor, method or spec["method"], provenance, methods, typical)
 
     def explain(self, image: str | Path | Image.Image, true_class: int | None = None, name: str = "") -> Explanation:
         """Explain one photo, and measure each of its concepts by deleting it and asking F again.
@@ -199,14 +210,25 @@ class Explainer:
             x: normalised, ``[3, H, W]``.
             superpixels: None: made of the photo; those of the clean photo keep the patches of an edited one comparable.
             measure: whether F is asked about each concept; False leaves ``measured`` at NaN.
-            relations: contributions of the relations too (they take longer); False leaves them at 0.
+            relations: what pairs of concepts count for, and what is missing, too (it takes longer).
             name: of the photo.
             true_class: index of its label, if known.
         """
         superpixels = self.superpixels(x) if superpixels is None else superpixels
         graphs = self.builder(x[None], [superpixels])
         explanation = self._explanation(x, graphs.regions[0], graphs, measure, relations)
-        return replace(explanation, name=name, true_class=true_class)
+        explanation = replace(explanation, name=name, true_class=true_class)
+        return self._with_structure(explanation, graphs) if measure and relations else explanation
+
+    def _with_structure(self, explanation: Explanation, graphs: PhotoGraphs) -> Explanation:
+        """The same explanation with what pairs of concepts count for, and what is missing."""
+        x = explanation.x
+        with evaluating(self.grn):
+            pairs = relations_of(self.classifier, self.editor, self.grn, x, graphs)
+            if self.typical is None:
+                return replace(explanation, relations=pairs)
+            contrast = Contrast(self.classifier, self.editor, self.grn, self.typical, self.bank)
+            return replace(explanation, relations=pairs, counterfactuals=contrast(x, graphs, explanation.shown()))
 
     def follow(
         self,

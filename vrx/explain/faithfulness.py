@@ -13,22 +13,22 @@ from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import measured_effects, shared_nodes
 from vrx.explain.grn_metrics import grn_metrics
 from vrx.graphs.scg import BASELINES
-from vrx.graphs.variants import Variants
-from vrx.models.grn import GRN
-from vrx.scores import above_p_value, rank_agreement
+from vrx.graphs.variants import Variants, drop_all
+from vrx.models.graph_network import GraphNetwork
+from vrx.scores import above_p_value, centred, rank_agreement
 from vrx.structures import SCG
 
 Table = Mapping[str, Tensor]
 """All graphs of a split, as the cache holds them."""
 
 
-def own_scores(grn: GRN, table: Table, method: ContributionMethod, batch_size: int = 64) -> Tensor:
+def own_scores(grn: GraphNetwork, table: Table, method: ContributionMethod, batch_size: int = 64) -> Tensor:
     """Contribution of each node to the class of its own graph, ``[P, n, N]``, for all P photos of a split."""
     parts = []
     n = table["logits"].shape[1]
     own = torch.arange(n)
     for rows in torch.arange(len(table["label"])).split(batch_size):
-        scg = SCG(table["nodes"][rows], table["centroids"][rows], table["detected"][rows])
+        scg = SCG.of(table, rows)
         shared = shared_nodes(table["drop"][rows], table["of_node"][rows])
         nodes, _ = method(grn, scg, shared=shared, edges=False)
         parts.append(nodes[:, own, own].detach().float())
@@ -57,7 +57,7 @@ def measured_falls(table: Table, logits: str = "masked_logits") -> Tensor:
 
 
 def faithfulness(
-    grn: GRN, table: Table, methods: Mapping[str, ContributionMethod], chosen: str, seed: int = 0
+    grn: GraphNetwork, table: Table, methods: Mapping[str, ContributionMethod], chosen: str, seed: int = 0
 ) -> dict[str, float]:
     """The ``faithfulness/*`` metrics of one split.
 
@@ -92,7 +92,7 @@ def faithfulness(
 
 
 def evaluation(
-    grn: GRN, val: Table, test: Table, methods: Mapping[str, ContributionMethod], seed: int = 0
+    grn: GraphNetwork, val: Table, test: Table, methods: Mapping[str, ContributionMethod], seed: int = 0
 ) -> tuple[str, dict[str, float]]:
     """Choose the contributions that follow the measured effects best on ``val``; measure everything on ``test``.
 
@@ -108,16 +108,17 @@ def evaluation(
     metrics |= {f"val/faithfulness/spearman_method_{name}": value for name, value in agreement.items()}
     metrics["val/faithfulness/spearman"] = agreement[chosen]
     metrics |= fidelity(grn, test) | faithfulness(grn, test, methods, chosen, seed)
-    return chosen, metrics | grn_metrics(grn, test, methods[chosen])
+    metrics |= {f"val/{name}": value for name, value in surrogate(grn, val).items()}
+    return chosen, metrics | surrogate(grn, test) | grn_metrics(grn, test, methods[chosen])
 
 
-def fidelity(grn: GRN, table: Table, batch_size: int = 256) -> dict[str, float]:
+def fidelity(grn: GraphNetwork, table: Table, batch_size: int = 256) -> dict[str, float]:
     """The ``fidelity/*`` metrics of one split: agreement and L1 with F, clean and concept-masked."""
     grn.eval()
     clean, masked = [], []
     with torch.inference_mode():
         for rows in torch.arange(len(table["label"])).split(batch_size):
-            scg = SCG(table["nodes"][rows], table["centroids"][rows], table["detected"][rows])
+            scg = SCG.of(table, rows)
             clean.append(grn(scg))
             photo, variant = table["valid"][rows].nonzero(as_tuple=True)
             for part in torch.arange(len(photo)).split(batch_size):
@@ -132,12 +133,48 @@ def fidelity(grn: GRN, table: Table, batch_size: int = 256) -> dict[str, float]:
     return result
 
 
+def surrogate(grn: GraphNetwork, table: Table, batch_size: int = 64) -> dict[str, float]:
+    """How well the GRN stands in for F when sets of concepts are gone, and in the sum of all its contributions.
+
+    Returns:
+        ``surrogate/r2``: share of the variance of F's falls that the GRN's falls explain, over all masked concepts and
+        sets of concepts, in the centred logit of F's predicted class; ``surrogate/emd``: half the L1 of the softmaxes;
+        ``surrogate/rank``: mean Spearman over the classes.
+    """
+    grn.eval()
+    predicted = table["logits"].argmax(1)
+    clean: list[Tensor] = []
+    ours: list[Tensor] = []
+    theirs: list[Tensor] = []
+    with torch.inference_mode():
+        for rows in torch.arange(len(table["label"])).split(batch_size):
+            drop, logits, valid = table["drop"][rows], table["masked_logits"][rows], table["valid"][rows]
+            if "coalition_members" in table:
+                members = table["coalition_members"][rows]
+                drop = torch.cat([drop, drop_all(members, drop)], 1)
+                logits = torch.cat([logits, table["coalition_logits"][rows]], 1)
+                valid = torch.cat([valid, members.any(2)], 1)
+            before, masked = grn.masked(SCG.of(table, rows), drop)
+            clean.append(before)
+            own = predicted[rows][:, None, None].expand(-1, drop.shape[1], 1)
+            for found, whole_photo, after in ((ours, before, masked), (theirs, table["logits"][rows], logits)):
+                found.append((centred(whole_photo)[:, None] - centred(after)).gather(2, own)[valid][:, 0])
+    fall, truth = torch.cat(ours), torch.cat(theirs)
+    whole = (truth - truth.mean()).square().sum()
+    grn_logits, logits = torch.cat(clean), table["logits"]
+    ranked = [rank_agreement(a, b) for a, b in zip(grn_logits.numpy(), logits.numpy(), strict=True)]
+    return {
+        "surrogate/r2": float(1 - (truth - fall).square().sum() / whole) if whole > 0 else float("nan"),
+        "surrogate/emd": float((grn_logits.softmax(1) - logits.softmax(1)).abs().sum(1).mean() / 2),
+        "surrogate/rank": _mean_counted(np.array(ranked)),
+    }
+
+
 def _masked_graphs(table: Table, photo: Tensor, variant: Tensor) -> SCG:
     """The graphs of some variants, as the masking mode of the table has them, ``[K, n, N, ...]``."""
     if "masked_nodes" in table:
-        return SCG(*(table[f"masked_{name}"][photo, variant] for name in ("nodes", "centroids", "detected")))
-    scg = SCG(table["nodes"][photo], table["centroids"][photo], table["detected"][photo])
-    return scg.drop(table["drop"][photo, variant])
+        return SCG.of(table, (photo, variant), "masked_")
+    return SCG.of(table, photo).drop(table["drop"][photo, variant])
 
 
 def _mean(values: NDArray[np.float64]) -> float:

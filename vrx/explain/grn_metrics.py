@@ -14,7 +14,7 @@ from torch_geometric.explain.metric import characterization_score, fidelity, unf
 from vrx.explain.contributions import ContributionMethod, evaluating
 from vrx.explain.explainer import shared_nodes
 from vrx.graphs.geometric import to_geometric
-from vrx.models.grn import GRN
+from vrx.models.graph_network import GraphNetwork
 from vrx.structures import SCG
 
 MOST_PHOTOS = 500
@@ -26,19 +26,21 @@ class GRNOnData(nn.Module):
     A node whose features are all 0, which is how PyTorch Geometric masks it, is read as a concept that was not found.
     """
 
-    def __init__(self, grn: GRN) -> None:
+    def __init__(self, grn: GraphNetwork) -> None:
         super().__init__()
         self.grn = grn
 
-    def graphs(self, x: Tensor, pos: Tensor, detected: Tensor) -> SCG:
-        """``x`` ``[BnN, D]``, ``pos`` ``[BnN, 2]`` and ``detected`` ``[BnN]`` -> the graphs of B photos."""
+    def graphs(self, x: Tensor, pos: Tensor, detected: Tensor, edge_attr: Tensor) -> SCG:
+        """``x`` ``[BnN, D]``, ``pos`` ``[BnN, 2]``, ``detected`` ``[BnN]``, ``edge_attr`` -> the graphs of B photos."""
         lead = (-1, self.grn.num_classes, self.grn.num_nodes)
-        scg = SCG(*(value.reshape(*lead, *value.shape[1:]) for value in (x, pos, detected)))
+        links = edge_attr[:, 4:].unflatten(0, (-1, lead[1], self.grn.num_edges))
+        nodes, centroids, found = (value.reshape(*lead, *value.shape[1:]) for value in (x, pos, detected))
+        scg = SCG(nodes, centroids, found, links)
         return scg.drop((scg.nodes == 0).all(-1))
 
-    def forward(self, x: Tensor, edge_index: Tensor, pos: Tensor, detected: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Tensor, pos: Tensor, detected: Tensor, edge_attr: Tensor) -> Tensor:
         """Class scores ``[B, n]``; ``edge_index`` is that of complete graphs, which the GRN knows."""
-        return self.grn(self.graphs(x, pos, detected))
+        return self.grn(self.graphs(x, pos, detected, edge_attr))
 
 
 class NodeContributions(ExplainerAlgorithm):
@@ -69,14 +71,15 @@ class NodeContributions(ExplainerAlgorithm):
         index: Any = None,
         pos: Tensor,
         detected: Tensor,
+        edge_attr: Tensor,
     ) -> Explanation:
         """One mask of all nodes of the batch."""
-        scg = model.graphs(x, pos, detected)
+        scg = model.graphs(x, pos, detected, edge_attr)
         nodes, _ = self.method(model.grn, scg, self.shared, edges=False)
         return Explanation(node_mask=nodes[torch.arange(len(target)), target].reshape(-1, 1).detach())
 
 
-def grn_metrics(grn: GRN, table: Mapping[str, Tensor], method: ContributionMethod) -> dict[str, float]:
+def grn_metrics(grn: GraphNetwork, table: Mapping[str, Tensor], method: ContributionMethod) -> dict[str, float]:
     """How well the nodes that a contribution method names explain the GRN itself, by PyTorch Geometric's metrics.
 
     The explanation of a photo is the set of nodes (the rest of the photo counts as one) with a positive contribution
@@ -98,7 +101,7 @@ def grn_metrics(grn: GRN, table: Mapping[str, Tensor], method: ContributionMetho
     """
     count = len(table["label"])
     rows = torch.linspace(0, count - 1, min(count, MOST_PHOTOS)).round().long()
-    scg = SCG(table["nodes"][rows], table["centroids"][rows], table["detected"][rows])
+    scg = SCG.of(table, rows)
     data = Batch.from_data_list(to_geometric(scg))
     explainer = Explainer(
         GRNOnData(grn),
@@ -109,7 +112,7 @@ def grn_metrics(grn: GRN, table: Mapping[str, Tensor], method: ContributionMetho
         threshold_config=("hard", 0.0),
     )
     with evaluating(grn):
-        explanation = explainer(data.x, data.edge_index, pos=data.pos, detected=data.detected)
+        explanation = explainer(data.x, data.edge_index, pos=data.pos, detected=data.detected, edge_attr=data.edge_attr)
         plus, minus = fidelity(explainer, explanation)
         unfaithful = unfaithfulness(explainer, explanation)
     chosen = explanation.node_mask.reshape(scg.detected.shape) * scg.detected

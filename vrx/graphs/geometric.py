@@ -13,7 +13,7 @@ from torch_geometric.data import Data, Dataset
 from vrx.errors import VRXError
 from vrx.structures import SCG, edges
 
-FIELDS = ("nodes", "centroids", "detected", "logits", "label", "index")
+FIELDS = ("nodes", "centroids", "detected", "links", "logits", "label", "index")
 
 
 def to_geometric(scg: SCG) -> list[Data]:
@@ -26,7 +26,7 @@ def to_geometric(scg: SCG) -> list[Data]:
         B graphs of n * N nodes, those of class 0 first, dummies included: ``x`` ``[nN, D]``, ``pos`` (x, y) in [0, 1]
         ``[nN, 2]``, ``detected`` bool ``[nN]``, ``hypothesis`` (class of the node's graph) and ``concept`` (place in
         it) int64 ``[nN]``, ``edge_index`` ``[2, nN(N-1)]`` (from, to), ``edge_attr`` ``[x_j, y_j, x_i, y_i]``
-        ``[nN(N-1), 4]``.
+        and what else is known of the relation, ``[nN(N-1), 4 + K]``.
     """
     n, num = scg.nodes.shape[1:3]
     first = num * torch.arange(n, device=scg.nodes.device)
@@ -40,9 +40,9 @@ def to_geometric(scg: SCG) -> list[Data]:
             hypothesis=hypothesis,
             concept=concept,
             edge_index=index,
-            edge_attr=pos.flatten(0, 1)[index.T].flatten(1),
+            edge_attr=torch.cat([pos.flatten(0, 1)[index.T].flatten(1), links.flatten(0, 1)], dim=1),
         )
-        for nodes, pos, detected in zip(scg.nodes, scg.centroids, scg.detected, strict=True)
+        for nodes, pos, detected, links in zip(scg.nodes, scg.centroids, scg.detected, scg.links, strict=True)
     ]
 
 
@@ -94,6 +94,6 @@ class SCGDataset(Dataset):
     def get(self, idx: int) -> Data:
         """The graphs of one photo, before ``transform``."""
         row = {name: value[idx : idx + 1] for name, value in self.table.items()}
-        (data,) = to_geometric(SCG(row["nodes"], row["centroids"], row["detected"]))
+        (data,) = to_geometric(SCG.of(row))
         data.y, data.label, data.photo = row["logits"], row["label"], row["index"]
         return data

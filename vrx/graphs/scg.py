@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vrx.classifier.classifier import Activations, Classifier
+from vrx.classifier.responses import pair_evidence
 from vrx.concepts.candidates import CandidateExtractor, Found, WordExtractor
 from vrx.concepts.patches import pool
 from vrx.edits import Editor, gaussian_blur, soften
 from vrx.errors import VRXError
 from vrx.specs import describe
-from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches
+from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches, edges
 
 SOURCES = ("pooled", "head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape")
 GRADIENTS = ("gradact", "gradact_positive", "grad_diff")
@@ -138,6 +139,8 @@ class SCGBuilder:
         layers: layers for ``gradact``: names, or an empty list for the layer of parts and all after it.
         rest: whether every graph has one more node, "the rest of the photo": the evidence of all that lies in none of
             its detected concepts. It is never a concept: nothing is matched to it and nothing edits it away.
+        relations: whether an edge holds, beside the places of its ends, how much of what F reads at its head for each
+            class (that of the graph first) is due to what its tail shows, :func:`pair_evidence`.
         baseline_layer: layer of the ``gradact`` baseline; default: that at stride 8.
     """
 
@@ -150,6 +153,7 @@ class SCGBuilder:
         sources: Sequence[str] = ("pooled",),
         layers: Sequence[str] = (),
         rest: bool = False,
+        relations: bool = False,
         baseline_layer: str | None = None,
     ) -> None:
         unknown = set(sources) - set(SOURCES)
@@ -160,7 +164,7 @@ class SCGBuilder:
         self.extractor = extractor
         self.editor = editor
         self.sources = tuple(sources)
-        self.rest = rest
+        self.rest, self.relations = rest, relations
         names = [layer.name for layer in classifier.layers]
         self.layers = tuple(layers) or tuple(names[names.index(classifier.part_layer) :])
         self.baseline_layer = baseline_layer or _nearest_stride(classifier, 8)
@@ -172,6 +176,7 @@ class SCGBuilder:
             "sources": list(self.sources),
             "layers": list(self.layers),
             "rest": self.rest,
+            "relations": self.relations,
             "baseline_layer": self.baseline_layer,
             "extractor": describe(self.extractor),
             "margin": self.editor.margin,
@@ -181,6 +186,11 @@ class SCGBuilder:
     def num_nodes(self) -> int:
         """Nodes of a graph: N concepts and, perhaps, the rest."""
         return self.bank.num_concepts + self.rest
+
+    @property
+    def link_features(self) -> int:
+        """K, values of an edge beside the places of its ends."""
+        return len(self.bank.class_names) * self.relations
 
     @property
     def node_features(self) -> int:
@@ -204,7 +214,7 @@ class SCGBuilder:
                 layer, which is most of the time.
         """
         found = self.finder(self.classifier, x, superpixels, self._gradient_layers(baselines), self._reference(x))
-        return self._graphs(found, baselines)
+        return self._graphs(x, found, baselines)
 
     def rebuild(self, x: Tensor, patches: Sequence[Patches], matched: NDArray[np.int64]) -> PhotoGraphs:
         """Build the graphs of edited photos with the matches of the clean ones: only what the patches show may differ.
@@ -216,30 +226,35 @@ class SCGBuilder:
         """
         activations = self.classifier.inspect(x, gradients=self._gradient_layers(), reference=self._reference(x))
         given = (matched != UNMATCHED).astype(np.float32)
-        return self._graphs(Found(activations, list(patches), list(patches), matched, given))
+        return self._graphs(x, Found(activations, list(patches), list(patches), matched, given))
 
-    def _graphs(self, found: Found, baselines: bool = False) -> PhotoGraphs:
+    def _graphs(self, x: Tensor, found: Found, baselines: bool = False) -> PhotoGraphs:
         activations, patches, matched = found.activations, found.patches, found.matched
+        used, places = zip(*(_used(matches) for matches in matched), strict=True)  # evidence of matched patches alone
+        regions = [p.select(index) for p, index in zip(patches, used, strict=True)]
+        evidence = [
+            Evidence.of_patches(self.classifier, activations, photo, region, self.editor.margin)
+            for photo, region in enumerate(regions)
+        ]
+        pairs: list[Tensor] = []
+        if self.relations:
+            pairs = pair_evidence(self.classifier, x, self.classifier.part_layer, [e.weights for e in evidence])
         graphs, plain = [], []
-        for photo, matches in enumerate(matched):
-            used, place = _used(matches)  # evidence of the matched patches alone
-            regions = patches[photo].select(used)
-            evidence = Evidence.of_patches(self.classifier, activations, photo, regions, self.editor.margin)
-            graph = _graph(place, self._nodes(evidence), regions)
+        for photo, (place, own) in enumerate(zip(places, evidence, strict=True)):
+            graph = _graph(place, self._nodes(own), regions[photo])
             if baselines:
-                plain.append(F.pad(_gather(self._baselines(evidence), place, 0.0), (0, 0, 0, int(self.rest))))
+                plain.append(F.pad(_gather(self._baselines(own), place, 0.0), (0, 0, 0, int(self.rest))))
             if self.rest:
-                graph = _with_rest(graph, self._nodes(evidence.rest(self.classifier, place)))
-            graphs.append(graph)
+                graph = _with_rest(graph, self._nodes(own.rest(self.classifier, place)))
+            graphs.append(_with_links(graph, place, pairs[photo]) if self.relations else graph)
         nodes = np.pad(matched, ((0, 0), (0, 0), (0, int(self.rest))), constant_values=UNMATCHED)
-        logits = activations.logits.float().cpu()
         return PhotoGraphs(
             SCG.stack(graphs),
             nodes,
             patches,
             found.regions,
             found.presence,
-            logits,
+            activations.logits.float().cpu(),
             torch.stack(plain) if plain else None,
         )
 
@@ -279,9 +294,12 @@ def _nearest_stride(classifier: Classifier, stride: int) -> str:
 
 def _own_class_first(values: Tensor) -> Tensor:
     """``[K, n]`` values a class -> ``[K, n (graph), n]``: each graph reads its own class first, then the others."""
-    n = values.shape[1]
-    order = torch.tensor([[g, *(c for c in range(n) if c != g)] for g in range(n)])
-    return values[:, order]
+    return values[:, _class_order(values.shape[1])]
+
+
+def _class_order(n: int) -> Tensor:
+    """The order in which each graph reads the classes, its own first, int64 ``[n (graph), n]``."""
+    return torch.tensor([[g, *(c for c in range(n) if c != g)] for g in range(n)])
 
 
 def _gather(values: Tensor, matched: NDArray[np.int64], missing: float) -> Tensor:
@@ -314,3 +332,15 @@ def _with_rest(graph: SCG, rest: Tensor) -> SCG:
         F.pad(graph.centroids, (0, 0, 0, 1), value=NEUTRAL),
         F.pad(graph.detected, (0, 1), value=True),
     )
+
+
+def _with_links(graph: SCG, place: NDArray[np.int64], pairs: Tensor) -> SCG:
+    """Give the edges of n graphs the evidence of their pair of patches, ``[n (class), K (head), K (tail)]``."""
+    n, num = graph.detected.shape
+    at = torch.full((n, num), UNMATCHED)
+    at[:, : place.shape[1]] = torch.from_numpy(place)
+    tail, head = (at[:, end] for end in edges(num))  # [n, E]
+    links = pairs.new_zeros(n, tail.shape[1], n)
+    g, e = ((tail != UNMATCHED) & (head != UNMATCHED)).nonzero(as_tuple=True)
+    links[g, e] = pairs[_class_order(n)[g], head[g, e, None], tail[g, e, None]]
+    return SCG(graph.nodes, graph.centroids, graph.detected, links)

@@ -1,8 +1,9 @@
-"""Variants of a photo and what F says of each: a concept masked (3.2.2), a concept moved elsewhere (4.3)."""
+"""Variants of a photo and what F says of each: a concept masked (3.2.2), several at once, one moved elsewhere (4.3)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -140,6 +141,75 @@ def concept_variants(
         of_node[b] = torch.from_numpy(np.where(asked & (matched[b] != UNMATCHED), place, -1))
         every.append(masks)
     return Variants(drop, logits, valid, of_node, every)
+
+
+@dataclass(frozen=True)
+class Coalitions:
+    """What becomes of B photos when several of the patches of :class:`Variants` are deleted at once.
+
+    Args:
+        members: which variants' patches are gone, bool ``[B, Q, V]``; none where there is no such coalition.
+        logits: of F on the edited photo, ``[B, Q, n]``.
+    """
+
+    members: Tensor
+    logits: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """Which places hold a coalition, bool ``[B, Q]``."""
+        return self.members.any(2)
+
+
+def drop_all(members: Tensor, drop: Tensor) -> Tensor:
+    """Nodes that lose their patch with each coalition.
+
+    Args:
+        members: which variants belong to it, bool ``[..., Q, V]``.
+        drop: nodes that lose their patch in each variant, bool ``[..., V, n, N]``.
+
+    Returns:
+        bool ``[..., Q, n, N]``.
+    """
+    return torch.einsum("...qv,...vgk->...qgk", members.float(), drop.float()) > 0
+
+
+def concept_coalitions(
+    classifier: Classifier, editor: Editor, x: Tensor, variants: Variants, count: int, seed: int = 0
+) -> Coalitions:
+    """Delete pairs and larger sets of patches of each photo, and ask F: half of them pairs, as far as there are.
+
+    Args:
+        x: normalised photos ``[B, 3, H, W]``.
+        variants: of the same photos, one patch each.
+        count: Q, coalitions a photo at most.
+        seed: of the choice; with it, a photo's coalitions depend on its own variants alone.
+    """
+    size, most, n = variants.logits.shape
+    members, logits = torch.zeros(size, count, most, dtype=torch.bool), torch.zeros(size, count, n)
+    for b, masks in enumerate(variants.masks):
+        chosen = _sets(len(masks), count, np.random.default_rng([seed, len(masks), int(masks.sum())]))
+        if not len(chosen):
+            continue
+        members[b, : len(chosen), : len(masks)] = torch.from_numpy(chosen)
+        union = torch.einsum("qv,vhw->qhw", torch.from_numpy(chosen).float(), masks.float()) > 0
+        logits[b, : len(chosen)] = ask_edited(classifier, editor, x[b], union)
+    return Coalitions(members, logits)
+
+
+def _sets(players: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Different sets of two or more of the players, at most ``count``, the first half pairs, bool ``[Q, players]``."""
+    pairs = list(combinations(range(players), 2))
+    chosen = [pairs[i] for i in rng.permutation(len(pairs))[: max(-(-count // 2), count if players < 3 else 0)]]
+    found = dict.fromkeys(chosen)
+    for _ in range(4 * count if players > 2 else 0):
+        if len(found) >= count:
+            break
+        found.setdefault(tuple(sorted(rng.permutation(players)[: rng.integers(2, players + 1)].tolist())))
+    rows = np.zeros((len(found), players), bool)
+    for row, some in zip(rows, found, strict=True):
+        row[list(some)] = True
+    return rows
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from vrx.errors import VRXError
-from vrx.models.grn import GRN
+from vrx.graphs.variants import drop_all
+from vrx.models.graph_network import GraphNetwork
 from vrx.scores import centred, margins, pearson, spearman
+from vrx.specs import make
 from vrx.structures import SCG
 
-TERMS = ("softmax_l1", "logits", "difference", "correlation", "moved")
+TERMS = ("softmax_l1", "logits", "difference", "correlation")  # of the clean photo and of single concepts masked
+SETS = ("coalition", "interaction", "ranking")  # of several concepts masked at once, where there are such variants
 SCORES = ("agreement", "l1", "agreement_masked", "l1_masked", "spearman")
 ENOUGH_VARIANTS = 3  # a rank correlation of fewer says nothing
 
@@ -29,7 +32,8 @@ class Distillation(LightningModule):
     each photo ``[B, V, n]``; ``valid`` bool ``[B, V]``; and the variants themselves, either ``drop`` bool
     ``[B, V, n, N]`` (nodes of ``scg`` set to the dummy) or ``masked_scg`` ``[B, V, n, N, ...]``. A training batch may
     hold variants with a concept moved, too: ``moved_scg`` ``[B, M, n, N, ...]``, ``moved_logits`` ``[B, M, n]`` and
-    ``moved_valid`` bool ``[B, M]``.
+    ``moved_valid`` bool ``[B, M]``; and variants with several concepts masked, ``coalition_members`` bool
+    ``[B, Q, V]`` (which of the masked variants it joins) and ``coalition_logits`` ``[B, Q, n]``.
 
     Args:
         grn: the student.
@@ -37,8 +41,10 @@ class Distillation(LightningModule):
         scheduler: optimizer -> learning-rate scheduler, stepped every epoch; None: constant.
         weights: of the loss terms; 0 leaves a term out. ``softmax_l1``: Eq. 4. ``logits``: smooth L1 of centred
             logits. ``difference``: smooth L1 of clean minus masked. ``correlation``: 1 - Pearson, within a photo, of
-            the fall of the margin of F's predicted class over the variants. ``moved``: smooth L1 of clean minus moved,
-            where there are moved variants.
+            the fall of the margin of F's predicted class over the variants. ``moved``: smooth L1 of clean minus moved.
+            ``coalition``: smooth L1 of clean minus several masked. ``interaction``: smooth L1 of how much of that is
+            more than the sum of each alone. ``ranking``: 1 - Pearson, within a photo, of the same for the predicted
+            class over the sets of concepts.
         variants_per_step: masked variants of each photo drawn at random a step; 0: all.
         moves_per_step: the same of variants with a concept moved.
         objective: weights of the validation scores (``SCORES``) in ``val/objective``, which checkpoints are chosen by;
@@ -51,7 +57,7 @@ class Distillation(LightningModule):
 
     def __init__(
         self,
-        grn: GRN,
+        grn: GraphNetwork,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., Any] | None = None,
         weights: Mapping[str, float] | None = None,
@@ -62,9 +68,16 @@ class Distillation(LightningModule):
     ) -> None:
         super().__init__()
         self.grn, self.optimizer, self.scheduler = grn, optimizer, scheduler
-        self.weights = _known({"softmax_l1": 1.0, **(weights or {})}, TERMS, "model.distillation.weights")
+        self.weights = _known(
+            {"softmax_l1": 1.0, **(weights or {})}, (*TERMS, *SETS, "moved"), "model.distillation.weights"
+        )
         if not any(self.weights.values()):
             raise VRXError(f"model.distillation.weights are all 0: give one of {', '.join(TERMS)} a weight.")
+        if variants_per_step and any(self.weights.get(name) for name in SETS):
+            raise VRXError(
+                f"model.distillation.variants_per_step={variants_per_step}: {', '.join(SETS)} need all masked "
+                "variants of a photo. Use 0, or set their weights to 0."
+            )
         wanted = objective or {"spearman": 1.0, "agreement": 1.0}
         self.objective = _known(wanted, SCORES, "model.distillation.objective")
         self.variants_per_step, self.moves_per_step = variants_per_step, moves_per_step
@@ -72,7 +85,7 @@ class Distillation(LightningModule):
         # plain numbers only, so that a checkpoint is read with weights_only and `load_grn` can rebuild the GRN
         plain = {"weights": self.weights, "objective": self.objective, "variants_per_step": variants_per_step}
         plain |= {"moves_per_step": moves_per_step}
-        self.save_hyperparameters({"grn": grn.hparams, **plain, "enough_agreement": enough_agreement}, logger=False)
+        self.save_hyperparameters({"grn": grn.spec, **plain, "enough_agreement": enough_agreement}, logger=False)
         self._random_state: Tensor | None = None
         self.scores: Any = torch.nn.ModuleDict({name: MeanMetric() for name in SCORES})
 
@@ -80,7 +93,7 @@ class Distillation(LightningModule):
         """Take the scale of the node features from the training graphs, and random numbers up where they stopped."""
         table = getattr(getattr(self.trainer, "datamodule", None), "tables", {}).get("train")
         if table is not None and not self.grn.normalised:
-            self.grn.set_normalisation(table["nodes"], table["detected"])
+            self.grn.set_normalisation(table["nodes"], table["detected"], table.get("links"))
         if self._random_state is not None:  # here, because the first order of the photos is drawn next
             torch.set_rng_state(self._random_state.cpu())
             self._random_state = None
@@ -100,48 +113,43 @@ class Distillation(LightningModule):
             return torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
         return (torch.rand(valid.shape, device=valid.device) + valid).topk(count, dim=1).indices
 
-    @staticmethod
-    def _masked_graphs(batch: dict[str, Any], chosen: Tensor) -> SCG:
-        """The graphs of the chosen variants, ``[B * V', n, N, ...]``."""
-        if "masked_scg" in batch:
-            return _picked(batch["masked_scg"], chosen)
-        scg = batch["scg"]
-        parts = (scg.nodes, scg.centroids, scg.detected)
-        copies = SCG(*(v.unsqueeze(1).expand(-1, chosen.shape[1], *v.shape[1:]).flatten(0, 1) for v in parts))
-        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-        return copies.drop(batch["drop"][rows, chosen].flatten(0, 1))
-
-    def _logits(
-        self, batch: dict[str, Any], chosen: Tensor, moved: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """GRN's logits, clean ``[B, n]``, masked ``[B, V', n]`` and moved ``[B, M', n]``, from one batched pass."""
-        graphs = [batch["scg"], self._masked_graphs(batch, chosen)]
-        if moved is not None:
-            graphs.append(_picked(batch["moved_scg"], moved))
-        logits = self.grn(
-            SCG(*(torch.cat([getattr(g, name) for g in graphs]) for name in ("nodes", "centroids", "detected")))
-        )
-        size = len(chosen)
-        clean, masked, rest = logits.split([size, chosen.numel(), len(logits) - size - chosen.numel()])
-        n = logits.shape[1]
-        return clean, masked.reshape(size, -1, n), rest.reshape(size, -1, n)
+    def _masked(self, batch: dict[str, Any], drop: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """GRN's logits, clean ``[B, n]`` and of variants ``[B, V, n]``, from one pass: without the nodes of ``drop``
+        (bool ``[B, V, n, N]``) or, where the edited photos have graphs of their own, on the chosen ones of these.
+        """
+        if "masked_scg" not in batch:
+            return self.grn.masked(batch["scg"], drop)
+        size, count = chosen.shape
+        variants = batch["masked_scg"].map(lambda v: _at(v, chosen).flatten(0, 1))
+        clean, masked = self.grn(SCG.cat([batch["scg"], variants])).split([size, size * count])
+        return clean, masked.reshape(size, count, -1)
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """Weighted sum of the loss terms."""
+        f_clean, weight = batch["logits"], self.weights.get
         chosen = self._drawn(batch["valid"], self.variants_per_step)
-        valid = batch["valid"].gather(1, chosen)
-        truth = batch["masked_logits"].gather(1, chosen.unsqueeze(-1).expand(-1, -1, batch["logits"].shape[1]))
-        with_moves = bool(self.weights.get("moved")) and "moved_scg" in batch
-        places = self._drawn(batch["moved_valid"], self.moves_per_step) if with_moves else None
-        clean, masked, moved = self._logits(batch, chosen, places)
-        wanted = [name for name in TERMS if self.weights.get(name) and name != "moved"]
-        terms = distillation_terms(clean, masked, batch["logits"], truth, valid, wanted)
-        if places is not None:
-            after = batch["moved_logits"].gather(1, places.unsqueeze(-1).expand(-1, -1, clean.shape[1]))
-            found = (clean, moved, batch["logits"], after, batch["moved_valid"].gather(1, places))
-            terms["moved"] = distillation_terms(*found, wanted=["difference"])["difference"]
+        valid, f_masked = batch["valid"].gather(1, chosen), _at(batch["masked_logits"], chosen)
+        drop = _at(batch["drop"], chosen)
+        sets = "coalition_members" in batch and any(weight(name) for name in SETS)
+        if sets:
+            drop = torch.cat([drop, drop_all(batch["coalition_members"], batch["drop"])], 1)
+        clean, variants = self._masked(batch, drop, chosen)
+        masked = variants[:, : chosen.shape[1]]
+        terms = distillation_terms(clean, masked, f_clean, f_masked, valid, [name for name in TERMS if weight(name)])
+        if sets:
+            terms |= coalition_terms(clean, masked, variants[:, chosen.shape[1] :], f_clean, f_masked, batch)
+        if weight("moved") and "moved_scg" in batch:
+            moves = self._drawn(batch["moved_valid"], self.moves_per_step)
+            graphs = batch["moved_scg"].map(lambda v: _at(v, moves).flatten(0, 1))
+            moved = self.grn(graphs).reshape(*moves.shape, -1)
+            f_moved, there = _at(batch["moved_logits"], moves), batch["moved_valid"].gather(1, moves)
+            terms["moved"] = difference_loss(clean[:, None] - moved, f_clean[:, None] - f_moved, there)
+        terms = {name: term for name, term in terms.items() if weight(name)}
         if not terms:
-            raise VRXError("Only model.distillation.weights.moved is not 0, and no concept was moved: set graph.moves.")
+            raise VRXError(
+                "model.distillation.weights has none but for variants that the graphs do not hold "
+                f"({', '.join(name for name, w in self.weights.items() if w)}): set graph.moves or graph.coalitions."
+            )
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         logged = {"train/loss": loss, **{f"train/{name}": term for name, term in terms.items()}}
         self.log_dict(logged, on_epoch=True, on_step=False, batch_size=len(clean), sync_dist=True)
@@ -151,7 +159,7 @@ class Distillation(LightningModule):
         """Add a batch to every score. All are always updated, if with weight 0: processes wait for each other."""
         valid, truth, logits = batch["valid"], batch["masked_logits"], batch["logits"]
         chosen = torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
-        clean, masked, _ = self._logits(batch, chosen)
+        clean, masked = self._masked(batch, batch["drop"], chosen)
         ranked = spearman(falls(clean, masked, logits), falls(logits, truth, logits), valid)
         enough = valid.sum(1) >= ENOUGH_VARIANTS
         self.scores["agreement"].update((clean.argmax(1) == logits.argmax(1)).float())
@@ -201,7 +209,7 @@ def _known(given: Mapping[str, float], names: tuple[str, ...], setting: str) -> 
     return {name: float(value) for name, value in given.items()}
 
 
-def grn_of_checkpoint(checkpoint: str | Path) -> GRN:
+def grn_of_checkpoint(checkpoint: str | Path) -> GraphNetwork:
     """The GRN of a checkpoint of :class:`Distillation`, on the CPU, in eval mode.
 
     Raises:
@@ -209,17 +217,50 @@ def grn_of_checkpoint(checkpoint: str | Path) -> GRN:
     """
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        grn = GRN(**saved["hyper_parameters"]["grn"])
+        grn: GraphNetwork = make(saved["hyper_parameters"]["grn"])
         grn.load_state_dict({k.removeprefix("grn."): v for k, v in saved["state_dict"].items() if k.startswith("grn.")})
     except Exception as error:  # damage shows in many ways: zip, pickle, missing keys, other shapes
         raise VRXError(f"{checkpoint} is not a checkpoint of the distillation ({str(error)[:120]}).") from error
     return grn.eval()
 
 
-def _picked(scg: SCG, chosen: Tensor) -> SCG:
-    """Some variants of each photo: graphs ``[B, V, n, N, ...]`` and indices ``[B, V']`` -> ``[B * V', n, N, ...]``."""
-    rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-    return SCG(*(v[rows, chosen].flatten(0, 1) for v in (scg.nodes, scg.centroids, scg.detected)))
+def _at(values: Tensor, chosen: Tensor) -> Tensor:
+    """Some variants of each photo: ``[B, V, ...]`` at indices ``[B, V']`` -> ``[B, V', ...]``."""
+    return values[torch.arange(len(chosen), device=chosen.device)[:, None], chosen]
+
+
+def coalition_terms(
+    clean: Tensor, masked: Tensor, coalition: Tensor, f_clean: Tensor, f_masked: Tensor, batch: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The loss terms ``SETS`` of variants with several concepts masked.
+
+    Args:
+        clean: GRN on the photos ``[B, n]``.
+        masked: GRN on the variants with one concept masked, all of them, ``[B, V, n]``.
+        coalition: GRN on those with several masked, ``[B, Q, n]``.
+        f_clean: F on the photos.
+        f_masked: F on the variants.
+        batch: with ``coalition_members`` and ``coalition_logits``.
+    """
+    members = batch["coalition_members"]
+    valid, alone = members.any(2), members.to(clean.dtype)
+    fall, f_fall = clean[:, None] - coalition, f_clean[:, None] - batch["coalition_logits"]
+    excess = fall - alone @ (clean[:, None] - masked)  # more than the sum of each alone
+    f_excess = f_fall - alone @ (f_clean[:, None] - f_masked)
+    own = f_clean.argmax(1)[:, None, None].expand(-1, excess.shape[1], 1)
+    ours, theirs = (centred(e).gather(2, own)[..., 0] for e in (excess, f_excess))
+    enough = valid.sum(1) >= ENOUGH_VARIANTS
+    return {
+        "coalition": difference_loss(fall, f_fall, valid),
+        "interaction": difference_loss(excess, f_excess, valid),
+        "ranking": torch.where(enough, 1 - pearson(ours, theirs, valid), 0).sum() / enough.sum().clamp(min=1),
+    }
+
+
+def difference_loss(ours: Tensor, theirs: Tensor, valid: Tensor) -> Tensor:
+    """Smooth L1 of centred differences of logits ``[B, V, n]``, the mean over valid variants, bool ``[B, V]``."""
+    each = F.smooth_l1_loss(centred(ours), centred(theirs), reduction="none").mean(-1)
+    return torch.where(valid, each, 0).sum() / valid.sum().clamp(min=1)
 
 
 def softmax_distance(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -249,7 +290,7 @@ def distillation_terms(
     f_clean: Tensor,
     f_masked: Tensor,
     valid: Tensor,
-    wanted: Sequence[str] = TERMS[:4],
+    wanted: Sequence[str] = TERMS,
 ) -> dict[str, Tensor]:
     """The loss terms, each a mean over photos or over valid variants.
 
@@ -274,7 +315,7 @@ def distillation_terms(
         )
 
     def difference() -> Tensor:
-        return over_variants(smooth(centred(clean[:, None] - masked), centred(f_clean[:, None] - f_masked)))
+        return difference_loss(clean[:, None] - masked, f_clean[:, None] - f_masked, valid)
 
     def correlation() -> Tensor:
         r = pearson(falls(clean, masked, f_clean), falls(f_clean, f_masked, f_clean), valid)

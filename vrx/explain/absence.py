@@ -1,0 +1,134 @@
+"""What is missing for a class, and what lies elsewhere than it should (3.3, "why not"), predicted and measured.
+
+What is normal for a class is read off the graphs of its training photos: what its concepts hold, how they lie to each
+other. The GRN is asked about the photo's graphs with a concept added, or moved to where it belongs; F about the photo
+with typical patches pasted in, or with the patch moved there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vrx.errors import VRXError
+from vrx.storage import write_atomically
+from vrx.structures import NEUTRAL, SCG, edges
+
+LEAST_SEEN = 3  # photos of a class that a typical value is taken from
+ALONG = 0.5  # share of the photos in which a node comes with a concept
+
+
+@dataclass(frozen=True)
+class Typical:
+    """What is normal for the concepts of every class, over the training photos of the class that F gets right.
+
+    Args:
+        nodes: mean of each node where it is detected, float32 ``[n (class of the photo), n, N, D]``.
+        links: mean of each edge where both ends are, ``[n (class of the photo), n, E, K]``.
+        known: whether enough photos of a class show the node, bool ``[n (class of the photo), n, N]``.
+        places: median (x, y) of the concepts of the class's own graph, ``[n, N, 2]``.
+        offsets: median of the place of concept k minus that of concept l in the class's own graph, ``[n, N (k), N (l),
+            2]``; NaN where too few photos show both.
+        along: nodes that come with each concept of the class's own graph, being the same patch, bool ``[n, N, n, N]``.
+    """
+
+    nodes: Tensor
+    links: Tensor
+    known: Tensor
+    places: Tensor
+    offsets: Tensor
+    along: Tensor
+
+    @classmethod
+    def of(cls, table: Mapping[str, Tensor]) -> Typical:
+        """From the graphs of the training photos, as the cache holds them."""
+        n = table["detected"].shape[1]
+        right = table["logits"].argmax(1) == table["label"]
+        made = [cls._of_class(table, right & (table["label"] == c), c) for c in range(n)]
+        return cls(*(torch.stack([getattr(one, f.name) for one in made]) for f in fields(cls)))
+
+    @classmethod
+    def _of_class(cls, table: Mapping[str, Tensor], rows: Tensor, own: int) -> Typical:
+        scg = SCG.of(table, rows)
+        seen = scg.detected.sum(0)
+        j, i = edges(scg.detected.shape[2])
+        both = scg.detected[..., j] & scg.detected[..., i]
+        nodes = (scg.nodes * scg.detected[..., None]).sum(0) / seen.clamp(min=1)[..., None]
+        links = (scg.links * both[..., None]).sum(0) / both.sum(0).clamp(min=1)[..., None]
+        there = scg.detected[:, own]
+        places = scg.centroids[:, own].masked_fill(~there[..., None], torch.nan)
+        pairs = places[:, :, None] - places[:, None]  # NaN where one of them is missing
+        enough = (~pairs[..., 0].isnan()).sum(0) >= LEAST_SEEN
+        asked = table["of_node"][rows, own]  # [P, N]
+        drop = table["drop"][rows][torch.arange(len(asked))[:, None], asked.clamp(min=0)]  # [P, N, n, N]
+        goes = (drop & (asked >= 0)[..., None, None]).sum(0) / (asked >= 0).sum(0).clamp(min=1)[:, None, None]
+        return cls(
+            nodes,
+            links,
+            seen >= LEAST_SEEN,
+            places.nanmedian(0).values.nan_to_num(NEUTRAL),
+            pairs.nanmedian(0).values.masked_fill(~enough[..., None], torch.nan),
+            goes >= ALONG,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file: what :meth:`load` reads."""
+        tensors = {f.name: getattr(self, f.name).contiguous() for f in fields(self)}
+        write_atomically(path, lambda part: save_file(tensors, part))
+
+    @classmethod
+    def load(cls, path: Path) -> Typical:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            VRXError: no such file, or a damaged one.
+        """
+        try:
+            return cls(**load_file(path))
+        except Exception as error:  # damage shows in many ways
+            raise VRXError(f"{path} does not say what is normal for the classes ({error}): rerun train.py.") from error
+
+    def place(self, scg: SCG, index: int, concept: int) -> Tensor:
+        """Where a concept of a class belongs, (x, y): as it usually lies to those of its class that the photo shows.
+
+        Args:
+            scg: of one photo, ``[n, N, ...]``.
+            index: the class.
+            concept: of it.
+        """
+        offsets = self.offsets[index, concept]
+        anchors = scg.detected[index] & ~offsets[:, 0].isnan()
+        anchors[concept] = False
+        if not anchors.any():
+            return self.places[index, concept]
+        return (scg.centroids[index] + offsets)[anchors].median(0).values.clamp(0, 1)
+
+    def added(self, scg: SCG, index: int, concept: int, place: Tensor) -> SCG:
+        """The graphs of a photo, ``[n, N, ...]``, with a typical example of a concept of a class at a place (x, y)."""
+        new = self._with(index, concept) & ~scg.detected & self.known[index]
+        nodes = torch.where(new[..., None], self.nodes[index], scg.nodes)
+        places = torch.where(new[..., None], place, scg.centroids)
+        return self._linked(SCG(nodes, places, scg.detected | new, scg.links), index, new)
+
+    def put_right(self, scg: SCG, index: int, concept: int, place: Tensor) -> SCG:
+        """The graphs of one photo with a concept that it shows at another place (x, y), where it belongs in a class."""
+        moved = self._with(index, concept) & scg.detected
+        places = torch.where(moved[..., None], place, scg.centroids)
+        return self._linked(SCG(scg.nodes, places, scg.detected, scg.links), index, moved)
+
+    def _with(self, index: int, concept: int) -> Tensor:
+        """The node of a concept of a class, and those that come with it, bool ``[n, N]``."""
+        nodes = self.along[index, concept].clone()
+        nodes[index, concept] = True
+        return nodes
+
+    def _linked(self, scg: SCG, index: int, fresh: Tensor) -> SCG:
+        """The same graphs with the links that a class's photos usually have at the fresh nodes, bool ``[n, N]``."""
+        j, i = edges(fresh.shape[1])
+        there = (fresh[:, j] | fresh[:, i]) & scg.detected[:, j] & scg.detected[:, i]
+        return SCG(scg.nodes, scg.centroids, scg.detected, torch.where(there[..., None], self.links[index], scg.links))

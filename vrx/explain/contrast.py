@@ -1,0 +1,178 @@
+"""Relations and counterfactuals of one photo, each predicted by the GRN and measured on F (3.3: "why", "why not")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vrx.classifier.classifier import Classifier
+from vrx.edits import Editor, placed
+from vrx.explain.absence import Typical
+from vrx.explain.interactions import (
+    ClassifierGame,
+    GRNGame,
+    Players,
+    explained_shares,
+    placements,
+    together,
+)
+from vrx.explanation import Counterfactual, Relations
+from vrx.graphs.scg import PhotoGraphs
+from vrx.models.graph_network import GraphNetwork
+from vrx.scores import margins
+from vrx.structures import SCG, UNMATCHED, ConceptBank
+
+MOST_PLAYERS = 6  # 64 coalitions: all are asked
+MOST_MOVES = 3  # concepts of a class that are put right, those with the largest predicted gain
+ELSEWHERE = 0.12  # a concept lies elsewhere from this distance to where it belongs on, share of the photo
+
+
+def second_editor(editor: Editor) -> Editor:
+    """The same edits with another fill."""
+    return Editor("blur" if editor.fill == "inpaint" else "inpaint", editor.margin)
+
+
+def relations_of(
+    classifier: Classifier, editor: Editor, grn: GraphNetwork, x: Tensor, graphs: PhotoGraphs, most: int = MOST_PLAYERS
+) -> Relations | None:
+    """What pairs of found concepts count for; None with fewer than two.
+
+    Args:
+        classifier: F.
+        editor: how concepts are deleted.
+        grn: in eval mode.
+        x: the photo, normalised ``[3, H, W]``.
+        graphs: of this photo alone.
+        most: players at most.
+    """
+    players, everyone = Players.of(graphs, 0, most), Players.of(graphs, 0, 10**6)
+    count = len(players)
+    if count < 2:
+        return None
+    predicted = GRNGame(grn, graphs.scg.to(x.device), players)
+    values, main, pairs = together(predicted, count)
+    measured = [ClassifierGame(classifier, fill, x, players) for fill in (editor, second_editor(editor))]
+    f_values, f_main, f_pairs = zip(*(together(game, count) for game in measured), strict=True)
+    f_placed = [placements(game, players.movable) for game in measured]
+    return Relations(
+        graphs.patches[0].ids[players.patches].astype(np.int64),
+        main,
+        f_main[0],
+        pairs,
+        f_pairs[0],
+        placements(predicted, players.movable),
+        f_placed[0],
+        f_pairs[1],
+        f_placed[1],
+        values[0],
+        explained_shares(f_values[0][:, int(graphs.logits[0].argmax())]),
+        len(everyone) - count,
+    )
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Asks what is missing for a class, and what lies elsewhere.
+
+    Args:
+        classifier: F.
+        editor: how concepts are pasted and moved.
+        grn: in eval mode.
+        typical: what is normal for the classes.
+        bank: with cut-outs of typical patches.
+    """
+
+    classifier: Classifier
+    editor: Editor
+    grn: GraphNetwork
+    typical: Typical
+    bank: ConceptBank
+
+    def __call__(self, x: Tensor, graphs: PhotoGraphs, classes: Sequence[int]) -> tuple[Counterfactual, ...]:
+        """Counterfactuals of one photo.
+
+        Args:
+            x: normalised ``[3, H, W]``.
+            graphs: of this photo alone.
+            classes: whose concepts are asked about.
+        """
+        scg = graphs.scg[0]
+        found: list[Counterfactual] = []
+        for index in classes:
+            for concept in np.flatnonzero(self.bank.present[index]).tolist():
+                if not scg.detected[index, concept]:
+                    found += self._added(x, graphs, scg, index, concept)
+            found += self._put_right(x, graphs, scg, index)
+        return tuple(found)
+
+    def _gains(self, before: Tensor, after: Tensor) -> NDArray[np.float64]:
+        """Of every class's margin: logits ``[n]`` and ``[K, n]`` -> ``[K, n]``."""
+        return np.asarray((margins(after.double()) - margins(before.double())).cpu().numpy())
+
+    def _predicted(self, scg: SCG, changed: Sequence[SCG]) -> NDArray[np.float64]:
+        device = self.classifier.device
+        with torch.inference_mode():
+            logits = self.grn(SCG.stack([scg, *changed]).to(device))
+        return self._gains(logits[0], logits[1:])
+
+    def _measured(self, graphs: PhotoGraphs, edited: Tensor) -> NDArray[np.float64]:
+        with torch.inference_mode():
+            return self._gains(graphs.logits[0], self.classifier(edited).cpu())
+
+    def _added(self, x: Tensor, graphs: PhotoGraphs, scg: SCG, index: int, concept: int) -> list[Counterfactual]:
+        """A missing concept put where it belongs: none without a typical patch, or where the GRN never saw one."""
+        names = [name for name in self.bank.cutouts if name.startswith(f"{index}.{concept}.")]
+        if not names or not self.typical.known[index, index, concept]:
+            return []
+        place = self.typical.place(scg, index, concept)
+        predicted = self._predicted(scg, [self.typical.added(scg, index, concept, place)])[0]
+        pasted, masks = zip(*(self._pasted(x, self.bank.cutouts[name], place) for name in names), strict=True)
+        gains = self._measured(graphs, torch.stack(pasted))
+        covered = self._measured(graphs, self.editor.delete(x[None], torch.stack(masks)))
+        point = (float(place[0]), float(place[1]))
+        measured, noise = np.median(gains, axis=0), np.abs(np.median(covered, axis=0))
+        return [Counterfactual(index, concept, UNMATCHED, point, predicted, measured, noise)]
+
+    def _pasted(self, x: Tensor, cutout: NDArray[np.uint8], place: Tensor) -> tuple[Tensor, Tensor]:
+        """The photo with a cut-out in the middle of a place (x, y), and which pixels were replaced."""
+        donor = self.classifier.normalize(cutout[None, ..., :3])[0]
+        at = torch.zeros(x.shape[1:], dtype=torch.bool)
+        row, column = (int(min(float(p) * s, s - 1)) for p, s in zip(place.flip(0), x.shape[1:], strict=True))
+        at[row, column] = True
+        layer, changed = placed(donor, torch.from_numpy(cutout[..., 3] > 0), at)
+        return self.editor.paste(x[None], changed[None], layer[None])[0], changed
+
+    def _put_right(self, x: Tensor, graphs: PhotoGraphs, scg: SCG, index: int) -> list[Counterfactual]:
+        """Found concepts of a class that lie elsewhere than they should, moved: those that the GRN expects most of."""
+        offsets, there = self.typical.offsets[index], scg.detected[index]
+        pairs = []
+        for k in there.nonzero()[:, 0].tolist():
+            for anchor in there.nonzero()[:, 0].tolist():
+                if anchor == k or bool(offsets[k, anchor, 0].isnan()):
+                    continue
+                place = (scg.centroids[index, anchor] + offsets[k, anchor]).clamp(0, 1)
+                if float((place - scg.centroids[index, k]).norm()) >= ELSEWHERE:
+                    pairs.append((k, anchor, place))
+        if not pairs:
+            return []
+        predicted = self._predicted(scg, [self.typical.put_right(scg, index, k, place) for k, _, place in pairs])
+        best = np.argsort(-predicted[:, index])[:MOST_MOVES]
+        found = []
+        height, width = x.shape[1:]
+        for choice in best.tolist():
+            k, anchor, place = pairs[choice]
+            way = ((place - scg.centroids[index, k]) * torch.tensor([width, height])).round().long()[None]
+            mask = torch.from_numpy(graphs.patches[0].select(graphs.matched[0][index, k : k + 1]).masks)
+            gains = [
+                self._measured(graphs, editor.move(x[None], mask, way)[0])[0]
+                for editor in (self.editor, second_editor(self.editor))
+            ]
+            point = (float(place[0]), float(place[1]))
+            mean, noise = (gains[0] + gains[1]) / 2, np.abs(gains[0] - gains[1]) / 2
+            found.append(Counterfactual(index, k, anchor, point, predicted[choice], mean, noise))
+        return found
