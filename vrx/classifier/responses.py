@@ -51,11 +51,11 @@ def pair_evidence(
     def keep(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         maps["faded"] = last.to_map(output[len(x) :]).float()
         maps["leaf"] = output[: len(x)].detach().clone().requires_grad_()
-        return maps["leaf"]
+        return torch.cat([maps["leaf"], output[len(x) :]])  # a transformer adds what the layer did not see
 
     with recording(), hooked(classifier.network, {where.name: fade, last.name: keep}):
         logits = classifier(x.detach().clone() if x.is_inference() else x.detach())
-        scores = centred(logits)
+        scores = centred(logits[: len(x)])
         slopes = [torch.autograd.grad(s.sum(), maps["leaf"], retain_graph=True)[0] for s in scores.unbind(1)]
     clean = last.to_map(maps["leaf"].detach()).float()
     change = (clean[photo] - maps["faded"]) / step

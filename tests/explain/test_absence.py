@@ -1,0 +1,109 @@
+"""What is normal for a class against loops over its photos; concepts added and put right, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vrx.errors import VRXError
+from vrx.explain.absence import ALONG, LEAST_SEEN, Typical
+from vrx.structures import EPSILON, NEUTRAL, SCG, edges
+
+N, NUM, WIDTH, LINKS, PHOTOS = 2, 3, 4, 2, 24
+
+
+def table(seed: int = 0) -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    lead = (PHOTOS, N, NUM)
+    whole = SCG(
+        torch.randn(*lead, WIDTH, generator=g),
+        torch.rand(*lead, 2, generator=g),
+        torch.ones(lead, dtype=torch.bool),
+        torch.randn(PHOTOS, N, NUM * (NUM - 1), LINKS, generator=g),
+    )
+    missing = torch.rand(lead, generator=g) < 0.3
+    missing[:, 1, 2] = True  # nobody ever saw it
+    scg = whole.drop(missing)
+    of_node = torch.where(scg.detected, torch.arange(N * NUM).reshape(1, N, NUM), -1)
+    drop = torch.eye(N * NUM, dtype=torch.bool).reshape(1, N * NUM, N, NUM).repeat(PHOTOS, 1, 1, 1)
+    drop[:, 0, 1, 0] = torch.rand(PHOTOS, generator=g) < 0.8  # node (1, 0) mostly comes with node (0, 0)
+    labels = torch.arange(PHOTOS) % N
+    logits = torch.nn.functional.one_hot(labels, N).float()
+    logits[0] = logits[0].flip(0)  # a photo that the classifier gets wrong
+    parts = {"nodes": scg.nodes, "centroids": scg.centroids, "detected": scg.detected, "links": scg.links}
+    return parts | {"label": labels, "logits": logits, "drop": drop, "of_node": of_node}
+
+
+def test_typical_values_against_loops() -> None:
+    rows = table()
+    typical = Typical.of(rows)
+    j, i = edges(NUM).tolist()
+    for c in range(N):
+        photos = [p for p in range(PHOTOS) if rows["label"][p] == c and p != 0]
+        for g in range(N):
+            for k in range(NUM):
+                seen = [p for p in photos if rows["detected"][p, g, k]]
+                assert bool(typical.known[c, g, k]) == (len(seen) >= LEAST_SEEN)
+                if seen:
+                    torch.testing.assert_close(typical.nodes[c, g, k], rows["nodes"][seen, g, k].mean(0))
+            for e, (a, b) in enumerate(zip(j, i, strict=True)):
+                both = [p for p in photos if rows["detected"][p, g, a] and rows["detected"][p, g, b]]
+                if both:
+                    torch.testing.assert_close(typical.links[c, g, e], rows["links"][both, g, e].mean(0))
+        for k in range(NUM):
+            for other in range(NUM):
+                both = [p for p in photos if rows["detected"][p, c, k] and rows["detected"][p, c, other]]
+                got = typical.offsets[c, k, other]
+                if len(both) < LEAST_SEEN:
+                    assert got.isnan().all()
+                    continue
+                ways = rows["centroids"][both, c, k] - rows["centroids"][both, c, other]
+                torch.testing.assert_close(got, ways.median(0).values)
+    assert bool(typical.along[0, 0, 1, 0]) and ALONG == 0.5 and not typical.along[0, 1, 1, 0]
+
+
+def test_a_concept_is_added_where_it_belongs() -> None:
+    typical = Typical.of(table())
+    scg = SCG.of(table(1))[0]
+    gone = torch.zeros(N, NUM, dtype=torch.bool)
+    gone[0, 0] = gone[1, 0] = True
+    scg = SCG(scg.nodes, scg.centroids, torch.ones_like(scg.detected), scg.links).drop(gone)
+    place = typical.place(scg, 0, 0)
+    ways = scg.centroids[0, 1:] + typical.offsets[0, 0, 1:]
+    np.testing.assert_allclose(place, ways[~ways[:, 0].isnan()].median(0).values.clamp(0, 1))
+    added = typical.added(scg, 0, 0, place)
+    assert added.detected[0, 0] and added.detected[1, 0], "and what comes with it"
+    torch.testing.assert_close(added.nodes[0, 0], typical.nodes[0, 0, 0])
+    torch.testing.assert_close(added.centroids[1, 0], place)
+    assert torch.equal(added.nodes[0, 1:], scg.nodes[0, 1:])
+    j, i = edges(NUM)
+    fresh = (j == 0) | (i == 0)
+    torch.testing.assert_close(added.links[0, fresh], typical.links[0, 0, fresh])
+    assert torch.equal(added.links[0, ~fresh], scg.links[0, ~fresh])
+    lonely = scg.drop(torch.ones_like(gone))
+    torch.testing.assert_close(typical.place(lonely, 0, 0), typical.places[0, 0])
+
+
+def test_what_is_put_right_keeps_what_it_shows() -> None:
+    typical = Typical.of(table())
+    scg = SCG.of(table(1))[0]
+    scg = SCG(scg.nodes, scg.centroids, torch.ones_like(scg.detected), scg.links)
+    right = typical.put_right(scg, 0, 1, torch.tensor([0.1, 0.9]))
+    assert torch.equal(right.nodes, scg.nodes) and torch.equal(right.detected, scg.detected)
+    torch.testing.assert_close(right.centroids[0, 1], torch.tensor([0.1, 0.9]))
+    assert torch.equal(right.centroids[0, 0], scg.centroids[0, 0]) and NEUTRAL == 0.5 and EPSILON < 0.01
+
+
+def test_it_is_kept_in_a_file(tmp_path: Path) -> None:
+    typical = Typical.of(table())
+    typical.save(tmp_path / "typical.safetensors")
+    again = Typical.load(tmp_path / "typical.safetensors")
+    torch.testing.assert_close(again.offsets, typical.offsets, equal_nan=True)
+    assert torch.equal(again.along, typical.along)
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    with pytest.raises(VRXError, match=r"rerun train\.py"):
+        Typical.load(tmp_path / "bad.safetensors")
