@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,6 @@ from matplotlib.text import Text
 from tests.report.synthetic import NAMES, make_bank, make_explanation
 from vrx.explanation import Explanation
 from vrx.report import figures
-from vrx.report.charts import bar_figure, scatter_figure
 from vrx.report.drawing import ColourScale, fit, spread
 from vrx.report.figures import class_figure, explanation_parts, photo_figure, sheet, words_figure
 from vrx.report.galleries import WEAK, gallery_figure
@@ -332,21 +330,3 @@ def test_a_gallery_is_red_only_where_a_test_failed() -> None:
     bank.p_value[0] = [0.01, np.nan, 0.2, 0.0004]
     red = [t.get_text() for t in written(gallery_figure(bank, 0)) if t.get_color() == WEAK]
     assert red == ["p = 0.20: not significant"]
-
-
-def test_scatter_leaves_out_what_was_not_measured() -> None:
-    figure = scatter_figure([1.0, 2.0, -1.0, 5.0], [2.0, 3.0, 1.0, math.nan])
-    note = figure.axes[0].get_title(loc="left")
-    assert note == "3 concepts, same sign 67%, Spearman over all 1.00"
-    points = next(c for c in figure.axes[0].collections if len(c.get_offsets()) == 3)
-    np.testing.assert_allclose(points.get_offsets(), [[1, 2], [2, 3], [-1, 1]])
-    assert scatter_figure([], []).axes[0].get_title(loc="left") == "0 concepts"
-
-
-def test_bars_with_intervals_and_a_line() -> None:
-    figure = bar_figure({"ours": 0.5, "area": -0.32}, "t", "n", ("ceiling", 0.65), {"area": (-0.4, -0.3)})
-    ax = figure.axes[0]
-    assert [round(p.get_width(), 2) for p in ax.patches] == [0.5, -0.32]
-    whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
-    np.testing.assert_allclose(whiskers, [[0.5, 0.5], [-0.4, -0.3]])
-    assert "ceiling 0.65 " in texts(figure) and "−0.32" in texts(figure)

@@ -132,9 +132,13 @@ def absences_text(explanation: Explanation) -> str:
 
 def wanted_text(explanation: Explanation, index: int) -> str:
     """What is missing for a class, or lies elsewhere; where nothing is, the strongest relation against it; or ""."""
+    numbered, groups = list[Counterfactual](), list[list[Counterfactual]]()
+    for reason in wanted(explanation, index):
+        group = numbered if reason.added and not _name(explanation, reason) else []
+        groups += [] if group else [group]
+        group.append(reason)  # those without a name go in one phrase
     reasons = [
-        _missing(explanation, reason) if reason.added else _misplaced(explanation, reason)
-        for reason in wanted(explanation, index)
+        _missing(explanation, group) if group[0].added else _misplaced(explanation, group[0]) for group in groups
     ]
     against = [r for r in shown_relations(explanation, index) if r.confirmed and r.predicted < 0]
     return "; ".join(reasons or [relation_words(explanation, index, relation) for relation in against[:1]])
@@ -144,12 +148,17 @@ def _name(explanation: Explanation, reason: Counterfactual) -> str:
     return shorten(explanation.names[reason.graph][reason.concept], LONGEST) if explanation.names else ""
 
 
-def _missing(explanation: Explanation, reason: Counterfactual) -> str:
-    name, gain = _name(explanation, reason), signed(float(reason.measured[reason.graph]))
-    if not name:
-        return f"its concept {reason.concept + 1} is missing ({gain} if it were there)"
-    many = plural(explanation, reason.graph, reason.concept)
-    return f"no {name} ({gain} if there were {'any' if many else 'one'})"
+def _missing(explanation: Explanation, reasons: Sequence[Counterfactual]) -> str:
+    """One missing concept with a name, or all that have none."""
+    first = reasons[0]
+    gains = join([signed(float(reason.measured[reason.graph])) for reason in reasons])
+    if name := _name(explanation, first):
+        one = "any" if plural(explanation, first.graph, first.concept) else "one"
+        return f"no {name} ({gains} if there were {one})"
+    numbers = join([str(reason.concept + 1) for reason in reasons])
+    if len(reasons) == 1:
+        return f"its concept {numbers} is missing ({gains} if it were there)"
+    return f"its concepts {numbers} are missing ({gains} if they were there)"
 
 
 def _misplaced(explanation: Explanation, reason: Counterfactual) -> str:
