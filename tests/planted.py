@@ -25,6 +25,7 @@ from vrx.data.prepared import Segment
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder
+from vrx.graphs.variants import concept_variants
 from vrx.structures import ConceptBank, Patches
 
 SIDE = 64
@@ -163,6 +164,16 @@ def make_data(source: PhotoFolder, bank: ConceptBank, cache: Path, **kwargs: obj
     builder = SCGBuilder(f, bank, make_extractor(), editor, **{"sources": ("head_area", "shape"), **graph})  # type: ignore[arg-type]
     settings: dict[str, object] = {"variants": 4, "shard_size": 4, "build_batch_size": 3, "workers": 0, "batch_size": 4}
     return SCGDataModule(source, builder, editor, cache, **{**settings, **kwargs})  # type: ignore[arg-type]
+
+
+def graphs_table(builder: SCGBuilder, source: PhotoFolder, split: str) -> dict[str, Tensor]:
+    """The graphs of a split as the cache would hold them, with every concept deleted once."""
+    x, regions = inputs(builder.classifier, source, builder.extractor.segmenter, split)
+    graphs = builder(x, regions)
+    variants = concept_variants(builder.classifier, builder.editor, x, graphs)
+    scg, labels = graphs.scg, torch.tensor([p.label for p in source.photos(split)])
+    table = {"nodes": scg.nodes, "centroids": scg.centroids, "detected": scg.detected, "links": scg.links}
+    return table | {"logits": graphs.logits, "label": labels, "drop": variants.drop, "of_node": variants.of_node}
 
 
 def build_in_process(root: str, bank: str, cache: str) -> None:

@@ -155,7 +155,7 @@ class Pipeline:
         """The explainer of a distilled GRN."""
         classifier = data.builder.classifier
         grn = grn.to(classifier.device)
-        typical = Typical.of(data.tables["train"])
+        typical = Typical.of(data.tables["train"], data.builder.bank.num_concepts)
         return Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods, typical)
 
     def classifier(self, settings: Mapping[str, Any], source: PhotoSource) -> Classifier:

@@ -40,7 +40,7 @@ def table(seed: int = 0) -> dict[str, Tensor]:
 
 def test_typical_values_against_loops() -> None:
     rows = table()
-    typical = Typical.of(rows)
+    typical = Typical.of(rows, NUM)
     j, i = edges(NUM).tolist()
     for c in range(N):
         photos = [p for p in range(PHOTOS) if rows["label"][p] == c and p != 0]
@@ -67,7 +67,7 @@ def test_typical_values_against_loops() -> None:
 
 
 def test_a_concept_is_added_where_it_belongs() -> None:
-    typical = Typical.of(table())
+    typical = Typical.of(table(), NUM)
     scg = SCG.of(table(1))[0]
     gone = torch.zeros(N, NUM, dtype=torch.bool)
     gone[0, 0] = gone[1, 0] = True
@@ -89,7 +89,7 @@ def test_a_concept_is_added_where_it_belongs() -> None:
 
 
 def test_what_is_put_right_keeps_what_it_shows() -> None:
-    typical = Typical.of(table())
+    typical = Typical.of(table(), NUM)
     scg = SCG.of(table(1))[0]
     scg = SCG(scg.nodes, scg.centroids, torch.ones_like(scg.detected), scg.links)
     right = typical.put_right(scg, 0, 1, torch.tensor([0.1, 0.9]))
@@ -99,7 +99,7 @@ def test_what_is_put_right_keeps_what_it_shows() -> None:
 
 
 def test_it_is_kept_in_a_file(tmp_path: Path) -> None:
-    typical = Typical.of(table())
+    typical = Typical.of(table(), NUM)
     typical.save(tmp_path / "typical.safetensors")
     again = Typical.load(tmp_path / "typical.safetensors")
     torch.testing.assert_close(again.offsets, typical.offsets, equal_nan=True)

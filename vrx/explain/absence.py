@@ -45,22 +45,22 @@ class Typical:
     along: Tensor
 
     @classmethod
-    def of(cls, table: Mapping[str, Tensor]) -> Typical:
-        """From the graphs of the training photos, as the cache holds them."""
+    def of(cls, table: Mapping[str, Tensor], num_concepts: int) -> Typical:
+        """From the graphs of the training photos, as the cache holds them; further nodes are no concepts."""
         n = table["detected"].shape[1]
         right = table["logits"].argmax(1) == table["label"]
-        made = [cls._of_class(table, right & (table["label"] == c), c) for c in range(n)]
+        made = [cls._of_class(table, right & (table["label"] == c), c, num_concepts) for c in range(n)]
         return cls(*(torch.stack([getattr(one, f.name) for one in made]) for f in fields(cls)))
 
     @classmethod
-    def _of_class(cls, table: Mapping[str, Tensor], rows: Tensor, own: int) -> Typical:
+    def _of_class(cls, table: Mapping[str, Tensor], rows: Tensor, own: int, num: int) -> Typical:
         scg = SCG.of(table, rows)
         seen = scg.detected.sum(0)
         j, i = edges(scg.detected.shape[2])
         both = scg.detected[..., j] & scg.detected[..., i]
         nodes = (scg.nodes * scg.detected[..., None]).sum(0) / seen.clamp(min=1)[..., None]
         links = (scg.links * both[..., None]).sum(0) / both.sum(0).clamp(min=1)[..., None]
-        there = scg.detected[:, own]
+        there = scg.detected[:, own] & (torch.arange(scg.detected.shape[2]) < num)
         places = scg.centroids[:, own].masked_fill(~there[..., None], torch.nan)
         pairs = places[:, :, None] - places[:, None]  # NaN where one of them is missing
         enough = (~pairs[..., 0].isnan()).sum(0) >= LEAST_SEEN

@@ -149,7 +149,7 @@ class Contrast:
 
     def _put_right(self, x: Tensor, graphs: PhotoGraphs, scg: SCG, index: int) -> list[Counterfactual]:
         """Found concepts of a class that lie elsewhere than they should, moved: those that the GRN expects most of."""
-        offsets, there = self.typical.offsets[index], scg.detected[index]
+        offsets, there = self.typical.offsets[index], scg.detected[index, : self.bank.num_concepts]
         pairs = []
         for k in there.nonzero()[:, 0].tolist():
             for anchor in there.nonzero()[:, 0].tolist():

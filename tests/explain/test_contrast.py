@@ -1,0 +1,123 @@
+"""Relations and counterfactuals of a photo in a world whose classifier counts colours and knows no relations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests import planted
+from vrx.classifier.classifier import Classifier
+from vrx.data.images import PhotoFolder
+from vrx.edits import Editor
+from vrx.explain.absence import Typical
+from vrx.explain.contrast import relations_of, second_editor
+from vrx.explain.explainer import Explainer
+from vrx.explain.interactions import ClassifierGame, Players, coalitions
+from vrx.explain.structure import confirmed, structure_metrics
+from vrx.explanation import NO_RELATION, Explanation
+from vrx.graphs.scg import SCGBuilder
+from vrx.models.additive import AdditiveGRN
+from vrx.scores import centred, margins
+from vrx.structures import UNMATCHED, ConceptBank
+
+EDITOR = Editor("blur", 0.03)
+
+
+@pytest.fixture(scope="module")
+def explainer(colour_f: Classifier, word_bank: ConceptBank, source: PhotoFolder) -> Explainer:
+    extractor = planted.word_discovery().extractor
+    builder = SCGBuilder(colour_f, word_bank, extractor, EDITOR, ("head_area", "shape"), rest=True, relations=True)
+    torch.manual_seed(0)
+    n, num, width = 3, builder.num_nodes, builder.node_features
+    grn = AdditiveGRN(n, num, width, link_features=builder.link_features)
+    tables = planted.graphs_table(builder, source, "train")
+    return Explainer(colour_f, builder, grn, EDITOR, typical=Typical.of(tables, word_bank.num_concepts))
+
+
+@pytest.fixture(scope="module")
+def explained(explainer: Explainer, source: PhotoFolder) -> list[Explanation]:
+    return [explainer.explain(p.path, true_class=p.label) for p in source.photos("test")[:6]]
+
+
+def test_measured_relations_are_those_of_photos_edited_by_hand(explainer: Explainer, source: PhotoFolder) -> None:
+    x = explainer.read(source.read(source.photos("test")[0]))
+    graphs = explainer.builder(x[None], [explainer.superpixels(x)])
+    players = Players.of(graphs, 0, 6)
+    game = ClassifierGame(explainer.classifier, EDITOR, x, players)
+    members = coalitions(len(players))
+    values = game(~members, np.full(len(members), -1))
+    for row, some in zip(values, members, strict=True):
+        gone = torch.from_numpy(players.masks[~some].any(0))
+        expected = centred(explainer.classifier(EDITOR.delete(x[None], gone[None])).double())[0]
+        np.testing.assert_allclose(row, expected.detach(), atol=1e-4)
+    for k in np.flatnonzero(players.movable).tolist():
+        mask, way = torch.from_numpy(players.masks[k : k + 1]), torch.from_numpy(players.offsets[k : k + 1])
+        moved = EDITOR.move(x[None], mask, way)[0]
+        got = game(np.zeros((1, len(players)), bool), np.array([k]))
+        np.testing.assert_allclose(got, centred(explainer.classifier(moved).double()).detach(), atol=1e-4)
+
+
+def test_a_classifier_that_counts_colours_has_no_relations(explained: list[Explanation]) -> None:
+    seen = [e for e in explained if e.relations is not None]
+    assert seen, "some photos show two concepts"
+    for explanation in seen:
+        relations = explanation.relations
+        assert relations is not None and relations.shares[0] > 0.85, "all but the soft edges of neighbours"
+        assert set(relations.labels.tolist()) <= set(explanation.matched[explanation.detected].tolist())
+        total = relations.main.sum(0) + relations.pairs.sum((0, 1)) / 2 + relations.empty
+        np.testing.assert_allclose(total, explanation.grn_logits - explanation.grn_logits.mean(), atol=1e-4)
+
+
+def test_the_disc_of_another_class_is_what_is_missing(explained: list[Explanation], word_bank: ConceptBank) -> None:
+    """Pasting a red disc into a photo of a leaf makes it more of a berry; the noise is what covering the place does."""
+    gains = [c for e in explained for c in e.counterfactuals if c.added and c.graph != e.predicted]
+    assert gains and all(c.anchor == UNMATCHED for c in gains)
+    strongest = [c for c in gains if c.concept == int(np.argmax(word_bank.importance[c.graph]))]
+    assert strongest and all(c.measured[c.graph] > max(c.noise[c.graph], NO_RELATION) for c in strongest)
+    for c in gains:
+        assert min(c.place) >= 0 and max(c.place) <= 1 and np.isfinite(c.predicted).all()
+
+
+def test_put_right_against_the_photo_moved_by_hand(explainer: Explainer, explained: list[Explanation]) -> None:
+    moved = [(e, c) for e in explained for c in e.counterfactuals if not c.added]
+    for explanation, found in moved:
+        mask = torch.from_numpy(explanation.mask(found.graph, found.concept))[None]
+        here = torch.from_numpy(explanation.centroids[found.graph, found.concept])
+        way = ((torch.tensor(found.place) - here) * planted.SIDE).round().long()[None]
+        before = margins(torch.from_numpy(explanation.logits))
+        gains = []
+        for editor in (EDITOR, second_editor(EDITOR)):
+            after = explainer.classifier(editor.move(explanation.x[None], mask, way)[0])[0].double()
+            gains.append((margins(after) - before).detach().numpy())
+        np.testing.assert_allclose(found.measured, np.mean(gains, axis=0), atol=1e-4)
+        np.testing.assert_allclose(found.noise, np.abs(gains[0] - gains[1]) / 2, atol=1e-4)
+
+
+def test_one_concept_has_no_relations(explainer: Explainer, source: PhotoFolder) -> None:
+    x = explainer.read(source.read(source.photos("test")[0]))
+    graphs = explainer.builder(x[None], [explainer.superpixels(x)])
+    only = np.full_like(graphs.matched, UNMATCHED)
+    only[0, 0, 0] = 0
+    lonely = replace(graphs, matched=only)
+    assert relations_of(explainer.classifier, EDITOR, explainer.grn, x, lonely) is None
+
+
+def test_metrics_of_structure(explained: list[Explanation]) -> None:
+    metrics = structure_metrics(explained)
+    assert metrics["relations/photos"] == sum(e.relations is not None for e in explained)
+    added = [c for e in explained for c in e.counterfactuals if c.added]
+    assert metrics["absence/counted"] == len(added)
+    panels = [confirmed(e, c) for e in explained for c in e.shown() if c != e.predicted and e.present[c].any()]
+    assert metrics["absence/confirmed"] == pytest.approx(np.mean(panels))
+    perfect = [
+        replace(e, relations=replace(e.relations, pairs=e.relations.pairs_measured, placed=e.relations.placed_measured))
+        for e in explained
+        if e.relations is not None
+    ]
+    best = structure_metrics(perfect)
+    if np.isfinite(best["relations/spearman"]):
+        assert best["relations/spearman"] == pytest.approx(1)
+    assert structure_metrics([])["relations/photos"] == 0
