@@ -75,6 +75,17 @@ class Relations:
         """The same of the placements."""
         return _difference(self.placed_measured, self.placed_second)
 
+    def confirmed(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of :meth:`clear`, those that the classifier was measured to have, with the same sign, clear of the noise."""
+        measured = self.pairs_measured[..., index], np.nan_to_num(self.placed_measured[..., index])
+        predicted = self.pairs[..., index], np.nan_to_num(self.placed[..., index])
+        least = max(self.noise[index], NO_RELATION), max(self.placed_noise[index], NO_RELATION)
+        pairs, placed = (
+            clear & (np.sign(p) * m > floor)
+            for clear, p, m, floor in zip(self.clear(index), predicted, measured, least, strict=True)
+        )
+        return pairs, placed
+
     def clear(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which predicted interactions and placements for a class stand clear of the noise, bool ``[P, P]`` each."""
         pairs = np.abs(self.pairs[..., index]) > max(self.noise[index], NO_RELATION)

@@ -160,19 +160,19 @@ def test_each_relation_has_a_row_with_both_numbers_in_the_unit_of_the_concepts()
         together={(1, 3): only(1.0)},
         together_measured={(1, 3): only(1.2)},
         placed={(4, 2): only(-0.5)},
-        placed_measured={(4, 2): only(math.nan)},
+        placed_measured={(4, 2): only(-0.4)},
         measured=np.full((3, 4), 0.5, np.float32),
     )
     figure = panel(explanation)
     shown = texts(figure)
     rows = shown[shown.index("Relations between them:") + 1 :][:8]
     assert rows == ["1 + 3", "count together", "+1.0", "+1.2", "2 above 4", "its place counts against", "−0.5",
-                    "not measured"]  # fmt: skip
+                    "−0.4"]  # fmt: skip
     lengths = np.array([bar.get_width() for bar in marks(figure, "bar")])
-    np.testing.assert_allclose(lengths[[0, -3, -2, -1]] / lengths[0], [1, 0.5, 0.6, -0.25])
+    np.testing.assert_allclose(lengths[[0, -3, -2, -1]] / lengths[0], [1, 0.6, -0.25, -0.2])
     assert panel_text(explanation, 0).endswith(
         "1 + 3: count together (contribution +1.0, measured +1.2). "
-        "2 above 4: its place counts against (contribution −0.5, measured –)."
+        "2 above 4: its place counts against (contribution −0.5, measured −0.4)."
     )
 
 
@@ -187,8 +187,8 @@ def test_the_key_explains_relations_where_they_were_asked_for() -> None:
 
 def test_the_largest_relation_is_on_the_scale() -> None:
     together = {(1, 2): only(4.0)}
-    scale = ColourScale.of(make(together=together, together_measured={(1, 2): only(-5.0)}), [0, 1])
-    assert (scale.limit, scale.effect, scale.lowest) == (4.0, 4.0, -5.0)
+    scale = ColourScale.of(make(together=together, together_measured={(1, 2): only(5.0)}), [0, 1])
+    assert (scale.limit, scale.effect) == (4.0, 5.0)
 
 
 GAINS = (

@@ -52,9 +52,10 @@ def structure_metrics(explanations: Sequence[Explanation]) -> dict[str, float]:
         effects, and of minus the distance, with one-sided paired p-values (``p_above_*``); ``placement`` and
         ``placement_ceiling``: the same of placements. ``relations/precision_at_3``: of the three strongest measured
         pairs, the share among the three strongest predicted. ``relations/claimed``: photos in which a relation of the
-        predicted class stands clear of the noise. ``relations/order_1``, ``order_2``: how much of F's behaviour single
-        concepts explain, and with pairs. ``absence/spearman``: predicted and measured gain of a class when a missing
-        concept of it is added. ``absence/confirmed``: panels "why not" with at least one reason that F confirms.
+        predicted class is drawn: predicted clear of the noise, and confirmed by F. ``relations/order_1``, ``order_2``:
+        how much of F's behaviour single concepts explain, and with pairs. ``absence/spearman``: predicted and measured
+        gain of a class when a missing concept of it is added. ``absence/confirmed``: panels "why not" with at least one
+        reason that F confirms.
     """
     known = [(e, e.relations) for e in explanations if e.relations is not None]
     scores: dict[str, Callable[[Explanation, Relations, int], Pairs]] = {
@@ -113,10 +114,10 @@ def _distances(explanation: Explanation, relations: Relations) -> Pairs:
 
 
 def _between(explanation: Explanation, relations: Relations) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which clear relations lie between concepts of the predicted class: interactions, placements, ``[P, P]`` each."""
+    """The confirmed relations between concepts of the predicted class: interactions, placements, ``[P, P]`` each."""
     own = np.isin(relations.labels, explanation.matched[explanation.predicted])
     both = own[:, None] & own[None]
-    pairs, placed = relations.clear(explanation.predicted)
+    pairs, placed = relations.confirmed(explanation.predicted)
     return pairs & both, placed & both
 
 

@@ -42,15 +42,20 @@ class Relation:
 
 
 def shown_relations(explanation: Explanation, index: int) -> list[Relation]:
-    """The relations between found concepts of a class that stand clear of the noise, strongest first.
+    """The relations between found concepts of a class that a page may draw: expected, and confirmed by the classifier.
 
     Args:
         explanation: of one photo.
         index: of the class.
 
     Returns:
-        At most ``MOST_ARROWS``; none where relations were not asked for.
+        At most ``MOST_ARROWS``, the strongest first; none where relations were not asked for.
     """
+    return [relation for relation in expected_relations(explanation, index) if relation.confirmed][:MOST_ARROWS]
+
+
+def expected_relations(explanation: Explanation, index: int) -> list[Relation]:
+    """The relations between found concepts of a class that the graph network expects, clear of the noise."""
     relations = explanation.relations
     if relations is None:
         return []
@@ -60,7 +65,7 @@ def shown_relations(explanation: Explanation, index: int) -> list[Relation]:
         pair, arrangement = _together(relations, index, k, other), _arranged(relations, index, k, other)
         found += [pair] * bool(together[k[1], other[1]])
         found += [arrangement] * bool(placed[k[1], other[1]] or placed[other[1], k[1]])
-    return sorted(found, key=lambda relation: -abs(relation.predicted))[:MOST_ARROWS]
+    return sorted(found, key=lambda relation: -abs(relation.predicted))
 
 
 def players_of(explanation: Explanation, index: int) -> dict[int, int]:

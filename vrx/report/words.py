@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrx.explanation import Counterfactual, Explanation
-from vrx.report.relations import Relation, shown_relations, wanted, welcome_absences
+from vrx.report.relations import Relation, expected_relations, shown_relations, wanted, welcome_absences
 from vrx.report.trust import trust
 from vrx.structures import ConceptBank
 
@@ -111,7 +111,7 @@ def relations_text(explanation: Explanation, index: int) -> str:
     """A sentence on the strongest relations of the predicted class, or that none matters; "" where nobody asked."""
     if explanation.relations is None:
         return ""
-    shown = shown_relations(explanation, index)
+    shown = expected_relations(explanation, index)
     true = [relation_words(explanation, index, relation) for relation in shown if relation.confirmed]
     if true:
         return capital("; ".join(true[:MOST_RELATIONS])) + "."
@@ -140,7 +140,7 @@ def wanted_text(explanation: Explanation, index: int) -> str:
     reasons = [
         _missing(explanation, group) if group[0].added else _misplaced(explanation, group[0]) for group in groups
     ]
-    against = [r for r in shown_relations(explanation, index) if r.confirmed and r.predicted < 0]
+    against = [r for r in shown_relations(explanation, index) if r.predicted < 0]
     return "; ".join(reasons or [relation_words(explanation, index, relation) for relation in against[:1]])
 
 
