@@ -61,9 +61,9 @@ def layout(
 
 
 def base(name: str, spots: Mapping[str, Spot], sizes: Mapping[str, Size]) -> float:
-    """Height at which a thing stands: on the ground where what it stands on is not there."""
+    """Height above the ground at which a thing stands."""
     on = spots[name].on
-    return 0.0 if on is None or on not in spots else float(sizes[on][2]) + base(on, spots, sizes)
+    return 0.0 if on is None else float(sizes[on][2]) + base(on, spots, sizes)
 
 
 def _arranged(relation: DecidingRelation, sizes: Mapping[str, Size], rng: Generator) -> dict[str, Spot]:
@@ -81,7 +81,7 @@ def _apart(kind: str, sizes: Mapping[str, Size], rng: Generator) -> NDArray[np.f
     """From the second of the pair to the first, towards the camera and to the right, ``[2]``."""
     depth, width, _ = sizes[PAIR[0]] + sizes[PAIR[1]]
     if kind == "in front of":
-        return np.array([depth + rng.uniform(0.1, 0.4), rng.uniform(-0.3, 0.3)])
+        return np.array([depth + rng.uniform(0.2, 0.55), rng.uniform(-0.3, 0.3)])
     if kind == "beside":
         return np.array([rng.uniform(-0.15, 0.15), rng.choice([-1, 1]) * (width + rng.uniform(0.0, 0.2))])
     turn = rng.uniform(-np.pi / 3, np.pi / 3)

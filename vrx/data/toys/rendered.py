@@ -135,9 +135,19 @@ class RenderedToys(ABC):
         pose: Pose | None = None,
         edits: Edits | None = None,
         background: Background | None = None,
-        removed: Sequence[str] = (),
     ) -> Scene:
-        """The scene of a frame; ``removed``: parts that never were there, unlike those that an edit leaves out."""
+        """The scene of a frame.
+
+        Args:
+            class_name: one of :attr:`every_class`.
+            seed: of everything that is drawn at random.
+            pose: None: drawn.
+            edits: changes to the parts.
+            background: None: drawn from ``seed``; an int: drawn from that; (r, g, b): plain, no ground and no shadow.
+
+        Raises:
+            VRXError: an unknown class or part.
+        """
 
     @abstractmethod
     def parts_of(self, class_name: str) -> Sequence[str]:
@@ -183,13 +193,18 @@ class RenderedToys(ABC):
             self._removed(class_name, seed) if split == "train" else (),
         )
 
+    def _removable(self, class_name: str) -> Sequence[str]:
+        """The parts that training frames of a class may lack."""
+        return self.parts_of(class_name)
+
     def _removed(self, class_name: str, seed: Sequence[int]) -> list[str]:
-        """Parts of a training frame that are left out, up to half of them."""
+        """Parts of a training frame that are left out, up to half of all."""
         rng = default_rng([*seed, 2])
         if rng.random() >= self._removal:
             return []
-        parts = self.parts_of(class_name)
-        return sorted(rng.choice(parts, rng.integers(1, len(parts) // 2 + 1), replace=False).tolist())
+        parts = self._removable(class_name)
+        most = min(len(parts), len(self.parts_of(class_name)) // 2)
+        return sorted(rng.choice(parts, rng.integers(1, most + 1), replace=False).tolist())
 
     def photos(self, split: str) -> list[Photo]:
         """The photos of ``discovery``, ``train``, ``val`` or ``test``, rendered if they are not there yet."""
@@ -205,7 +220,7 @@ class RenderedToys(ABC):
         if not frames:  # another process was faster
             return
         for frame in tqdm(frames, desc=f"rendering {split}", unit="image"):
-            scene = self.compose(frame.class_name, frame.seed, frame.pose, removed=frame.removed)
+            scene = self.compose(frame.class_name, frame.seed, frame.pose, Edits(omit=frame.removed))
             image, labels = draw(scene, self._size)
             write_frame(frame, image, labels, self.masks(labels))
 
@@ -244,9 +259,8 @@ class RenderedToys(ABC):
     def render_again(self, photo: Photo, **edits: Any) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
         """A photo once more with some parts edited (arguments of :meth:`render`): the frame and its part masks."""
         truth = self.truth(photo)
-        frame, labels = self.render(
-            self.class_names[photo.label], self.pose(photo), truth["seed"], removed=truth["removed"], **edits
-        )
+        edits["omit_parts"] = [*truth["removed"], *edits.get("omit_parts", ())]
+        frame, labels = self.render(self.class_names[photo.label], self.pose(photo), truth["seed"], **edits)
         return frame, self.masks(labels)
 
     def render(
@@ -260,7 +274,6 @@ class RenderedToys(ABC):
         add_parts: Sequence[tuple[str, str, Offset]] = (),
         background: Background | None = None,
         swap_parts: tuple[str, str] | None = None,
-        removed: Sequence[str] = (),
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Render one frame, edited or not; what is not edited keeps its pixels.
 
@@ -274,7 +287,6 @@ class RenderedToys(ABC):
             add_parts: (class, part, (dx, dy, dz)), moved from where it sits on its own class.
             background: None: drawn from ``seed``; an int: drawn from that; (r, g, b) from 0 to 255: plain.
             swap_parts: two parts that change places.
-            removed: ``truth(photo)["removed"]``.
 
         Returns:
             The frame, uint8 ``[size, size, 3]``, and part labels, uint8 ``[size, size]``: 0 is background,
@@ -285,7 +297,7 @@ class RenderedToys(ABC):
         """
         entropy = (seed,) if isinstance(seed, int) else tuple(seed)
         edits = Edits(omit_parts, move_part, replace_part, add_parts, swap_parts)
-        scene = self.compose(class_name, entropy, None if pose is None else Pose(*pose), edits, background, removed)
+        scene = self.compose(class_name, entropy, None if pose is None else Pose(*pose), edits, background)
         return draw(scene, self._size)
 
 

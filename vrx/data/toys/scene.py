@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
 from numpy.typing import NDArray
 
-from vrx.data.toys.models import model, part_names
-from vrx.data.toys.shapes import Piece
+from vrx.data.toys.models import Model, model, part_names
+from vrx.data.toys.shapes import Piece, Triangles
 from vrx.data.toys.stage import (
-    AZIMUTHS,
     ELEVATIONS,
     VIEW_ANGLE,
     Background,
@@ -22,8 +21,8 @@ from vrx.data.toys.stage import (
     Pose,
     Scene,
     away,
-    draw_pose,
     hsv,
+    random_pose,
     staged,
 )
 from vrx.errors import VRXError
@@ -46,10 +45,6 @@ class Edits:
     replace: Mapping[str, tuple[str, str]] | None = None
     add: Sequence[tuple[str, str, Offset]] = ()
     swap: tuple[str, str] | None = None
-
-    def without(self, parts: Sequence[str]) -> Edits:
-        """The same changes, and these parts left out too."""
-        return replace(self, omit=[*self.omit, *parts])
 
 
 _ARMY = (
@@ -116,8 +111,7 @@ def _centre(pieces: Sequence[Piece]) -> NDArray[np.float32]:
     return (corners.min(0) + corners.max(0)) / 2
 
 
-def _part(class_name: str, name: str) -> list[Piece]:
-    parts = model(class_name)
+def _part(parts: Model, class_name: str, name: str) -> list[Piece]:
     if name not in parts:
         raise VRXError(f"A toy {class_name} has no part {name!r}: its parts are {', '.join(parts)}.")
     return parts[name]
@@ -135,27 +129,36 @@ class ShownPart(NamedTuple):
     pieces: list[Piece]
 
 
-def edited_parts(class_name: str, edits: Edits) -> list[ShownPart]:
+def edited_parts(class_name: str, edits: Edits, build: Callable[[str], Model] = model) -> list[ShownPart]:
     """The parts of a vehicle after omitting, moving, replacing, swapping and adding some.
+
+    Args:
+        class_name: one of :data:`~vrx.data.toys.models.BUILDERS`.
+        edits: changes to the parts.
+        build: class -> its parts, each where it belongs.
 
     Raises:
         VRXError: a part that the class does not have.
     """
+
+    def part(owner: str, name: str) -> list[Piece]:
+        return _part(build(owner), owner, name)
+
     one, other = edits.swap or ("", "")
     swapped = {one: (class_name, other), other: (class_name, one)} if edits.swap else {}
     move, replaced = edits.move or {}, {**(edits.replace or {}), **swapped}
     for name in (*edits.omit, *move, *replaced):
-        _part(class_name, name)
+        part(class_name, name)
     found: list[ShownPart] = []
-    for name, pieces in model(class_name).items():
+    for name, pieces in build(class_name).items():
         if name in edits.omit:
             continue
         owner, shown = replaced.get(name, (class_name, name))
         if name in replaced:
-            new = _part(owner, shown)
+            new = part(owner, shown)
             pieces = _moved(new, _centre(pieces) - _centre(new))
         found.append(ShownPart(shown, owner, _moved(pieces, move.get(name, (0, 0, 0)))))
-    return found + [ShownPart(name, owner, _moved(_part(owner, name), offset)) for owner, name, offset in edits.add]
+    return found + [ShownPart(name, owner, _moved(part(owner, name), offset)) for owner, name, offset in edits.add]
 
 
 def _camera(rng: Generator, pose: Pose) -> NDArray[np.float64]:
@@ -185,12 +188,14 @@ def compose(
     """
     parts = edited_parts(class_name, edits or Edits())
     place, paint, lamp, ground, camera = SeedSequence(list(seed)).spawn(5)
-    rng = default_rng(camera)
-    drawn = draw_pose(rng, int(rng.integers(AZIMUTHS)), ELEVATIONS[rng.integers(len(ELEVATIONS))])
-    pose = drawn if pose is None else Pose(*pose)
+    pose = random_pose(camera, ELEVATIONS) if pose is None else pose
+    return staged(painted(parts, paint), pose, _camera(default_rng(place), pose), lamp, ground, background)
+
+
+def painted(parts: Sequence[ShownPart], paint: SeedSequence) -> list[tuple[Triangles, Colour, int]]:
+    """Triangles, colour and part label of every piece."""
     colour_of = {owner: palette(owner, default_rng(paint)) for owner in {part.owner for part in parts}}
     names = part_names()
-    shown = [
+    return [
         (p.triangles, colour_of[part.owner][p.role], names.index(part.name) + 1) for part in parts for p in part.pieces
     ]
-    return staged(shown, pose, _camera(default_rng(place), pose), lamp, ground, background)

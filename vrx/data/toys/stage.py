@@ -133,6 +133,18 @@ def draw_pose(rng: Generator, azimuth: int, elevation: float) -> Pose:
     return Pose(45.0 * azimuth + rng.uniform(-12, 12), elevation + rng.uniform(-4, 4))
 
 
+def random_pose(seed: SeedSequence, elevations: Sequence[float]) -> Pose:
+    """Any rotation of the turntable, from any of the cameras on an arc."""
+    rng = default_rng(seed)
+    return draw_pose(rng, int(rng.integers(AZIMUTHS)), elevations[int(rng.integers(len(elevations)))])
+
+
+def spun(azimuth: float) -> NDArray[np.float64]:
+    """Rotation about the z axis by degrees, ``[3, 3]``, for columns."""
+    cos, sin = np.cos(np.radians(azimuth)), np.sin(np.radians(azimuth))
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+
 def _light(rng: Generator, pose: Pose) -> tuple[NDArray[np.float64], float]:
     """Direction towards a lamp that stands on the camera's half of the scene, and the ambient share."""
     turn = np.radians(pose.azimuth + rng.uniform(-75, 75))

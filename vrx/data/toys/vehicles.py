@@ -30,10 +30,9 @@ class ToyVehicles(RenderedToys):
         pose: Pose | None = None,
         edits: Edits | None = None,
         background: Background | None = None,
-        removed: Sequence[str] = (),
     ) -> Scene:
         """See :func:`vrx.data.toys.scene.compose`."""
-        return compose(class_name, seed, pose, (edits or Edits()).without(removed), background)
+        return compose(class_name, seed, pose, edits, background)
 
     def parts_of(self, class_name: str) -> list[str]:
         """The parts of a vehicle, shown or not."""
