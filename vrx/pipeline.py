@@ -57,7 +57,13 @@ BANK_CODE = (
     "vrx.structures",
     "vrx.thumbnails",
 )
-GRN_CODE = ("vrx.models.additive", "vrx.models.distillation", "vrx.models.grn", "vrx.scores")
+GRN_CODE = (
+    "vrx.models.additive",
+    "vrx.models.distillation",
+    "vrx.models.graph_network",
+    "vrx.models.grn",
+    "vrx.scores",
+)
 NAMING = 30  # photos per class that say which part a concept shows
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
