@@ -35,7 +35,7 @@ EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "sh
 def default_pipeline(
     cache: str | Path = "data/cache",
     *,
-    epochs: int = 12,
+    epochs: int = 60,
     num_concepts: int = 8,
     device: str = "auto",
     seed: int = 0,
@@ -71,7 +71,7 @@ def default_pipeline(
         distillation=partial(
             Distillation,
             weights={
-                "softmax_l1": 1.0, "logits": 1.0, "difference": 3.0, "correlation": 8.0,
+                "softmax_l1": 3.0, "logits": 1.0, "difference": 3.0, "correlation": 8.0,
                 "coalition": 3.0, "interaction": 3.0, "ranking": 2.0,
             },
             objective={"spearman": 1.0, "agreement": 1.0, "l1": -2.0},
@@ -96,7 +96,7 @@ def fit(
     preprocessing: Any = None,
     *,
     class_indices: Sequence[int] | None = None,
-    epochs: int = 12,
+    epochs: int = 60,
     num_concepts: int = 8,
     cache: str | Path = "data/cache",
     device: str = "auto",
