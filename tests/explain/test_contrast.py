@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tests import planted
 from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
+from vrx.data.sources import DecidingRelation
 from vrx.edits import Editor
+from vrx.explain import structure
 from vrx.explain.absence import Typical
 from vrx.explain.contrast import relations_of, second_editor
 from vrx.explain.explainer import Explainer
 from vrx.explain.interactions import ClassifierGame, Players, coalitions
-from vrx.explain.structure import confirmed, structure_metrics
+from vrx.explain.structure import confirmed, deciding_first, structure_metrics
 from vrx.explanation import NO_RELATION, Explanation
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.additive import AdditiveGRN
@@ -121,3 +128,49 @@ def test_metrics_of_structure(explained: list[Explanation]) -> None:
     if np.isfinite(best["relations/spearman"]):
         assert best["relations/spearman"] == pytest.approx(1)
     assert structure_metrics([])["relations/photos"] == 0
+
+
+class Told:
+    """The photos of a folder with part masks, and what is known to decide the class."""
+
+    def __init__(self, source: PhotoFolder, relation: DecidingRelation | None) -> None:
+        self.source, self.relation = source, relation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def deciding_relation(self, label: int) -> DecidingRelation | None:
+        return self.relation
+
+
+def test_the_deciding_relation_is_looked_for_in_all_photos(
+    explainer: Explainer, photo_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(photo_tree, tmp_path / "photos")
+    folder = planted.folder_with_parts(planted.with_labels(tmp_path / "photos"))
+    photos = folder.photos("test")[:6]
+    assert deciding_first(explainer, cast(Any, Told(folder, None)), photos) == {}
+    told = Told(folder, DecidingRelation("disc", "away from", "square"))
+    shown: list[tuple[list[str], bool]] = []
+
+    def strength(best: bool) -> Callable[..., NDArray[np.float64]]:
+        def of(game: Any, players: Players, index: int) -> NDArray[np.float64]:
+            photo = photos[len(shown)]
+            parts = folder.parts(photo)
+            names = []
+            for mask in players.masks:
+                on = {name: int((mask & part).sum()) for name, part in parts.items()}
+                names.append(max(on, key=lambda n: on[n]) if sum(on.values()) else "")
+            both = np.array([[{a, b} == {"disc", "square"} for b in names] for a in names])
+            shown.append((names, bool(both.any())))
+            return (both if best else ~both).astype(float)
+
+        return of
+
+    for best in (True, False):
+        shown.clear()
+        monkeypatch.setattr(structure, "_strength", strength(best))
+        found = deciding_first(explainer, cast(Any, told), photos)
+        share = np.mean([there for _, there in shown])
+        assert found["relations/deciding_found"] == pytest.approx(share)
+        assert found["relations/deciding_first"] == pytest.approx(share if best else 0.0)
