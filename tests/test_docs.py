@@ -106,7 +106,7 @@ def test_the_deviations_give_the_defaults() -> None:
     optimizer = plain.model.optimizer
     assert f"AdamW {optimizer.lr} with weight decay {optimizer.weight_decay}, one cycle" in text
     assert f"{plain.trainer.max_epochs} epochs (toy vehicles: {toys.trainer.max_epochs})" in text
-    assert f"dropout {plain.model.grn.dropout} on the graph embedding" in text
+    assert f"dropout {plain.model.grn.dropout} in the hidden layers" in text
     assert f"up to N = {plain.concepts.num_concepts}" in text
     assert f"{100 * paper.concepts.radius_quantile:.0f} % quantile" in text
 
