@@ -64,6 +64,7 @@ def main(cfg: DictConfig) -> float:
                 run.log({"throughput/scg_images_per_s": data.images_per_s})
         explainer = pipeline.assembled(data, grn, method, {"run": str(run.folder)})
         concepts = quality(run, source, explainer)
+        relations(run, source, explainer)
         with run.stage("report"):
             page = report(run, source, data, explainer, concepts)
         run.write_metrics()
@@ -111,10 +112,15 @@ def quality(run: Run, source: PhotoSource, explainer: Explainer) -> list[dict[st
     with run.stage("quality"):
         found = concept_quality(explainer, source, run.cfg.report.quality, run.cfg.seed)
         run.log(found.metrics)
-    if run.cfg.report.relations:
-        with run.stage("relations"):
-            run.log(structure_quality(explainer, source, run.cfg.report.relations, run.cfg.seed))
     return found.table
+
+
+def relations(run: Run, source: PhotoSource, explainer: Explainer) -> None:
+    """Measure how true relations and absences are; nothing in the jobs of a sweep."""
+    if in_sweep() or not run.cfg.report.relations:
+        return
+    with run.stage("relations"):
+        run.log(structure_quality(explainer, source, run.cfg.report.relations, run.cfg.seed))
 
 
 def report(

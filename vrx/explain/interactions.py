@@ -190,7 +190,7 @@ def coalitions(players: int) -> NDArray[np.bool_]:
 
 
 def interactions(values: Values) -> tuple[Values, Values]:
-    """Main effects and pair interactions that add up: k-Shapley values of order 2 (Bord & von Luxburg, AISTATS 2023).
+    """Main effects and pair interactions that add up: k-Shapley values of order 2 (Bordt & von Luxburg, AISTATS 2023).
 
     A pair counts for its Shapley interaction index (Grabisch & Roubens 1999): what both give beyond what each gives
     alone, averaged over all contexts. Half of it is taken from the Shapley value of each of the two, so that all main
