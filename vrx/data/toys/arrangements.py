@@ -14,7 +14,7 @@ from numpy.random import Generator, SeedSequence, default_rng
 from numpy.typing import NDArray
 
 from vrx.data.sources import DecidingRelation
-from vrx.data.toys.layout import Size, Spot, base, layout
+from vrx.data.toys.layout import IDLE, Size, Spot, base, layout
 from vrx.data.toys.rendered import RENDERED_BY, RenderedToys
 from vrx.data.toys.scene import Edits
 from vrx.data.toys.shapes import Triangles
@@ -31,7 +31,6 @@ RELATIONS = [
     DecidingRelation("ball", "on", "drum"),
     DecidingRelation("ball", "on", "crate"),
 ]
-IDLE = ("cone", "tyre")  # in no relation
 CLASSES = {" ".join(relation): relation for relation in RELATIONS}
 Built = list[tuple[Triangles, str]]  # triangles and role of each piece
 

@@ -6,7 +6,7 @@ every relation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +17,12 @@ from vrx.data.sources import DecidingRelation
 from vrx.data.toys.stage import on_plane, on_screen
 
 PAIR = ("drum", "crate")  # what most relations are about
+IDLE = ("cone", "tyre")  # in no relation
 UNDER_A_BALL = ("beside", "far from")  # how the pair stands where the ball lies on one of it: both are seen
 EDGE, CLEAR = 0.03, 0.1  # room to the edge, and between things that are not arranged: halves of the frame
 FAR = 2.5  # from the middle, away from the camera: farther off things are too small
-TRIES = 64  # places tried at once
+PLACES = 64  # tried at once
+TRIES = 20  # of an arrangement beside the same idle things
 
 Size = NDArray[np.float64]  # half depth, half width, height
 
@@ -43,21 +45,39 @@ def layout(
         camera: position and target, ``[2, 3]``, looking along -x.
         rng: of everything.
     """
+    stands = relation.kind if relation.kind != "on" else str(rng.choice(UNDER_A_BALL))
     while True:
-        first = _arranged(relation, sizes, rng)
-        groups = [first, *({name: Spot(np.zeros(2))} for name in sizes if name not in first)]
-        spots: dict[str, Spot] = {}
-        taken = np.zeros((0, 4))
-        for group in groups:
-            boxes, moved = _tried(group, sizes, camera, rng)
-            clear = (np.abs(boxes) < 1 - EDGE).all((1, 2)) & ~_overlap(boxes, taken) & (moved[:, 0] > -FAR)
-            if not clear.any():
-                break
-            chosen = int(clear.argmax())
-            taken = np.concatenate([taken, boxes[chosen]])
-            spots |= {name: Spot(spot.at + moved[chosen], spot.on) for name, spot in group.items()}
-        else:
-            return spots
+        idle = _put(_single(IDLE), {}, sizes, camera, rng)  # first, so that they stand alike in all classes
+        for _ in range(TRIES if idle else 0):
+            first = _arranged(relation, stands, sizes, rng)
+            alone = [name for name in sizes if name not in first and name not in IDLE]
+            spots = _put([first, *_single(alone)], idle, sizes, camera, rng)
+            if spots:
+                return spots
+
+
+def _single(names: Sequence[str]) -> list[dict[str, Spot]]:
+    """Each thing as a group of its own."""
+    return [{name: Spot(np.zeros(2))} for name in names]
+
+
+def _put(
+    groups: Sequence[Mapping[str, Spot]],
+    spots: Mapping[str, Spot],
+    sizes: Mapping[str, Size],
+    camera: NDArray[np.float64],
+    rng: Generator,
+) -> dict[str, Spot]:
+    """Spots of some groups beside those that are taken; none where one finds no room."""
+    spots = dict(spots)
+    for group in groups:
+        boxes, moved = _tried(group, sizes, camera, rng)
+        clear = (np.abs(boxes) < 1 - EDGE).all((1, 2)) & (moved[:, 0] > -FAR)
+        clear &= ~_overlap(boxes, _boxes(*_extents(spots, sizes), camera))
+        if not clear.any():
+            return {}
+        spots |= {name: Spot(spot.at + moved[clear.argmax()], spot.on) for name, spot in group.items()}
+    return spots
 
 
 def base(name: str, spots: Mapping[str, Spot], sizes: Mapping[str, Size]) -> float:
@@ -66,13 +86,13 @@ def base(name: str, spots: Mapping[str, Spot], sizes: Mapping[str, Size]) -> flo
     return 0.0 if on is None else float(sizes[on][2]) + base(on, spots, sizes)
 
 
-def _arranged(relation: DecidingRelation, sizes: Mapping[str, Size], rng: Generator) -> dict[str, Spot]:
-    """The pair, and what lies on one of it, around the origin."""
+def _arranged(relation: DecidingRelation, stands: str, sizes: Mapping[str, Size], rng: Generator) -> dict[str, Spot]:
+    """The pair, on each other or as it ``stands``, and what lies on one of it, around the origin."""
     part, kind, other = relation
     nudge = rng.uniform(-0.08, 0.08, 2)
     if kind == "on" and part in PAIR:
         return {other: Spot(np.zeros(2)), part: Spot(nudge, other)}
-    half = _apart(kind if kind != "on" else str(rng.choice(UNDER_A_BALL)), sizes, rng) / 2
+    half = _apart(stands, sizes, rng) / 2
     spots = {PAIR[0]: Spot(half), PAIR[1]: Spot(-half)}
     return spots | ({part: Spot(spots[other].at + nudge, other)} if kind == "on" else {})
 
@@ -94,17 +114,26 @@ def _tried(
     """Move a group so that its middle is seen anywhere in the frame.
 
     Returns:
-        What each thing covers, left, bottom, right and top in halves of the frame, ``[TRIES, things, 4]``; and by how
-        much the group is moved, ``[TRIES, 2]``.
+        Boxes of the things, ``[PLACES, things, 4]``, and by how much the group is moved, ``[PLACES, 2]``.
     """
-    low = np.array([[*spot.at, base(name, group, sizes)] for name, spot in group.items()])
-    size = np.stack([sizes[name] for name in group])
+    low, size = _extents(group, sizes)
     pair = [i for i, name in enumerate(group) if name in PAIR] or [0]
     middle = (low + size * (0, 0, 0.5))[pair].mean(0)
-    moved = on_plane(rng.uniform(-1, 1, (TRIES, 2)), middle[2], camera) - middle
+    moved = on_plane(rng.uniform(-1, 1, (PLACES, 2)), middle[2], camera) - middle
+    return _boxes(low + moved[:, None] * (1, 1, 0), size, camera), moved[:, :2]
+
+
+def _extents(spots: Mapping[str, Spot], sizes: Mapping[str, Size]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The middle of the underside of each thing, and its size, both ``[things, 3]``."""
+    low = [[*spot.at, base(name, spots, sizes)] for name, spot in spots.items()]
+    return np.reshape(low, (-1, 3)), np.reshape([sizes[name] for name in spots], (-1, 3))
+
+
+def _boxes(low: NDArray[np.float64], size: NDArray[np.float64], camera: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What things cover of the frame: left, bottom, right and top in halves of it, ``[..., things, 4]``."""
     corners = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (0, 1)])
-    seen = on_screen(low[:, None] + corners * size[:, None] + moved[:, None, None] * (1, 1, 0), camera)
-    return np.concatenate([seen.min(2), seen.max(2)], -1), moved[:, :2]
+    seen = on_screen(low[..., None, :] + corners * size[:, None], camera)
+    return np.concatenate([seen.min(-2), seen.max(-2)], -1)
 
 
 def _overlap(boxes: NDArray[np.float64], taken: NDArray[np.float64]) -> NDArray[np.bool_]:
