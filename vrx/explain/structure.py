@@ -52,10 +52,10 @@ def structure_metrics(explanations: Sequence[Explanation]) -> dict[str, float]:
         effects, and of minus the distance, with one-sided paired p-values (``p_above_*``); ``placement`` and
         ``placement_ceiling``: the same of placements. ``relations/precision_at_3``: of the three strongest measured
         pairs, the share among the three strongest predicted. ``relations/claimed``: photos in which a relation of the
-        predicted class is drawn: predicted clear of the noise, and confirmed by F. ``relations/order_1``, ``order_2``:
-        how much of F's behaviour single concepts explain, and with pairs. ``absence/spearman``: predicted and measured
-        gain of a class when a missing concept of it is added. ``absence/confirmed``: panels "why not" with at least one
-        reason that F confirms.
+        predicted class is drawn: predicted clear of the noise, and confirmed by F; ``claimed_placement``: one of
+        placement. ``relations/order_1``, ``order_2``: how much of F's behaviour single concepts explain, and with
+        pairs. ``absence/spearman``: predicted and measured gain of a class when a missing concept of it is added.
+        ``absence/confirmed``: panels "why not" with at least one reason that F confirms.
     """
     known = [(e, e.relations) for e in explanations if e.relations is not None]
     scores: dict[str, Callable[[Explanation, Relations, int], Pairs]] = {
@@ -77,8 +77,9 @@ def structure_metrics(explanations: Sequence[Explanation]) -> dict[str, float]:
         values = [_agreement_placed(r, e.predicted, second) for e, r in known]
         result[f"relations/{name}"] = _mean(np.array(values))
     result["relations/precision_at_3"] = _mean(np.array([_precision(r, e.predicted) for e, r in known]))
-    claims = [any(part.any() for part in _between(e, r)) for e, r in known]
-    result["relations/claimed"] = float(np.sum(claims) / len(explanations)) if explanations else float("nan")
+    claims = np.array([[part.any() for part in _between(e, r)] for e, r in known], bool).reshape(-1, 2)
+    for name, claimed in (("claimed", claims.any(1)), ("claimed_placement", claims[:, 1])):
+        result[f"relations/{name}"] = float(claimed.sum() / len(explanations)) if explanations else float("nan")
     for order in (1, 2):
         result[f"relations/order_{order}"] = _mean(np.array([r.shares[order - 1] for _, r in known]))
     result["relations/photos"] = float(len(known))
