@@ -16,7 +16,7 @@ from tests import planted
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.candidates import EVEN, Found, WordFinder
-from vrx.concepts.word_discovery import elsewhere
+from vrx.concepts.word_discovery import elsewhere, joined, side_by_side
 from vrx.data.images import Photo, PhotoFolder
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
@@ -105,7 +105,7 @@ def test_concepts_are_what_the_class_needs(word_bank: ConceptBank) -> None:
     for row, centroids in zip(words, word_bank.centroids, strict=True):
         own = row[row >= 0]
         assert len(set(own)) == len(own), "no word twice in a class"
-        np.testing.assert_array_equal(centroids[row >= 0], word_bank.state["words"][own])
+        np.testing.assert_allclose(centroids[row >= 0], word_bank.state["clusters"][own], rtol=1e-5)
 
 
 def test_a_class_with_fewer_concepts_says_why(word_bank: ConceptBank) -> None:
@@ -359,3 +359,26 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 def test_a_bank_of_superpixels_is_refused(bank: ConceptBank) -> None:
     with pytest.raises(VRXError, match="concepts=paper"):
         finder(bank)
+
+
+def test_pieces_of_one_thing_are_joined_and_neighbours_by_class_are_not() -> None:
+    """Two halves of a ball lie side by side in all classes; a box beside it in one class, apart in another."""
+    nothing, rng = 4, np.random.default_rng(0)
+
+    def photo(apart: bool, with_own: bool) -> np.ndarray:
+        labels = np.full((24, 24), nothing, np.int16)
+        top = int(rng.integers(2, 8))
+        labels[top : top + 4, 2:6], labels[top : top + 4, 6:10] = 0, 1  # the halves
+        left = 16 if apart else 10
+        labels[top : top + 4, left : left + 4] = 2  # the box
+        if with_own:
+            labels[top + 4 : top + 8, 2:10] = 3  # what this class alone has, always beside the ball
+        return labels
+
+    near = np.stack([photo(False, True) for _ in range(5)])
+    far = np.stack([photo(True, False) for _ in range(5)])
+    shares = np.stack([side_by_side(photos, nothing, 0.01) for photos in (near, far)])
+    assert shares[0, 0, 1] == shares[1, 1, 0] == 1 and shares[0, 1, 2] == 1 and shares[1, 1, 2] == 0
+    assert np.isnan(shares[1, 3]).all() and shares[0, 3, 0] == 1, "three photos at least must show a word"
+    assert joined(shares).tolist() == [0, 0, 1, 2]
+    assert joined(shares[:1]).tolist() == [0, 1, 2, 3], "one class says nothing of what belongs together"

@@ -51,7 +51,7 @@ def test_words_are_the_planted_kinds(vocabulary: Vocabulary) -> None:
     cells, kind = planted_cells(seed=1)
     word = vocabulary.posterior(as_maps(cells, 20))[0].argmax(0).flatten().numpy()
     assert one_kind_each(word, kind), "in new cells too"
-    np.testing.assert_allclose(np.linalg.norm(vocabulary.words, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vocabulary.clusters, axis=1), 1, rtol=1e-5)
 
 
 def test_all_layers_count_alike(vocabulary: Vocabulary) -> None:
@@ -66,7 +66,7 @@ def test_a_layer_that_says_nothing_does_no_harm() -> None:
     cells = np.concatenate([cells, np.full((len(cells), 2), 7, np.float32)], axis=1)
     made = Vocabulary.fit(cells, (*WIDTHS, 2), WORDS, seed=0)
     word = made.posterior(as_maps(cells, 20))[0].argmax(0).flatten().numpy()
-    assert np.isfinite(made.words).all() and one_kind_each(word, kind)
+    assert np.isfinite(made.clusters).all() and one_kind_each(word, kind)
 
 
 def test_the_same_seed_gives_the_same_words(vocabulary: Vocabulary) -> None:
@@ -83,7 +83,7 @@ def test_posterior_against_a_loop_over_cells(vocabulary: Vocabulary) -> None:
     for number, cell in enumerate(cells):
         offset = [(c - m) * s for c, m, s in zip(cell, vocabulary.centre, vocabulary.scale, strict=True)]
         length = math.sqrt(sum(v * v for v in offset))
-        cosines = [sum(a * b for a, b in zip(offset, word, strict=True)) / length for word in vocabulary.words]
+        cosines = [sum(a * b for a, b in zip(offset, word, strict=True)) / length for word in vocabulary.clusters]
         weights = [math.exp(SHARPNESS * c) for c in cosines]
         found = posterior[0, :, number // 4, number % 4].numpy()
         np.testing.assert_allclose(found, np.array(weights) / sum(weights), rtol=1e-3, atol=1e-5)
@@ -192,3 +192,21 @@ def test_a_bank_keeps_the_vocabulary(vocabulary: Vocabulary, tmp_path: Path) -> 
     for one, other in zip(again.regions(maps, attention)[0], vocabulary.regions(maps, attention)[0], strict=True):
         assert isinstance(one, Patches)
         np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_a_word_of_two_clusters_has_the_share_of_both() -> None:
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(4, 5)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    blank = (np.zeros(5, np.float32), np.ones(5, np.float32), directions, np.zeros(3, np.float32))
+    alone = Vocabulary(*blank)
+    together = Vocabulary(*blank, member=np.array([0, 1, 0, 2], np.int32))
+    maps = torch.from_numpy(rng.normal(size=(2, 5, 3, 4)).astype(np.float32))
+    each, both = alone.posterior(maps), together.posterior(maps)
+    assert alone.count == 4 and together.count == 3 and both.shape == (2, 3, 3, 4)
+    torch.testing.assert_close(both[:, 0], each[:, 0] + each[:, 2])
+    torch.testing.assert_close(both[:, 2], each[:, 3])
+    mean = directions[[0, 2]].mean(0)
+    np.testing.assert_allclose(together.direction(0), mean / np.linalg.norm(mean), rtol=1e-5)
+    again = Vocabulary.of(together.state())
+    assert again.count == 3 and again.member.tolist() == [0, 1, 0, 2]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
@@ -24,6 +25,8 @@ from vrx.scores import SIGNIFICANT, above_p_value, holm, margins
 from vrx.specs import describe
 from vrx.structures import ConceptBank, Patches
 
+FEW = 3  # photos of a class that show a word, of which a share is taken
+TOGETHER = 0.7  # share of the photos of every class in which two clusters touch, if they are one word
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
 LEAST_WORDS = 16
 STEADY_PHOTOS = 20  # of each class, that say which layers are steady and how sure a word must be
@@ -131,6 +134,7 @@ class WordDiscovery:
         best, steadiest = None, -1.0
         for depth in range(1, len(classifier.appearance_layers) + 1):
             vocabulary = self._clustered(classifier, photos, depth)
+            vocabulary = self._joined(classifier, vocabulary, photos)
             found, stays = self._stability(classifier, vocabulary, some)
             if len(stays) and stays.mean() > steadiest:
                 best, steadiest = replace(vocabulary, presence=calibrated(found, stays)), float(stays.mean())
@@ -165,6 +169,17 @@ class WordDiscovery:
         widths = [channels[name] for name in classifier.appearance_layers[-depth:]]
         return Vocabulary.fit(pool, widths, count, self.seed)
 
+    def _joined(
+        self, classifier: Classifier, vocabulary: Vocabulary, photos: Mapping[str, Sequence[DiscoveryPhoto]]
+    ) -> Vocabulary:
+        """The same clusters, those joined to one word that lie side by side in all classes that show them."""
+        shares = []
+        for found in photos.values():
+            batches = self._batches(classifier, found[:STEADY_PHOTOS], "joining words")
+            seen = [patches.labels[0] for x in batches for patches in self._regions(classifier, vocabulary, x)[0]]
+            shares.append(side_by_side(np.stack(seen), vocabulary.count, self.extractor.min_area))
+        return replace(vocabulary, member=joined(np.stack(shares)))
+
     def _batches(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], what: str) -> tqdm[Tensor]:
         parts = [photos[i : i + self.batch_size] for i in range(0, len(photos), self.batch_size)]
         made = (torch.stack([p.x for p in part]).to(classifier.device) for part in parts)
@@ -180,7 +195,7 @@ class WordDiscovery:
             for name, change in PERTURBATIONS.items():
                 changed, _ = self._regions(classifier, vocabulary, change(classifier, batch))
                 for photo, (before, after) in enumerate(zip(clean, changed, strict=True)):
-                    nothing = len(vocabulary.words)
+                    nothing = vocabulary.count
                     areas, overlap = overlaps(before, moved_back(name, after.labels, nothing)[0], nothing)
                     seen = areas >= LEAST * self.extractor.min_area
                     found.append(traits(areas[seen], clarity[photo][seen], self.extractor.min_area))
@@ -221,7 +236,7 @@ class WordDiscovery:
         Some photos of each frequent word say which words may matter most; the others test these alone.
         """
         word_of = pool.features[:, 0].astype(np.int64)
-        counts = np.bincount(word_of, minlength=len(vocabulary.words))
+        counts = np.bincount(word_of, minlength=vocabulary.count)
         frequent = np.flatnonzero(counts >= max(2, self.frequency * len(pool.photos)))
         rng = np.random.default_rng([self.seed, index])
         members = {int(word): rng.permutation(np.flatnonzero(word_of == word)) for word in frequent}
@@ -234,7 +249,7 @@ class WordDiscovery:
         for (word, (own, _)), p in zip(tests.items(), p_values, strict=True):
             if p < SIGNIFICANT and own.mean() > 0:
                 typical = members[word][np.argsort(-pool.features[members[word], 1], kind="stable")]
-                needed.append((word, Concept(vocabulary.words[word], 0.0, typical, float(own.mean()), float(p))))
+                needed.append((word, Concept(vocabulary.direction(word), 0.0, typical, float(own.mean()), float(p))))
         needed.sort(key=lambda found: -found[1].importance)
         note = (
             f"{len(frequent)} kinds of regions are seen in at least {self.frequency:.0%} of its photos; deleting "
@@ -268,6 +283,45 @@ class WordDiscovery:
             return pool.mask(member) if rng is None else elsewhere(pool.mask(member), rng)
 
         return pool.falls(classifier, self.editor, members, mask, index, 4 * self.batch_size)
+
+
+def side_by_side(labels: NDArray[np.int16], count: int, min_area: float) -> NDArray[np.float64]:
+    """How often a word has another one beside it, where it is seen.
+
+    Args:
+        labels: word of every pixel of the photos of a class, ``[P, H, W]``; ``count``: none.
+        count: W, of words.
+        min_area: what a word covers at least where it counts as seen, share of the photo.
+
+    Returns:
+        ``[W, W]``: share of the photos that show word w in which it touches word v; NaN where too few show it.
+    """
+    seen, touch = np.zeros(count), np.zeros((count, count))
+    for photo in labels.astype(np.int64):
+        here = np.bincount(photo.ravel(), minlength=count + 1)[:count] >= min_area * photo.size
+        ends = [(photo[:-1], photo[1:]), (photo[:, :-1], photo[:, 1:])]
+        flat = np.concatenate([(a * (count + 1) + b).ravel() for a, b in ends])
+        border = np.bincount(flat, minlength=(count + 1) ** 2).reshape(count + 1, count + 1)[:count, :count]
+        seen += here
+        touch += here[:, None] & (border + border.T > 0)
+    return np.where(seen[:, None] >= FEW, touch / np.maximum(seen, 1)[:, None], np.nan)
+
+
+def joined(shares: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Words made of clusters that are pieces of one thing: in every class that shows one, it touches the other.
+
+    Args:
+        shares: :func:`side_by_side` of each class, ``[n, K, K]``. Clusters that fewer than two classes show stay alone:
+            of what comes in one class only, nothing tells a piece of a part from a part of the object.
+
+    Returns:
+        Word of each cluster, ``[K]``.
+    """
+    known = np.isfinite(shares)
+    least = np.where(known, shares, np.inf).min(0)
+    always = (least >= TOGETHER) & (known.sum(0) >= 2)
+    np.fill_diagonal(always, False)
+    return np.asarray(connected_components(always & always.T, directed=False)[1], np.int32)
 
 
 def overlaps(before: Patches, after: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -24,27 +24,42 @@ from vrx.classifier.classifier import Classifier
 from vrx.structures import Patches
 
 SHARPNESS = 20.0  # of the softmax over cosines: between two cells no third word may win
-STATE = ("centre", "scale", "words", "presence", "depth")
+STATE = ("centre", "scale", "clusters", "presence", "depth", "member")
 LEAST = 0.25  # of the smallest area that is expected of a concept: less is not even "perhaps"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """W visual words, and how the presence of a word is judged.
+    """W visual words, each one or several clusters of cells, and how the presence of a word is judged.
 
     Args:
         centre: mean :func:`appearance` of the cells that F attends to, ``[D]``.
         scale: of each feature, so that all layers count alike, ``[D]``.
-        words: directions from it, of length 1, ``[W, D]``.
+        clusters: directions from it, of length 1, ``[K, D]``.
         presence: weights of :func:`traits` and, last, the intercept of a logistic regression, ``[3]``.
         depth: how many layers :func:`appearance` reads, ``[1]``.
+        member: which word each cluster belongs to, ``[K]``; empty: each is a word.
     """
 
     centre: NDArray[np.float32]
     scale: NDArray[np.float32]
-    words: NDArray[np.float32]
+    clusters: NDArray[np.float32]
     presence: NDArray[np.float32]
     depth: NDArray[np.int32] = field(default_factory=lambda: np.ones(1, np.int32))
+    member: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def __post_init__(self) -> None:
+        if not len(self.member):
+            object.__setattr__(self, "member", np.arange(len(self.clusters), dtype=np.int32))
+
+    @property
+    def count(self) -> int:
+        """W, how many words there are."""
+        return int(self.member.max()) + 1
+
+    def direction(self, word: int) -> NDArray[np.float32]:
+        """Mean direction of the clusters of a word, of length 1, ``[D]``."""
+        return _unit(self.clusters[self.member == word].mean(0, keepdims=True))[0]
 
     @classmethod
     def fit(cls, cells: NDArray[np.float32], widths: Sequence[int], count: int, seed: int) -> Vocabulary:
@@ -71,9 +86,12 @@ class Vocabulary:
 
     def posterior(self, maps: Tensor) -> Tensor:
         """How far each cell shows each word, softmax over the words: maps ``[B, D, h, w]`` -> ``[B, W, h, w]``."""
-        centre, scale, words = (torch.from_numpy(v).to(maps.device) for v in (self.centre, self.scale, self.words))
+        centre, scale, clusters, word = (
+            torch.from_numpy(v).to(maps.device) for v in (self.centre, self.scale, self.clusters, self.member)
+        )
         offset = (maps.float() - centre[:, None, None]) * scale[:, None, None]
-        return (SHARPNESS * torch.einsum("bdhw,kd->bkhw", F.normalize(offset, dim=1), words)).softmax(1)
+        shares = (SHARPNESS * torch.einsum("bdhw,kd->bkhw", F.normalize(offset, dim=1), clusters)).softmax(1)
+        return shares.new_zeros(len(shares), self.count, *shares.shape[2:]).index_add(1, word.long(), shares)
 
     def regions(self, maps: Tensor, attention: Tensor) -> tuple[list[Patches], NDArray[np.float32]]:
         """Where each word is seen.
@@ -89,7 +107,7 @@ class Vocabulary:
         height, width = attention.shape[-2:]
         shares = F.interpolate(self.posterior(maps), size=(height, width), mode="bilinear", align_corners=False)
         best, word = shares.max(1)
-        count = len(self.words)
+        count = self.count
         labels = word.where(attention, word.new_full((), count)).cpu().numpy().astype(np.int16)
         clarity = np.zeros((len(labels), count), np.float32)
         patches = []
