@@ -26,7 +26,8 @@ from vrx.specs import describe
 from vrx.structures import ConceptBank, Patches
 
 FEW = 3  # photos of a class that show a word, of which a share is taken
-TOGETHER = 0.7  # share of the photos of every class in which two clusters touch, if they are one word
+TOGETHER = 0.9  # share of a cluster's photos, in every class, in which it touches what it is a piece of
+ENOUGH_CLASSES = 3  # that must show a cluster: of what comes in one alone nothing tells a piece from a part
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
 LEAST_WORDS = 16
 STEADY_PHOTOS = 20  # of each class, that say which layers are steady and how sure a word must be
@@ -177,7 +178,7 @@ class WordDiscovery:
         for found in photos.values():
             batches = self._batches(classifier, found[:STEADY_PHOTOS], "joining words")
             seen = [patches.labels[0] for x in batches for patches in self._regions(classifier, vocabulary, x)[0]]
-            shares.append(side_by_side(np.stack(seen), vocabulary.count, self.extractor.min_area))
+            shares.append(side_by_side(np.stack(seen), vocabulary.count, LEAST * self.extractor.min_area))
         return replace(vocabulary, member=joined(np.stack(shares)))
 
     def _batches(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], what: str) -> tqdm[Tensor]:
@@ -311,17 +312,16 @@ def joined(shares: NDArray[np.float64]) -> NDArray[np.int32]:
     """Words made of clusters that are pieces of one thing: in every class that shows one, it touches the other.
 
     Args:
-        shares: :func:`side_by_side` of each class, ``[n, K, K]``. Clusters that fewer than two classes show stay alone:
-            of what comes in one class only, nothing tells a piece of a part from a part of the object.
+        shares: :func:`side_by_side` of each class, ``[n, K, K]``.
 
     Returns:
         Word of each cluster, ``[K]``.
     """
     known = np.isfinite(shares)
     least = np.where(known, shares, np.inf).min(0)
-    always = (least >= TOGETHER) & (known.sum(0) >= 2)
-    np.fill_diagonal(always, False)
-    return np.asarray(connected_components(always & always.T, directed=False)[1], np.int32)
+    piece = (least >= TOGETHER) & (known.sum(0) >= ENOUGH_CLASSES)  # w is one of v
+    np.fill_diagonal(piece, False)
+    return np.asarray(connected_components(piece, directed=False)[1], np.int32)
 
 
 def overlaps(before: Patches, after: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
