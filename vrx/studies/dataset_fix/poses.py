@@ -85,9 +85,9 @@ def pool_of(source: Any, sizes: Sizes, seed: int, poses: Mapping[str, Any] | Non
 
     ``poses``: class -> its one pose in training; None: ``TOY_POSES`` or ``ILAB_POSES``.
     """
-    if isinstance(source, CanRender):
-        return rendered_pool(source.root.parent, sizes, seed, poses)  # type: ignore[attr-defined]
-    if isinstance(source, HasPoses):
+    if type(source) is ToyVehicles:  # of other rendered worlds the study knows no poses
+        return rendered_pool(source.root.parent, sizes, seed, poses)
+    if isinstance(source, HasPoses) and not isinstance(source, CanRender):
         return listed_pool(source.whole() if isinstance(source, HasMore) else source, poses)  # type: ignore[arg-type]
     raise VRXError(
         "dataset_fix needs photos whose pose is known: give a run of toy_vehicles, or of ilab20m "
