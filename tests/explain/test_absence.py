@@ -98,6 +98,14 @@ def test_what_is_put_right_keeps_what_it_shows() -> None:
     assert torch.equal(right.centroids[0, 0], scg.centroids[0, 0]) and NEUTRAL == 0.5 and EPSILON < 0.01
 
 
+def test_a_class_that_the_classifier_never_gets_right_has_nothing_typical() -> None:
+    rows = table()
+    rows["logits"][rows["label"] == 1] = torch.tensor([1.0, 0.0])
+    typical = Typical.of(rows, NUM)
+    assert not typical.known[1].any() and typical.offsets[1].isnan().all()
+    assert (typical.places[1] == NEUTRAL).all() and typical.known[0].any()
+
+
 def test_it_is_kept_in_a_file(tmp_path: Path) -> None:
     typical = Typical.of(table(), NUM)
     typical.save(tmp_path / "typical.safetensors")

@@ -71,8 +71,8 @@ class Typical:
             nodes,
             links,
             seen >= LEAST_SEEN,
-            places.nanmedian(0).values.nan_to_num(NEUTRAL),
-            pairs.nanmedian(0).values.masked_fill(~enough[..., None], torch.nan),
+            _median(places).nan_to_num(NEUTRAL),
+            _median(pairs).masked_fill(~enough[..., None], torch.nan),
             goes >= ALONG,
         )
 
@@ -132,3 +132,9 @@ class Typical:
         j, i = edges(fresh.shape[1])
         there = (fresh[:, j] | fresh[:, i]) & scg.detected[:, j] & scg.detected[:, i]
         return SCG(scg.nodes, scg.centroids, scg.detected, torch.where(there[..., None], self.links[index], scg.links))
+
+
+def _median(values: Tensor) -> Tensor:
+    """Over the first dimension, NaNs left out; NaN where nothing is left, or there was nothing."""
+    nothing = values.new_full((1, *values.shape[1:]), torch.nan)
+    return torch.cat([values, nothing]).nanmedian(0).values
