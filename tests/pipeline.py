@@ -43,6 +43,7 @@ SMALL = (
     "trainer.max_epochs=2",
     "report.explanations=2",
     "report.quality=3",
+    "report.relations=3",
 )
 COUNTS = ("data.discovery=4", "data.train=3", "data.val=2", "data.test=2")
 

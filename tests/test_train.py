@@ -115,7 +115,8 @@ def test_the_same_command_again_never_asks_f(
     for owner, name in ((Classification, "training_step"), (Distillation, "training_step"), (ConceptBank, "save")):
         monkeypatch.setattr(owner, name, never)
     monkeypatch.setattr(stages, "report", lambda *_: finished.folder)  # its explanations do ask F
-    monkeypatch.setattr(stages, "quality", lambda *_: [])  # so do its edits
+    monkeypatch.setattr(stages, "quality", lambda *_: [])  # so do its edits,
+    monkeypatch.setattr(stages, "relations", lambda *_: None)  # and so do these
     monkeypatch.setattr(Explainer, "save", lambda *_: None)
     again = run_train(*finished.overrides)
     assert again != finished.folder and not asked
