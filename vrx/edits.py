@@ -112,7 +112,7 @@ class Editor:
         return torch.zeros_like(x[:, :, :1, :1])
 
     def delete(self, x: Tensor, masks: Tensor) -> Tensor:
-        """Edit away the pixels of ``masks``.
+        """Delete the pixels of ``masks``.
 
         Args:
             x: normalised photos ``[B, 3, H, W]``, or one ``[1, 3, H, W]`` for all masks.

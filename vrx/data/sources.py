@@ -81,7 +81,7 @@ class CanRender(HasPartMasks, Protocol):
 
 
 class DecidingRelation(NamedTuple):
-    """What a class is told by: one part lies so to another one ("drum", "in front of", "crate")."""
+    """What distinguishes a class: one part lies so to another one ("drum", "in front of", "crate")."""
 
     part: str
     kind: str

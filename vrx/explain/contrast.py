@@ -50,7 +50,7 @@ def relations_of(
         graphs: of this photo alone.
         most: players at most.
     """
-    players, everyone = Players.of(graphs, 0, most), Players.of(graphs, 0, 10**6)
+    players = Players.of(graphs, 0, most)
     count = len(players)
     if count < 2:
         return None
@@ -71,7 +71,7 @@ def relations_of(
         f_placed[1],
         values[0],
         explained_shares(f_values[0][:, int(graphs.logits[0].argmax())]),
-        len(everyone) - count,
+        len(np.unique(graphs.matched[0][graphs.matched[0] != UNMATCHED])) - count,
     )
 
 
@@ -132,8 +132,8 @@ class Contrast:
         place = self.typical.place(scg, index, concept)
         predicted = self._predicted(scg, [self.typical.added(scg, index, concept, place)])[0]
         pasted, masks = zip(*(self._pasted(x, self.bank.cutouts[name], place) for name in names), strict=True)
-        gains = self._measured(graphs, torch.stack(pasted))
-        covered = self._measured(graphs, self.editor.delete(x[None], torch.stack(masks)))
+        covers = self.editor.delete(x[None], torch.stack(masks))
+        gains, covered = np.split(self._measured(graphs, torch.cat([torch.stack(pasted), covers])), 2)
         point = (float(place[0]), float(place[1]))
         measured, noise = np.median(gains, axis=0), np.abs(np.median(covered, axis=0))
         return [Counterfactual(index, concept, UNMATCHED, point, predicted, measured, noise)]
@@ -168,10 +168,8 @@ class Contrast:
             k, anchor, place = pairs[choice]
             way = ((place - scg.centroids[index, k]) * torch.tensor([width, height])).round().long()[None]
             mask = torch.from_numpy(graphs.patches[0].select(graphs.matched[0][index, k : k + 1]).masks)
-            gains = [
-                self._measured(graphs, editor.move(x[None], mask, way)[0])[0]
-                for editor in (self.editor, second_editor(self.editor))
-            ]
+            editors = self.editor, second_editor(self.editor)
+            gains = self._measured(graphs, torch.cat([editor.move(x[None], mask, way)[0] for editor in editors]))
             point = (float(place[0]), float(place[1]))
             mean, noise = (gains[0] + gains[1]) / 2, np.abs(gains[0] - gains[1]) / 2
             found.append(Counterfactual(index, k, anchor, point, predicted[choice], mean, noise))

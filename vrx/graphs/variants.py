@@ -40,7 +40,7 @@ class Variants:
 
 
 def asked_patches(matched: NDArray[np.int64], predicted: int, limit: int, seed: int = 0) -> NDArray[np.int64]:
-    """Which patches of one photo to edit away: those of the predicted class' nodes first, then others at random.
+    """Which patches of one photo to delete: those of the predicted class' nodes first, then others at random.
 
     The draw depends on the photo's own matches and the seed, not on the photos beside it.
 

@@ -1,4 +1,4 @@
-"""Toy arrangements as a source of photos: the same five things in every class, told apart by how they lie alone.
+"""Toy arrangements as a source of photos: the same five things in every class, distinguished by how they lie alone.
 
 A drum, a crate and a ball, and two idle things, on the ground before a camera on an arc. "in front of" and "beside" are
 as the camera sees it, from wherever it stands. Where the ball lies on one of the pair, the pair stands in any of the
