@@ -7,6 +7,7 @@ cache.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -66,6 +67,7 @@ GRN_CODE = (
 )
 NAMING = 30  # photos per class that say which part a concept shows
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
 WEIGHTS = "grn.safetensors"  # beside it: that checkpoint's GRN
 
@@ -79,6 +81,18 @@ def quiet_logs() -> None:
     """Silence what libraries log about themselves."""
     for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "faiss", "timm", "filelock"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next tensor, where there is glibc: a layer's output is otherwise mapped
+    anew, page by page, which on a CPU takes longer than the layer (docs/performance.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for option, size in ((M_MMAP_THRESHOLD, 2**30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
+        mallopt(option, size)
 
 
 def device_of(accelerator: str) -> torch.device:

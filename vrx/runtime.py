@@ -26,7 +26,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vrx.errors import VRXError
-from vrx.pipeline import Pipeline, device_of, first_process, quiet_logs
+from vrx.pipeline import Pipeline, device_of, first_process, keep_freed_memory, quiet_logs
 from vrx.storage import json_safe, write_text
 
 log = logging.getLogger("vrx")
@@ -41,6 +41,7 @@ def script(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     def wrapped(cfg: DictConfig) -> Any:
         try:
             quiet_libraries()
+            keep_freed_memory()
             if os.getcwd() not in sys.path:
                 sys.path.insert(0, os.getcwd())  # your own network lies where you are, also for console commands
             return main(cfg)
