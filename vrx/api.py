@@ -61,7 +61,7 @@ def default_pipeline(
         builder=partial(SCGBuilder, sources=EVIDENCE, layers=[], rest=True, relations=True),
         data=partial(
             SCGDataModule, second_editor=Editor("inpaint", editor.margin), masking="graph", variants=12, coalitions=12,
-            moves=0, batch_size=64, build_batch_size=16, workers=0, seed=seed,
+            batch_size=64, build_batch_size=16, workers=0, seed=seed,
         ),
         grn=partial(AdditiveGRN, width=48, embedding=12, summary=8, dropout=0.2),
         optimizer=partial(torch.optim.AdamW, lr=rate, betas=(0.9, 0.999), weight_decay=0.3),

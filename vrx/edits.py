@@ -20,6 +20,7 @@ from vrx.errors import VRXError
 
 Fill = Literal["inpaint", "blur", "mean", "grey"]
 FAR = 0.25  # least way of a moved patch, share of the photo's longer side
+LARGEST = 0.15  # share of the photo: larger patches are not moved
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
@@ -192,8 +193,10 @@ def far_offset(
     """Where to move a patch: of random places far enough away, inside the photo, the one that covers others least.
 
     Returns:
-        (dx, dy) in pixels; None when no place is far enough.
+        (dx, dy) in pixels; None when the patch is empty or too large, or no place is far enough.
     """
+    if not 0 < mask.mean() <= LARGEST:
+        return None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     height, width = mask.shape
     least = FAR * max(height, width)

@@ -9,14 +9,12 @@ import torch
 from tests import planted
 from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
-from vrx.edits import FAR, Editor
+from vrx.edits import Editor
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.graphs.variants import (
-    LARGEST,
     ask_edited,
     asked_patches,
     concept_coalitions,
-    concept_moves,
     concept_variants,
     covered_by,
     drop_all,
@@ -110,41 +108,6 @@ def test_photos_without_a_match_have_no_variant(
     variants = concept_variants(colour_f, EDITOR, x[:2], builder(x[:2], [none, superpixels[1]]))
     assert not variants.valid[0].any() and (variants.of_node[0] == -1).all() and variants.valid[1].any()
     assert variants.masks[0].shape == (0, 64, 64)
-
-
-def test_moves_against_hand_moved_photos(
-    colour_f: Classifier, made: tuple[torch.Tensor, list[Patches], PhotoGraphs]
-) -> None:
-    x, _, graphs = made
-    moves = concept_moves(colour_f, EDITOR, x, graphs, 3, seed=1)
-    assert moves.valid.any() and torch.isfinite(moves.centroids).all()
-    for b, m in moves.valid.nonzero().tolist():
-        patches, matched = graphs.patches[b], graphs.matched[b]
-        ways = (moves.centroids[b, m] - graphs.scg.centroids[b]).reshape(-1, 2) * 64
-        went = ways.abs().sum(1) > 1e-4
-        assert went.any(), "somebody moved"
-        way = ways[went][0]
-        assert torch.allclose(ways[went], way.expand_as(ways[went]), atol=1e-3), "all that moves, moves together"
-        assert way.norm() >= FAR * 64
-        gone = {int(p) for p, w in zip(matched.ravel(), went.tolist(), strict=True) if w}
-        for candidate in gone:  # the patch that was moved is one of those that went along
-            mask = patches.select(np.array([candidate])).masks[0]
-            if mask.mean() > LARGEST:
-                continue
-            edited, place = EDITOR.move(x[b : b + 1], torch.from_numpy(mask)[None], way.round()[None].int())
-            if torch.allclose(colour_f(edited)[0], moves.logits[b, m], atol=1e-4):
-                break
-        else:
-            pytest.fail("F was asked about another photo")
-        for c, k in np.argwhere(matched != UNMATCHED).tolist():
-            other = patches.select(matched[c, k : k + 1]).masks[0]
-            along = (other & mask).sum() >= 0.5 * other.sum()
-            hidden = (other & place[0].numpy()).sum() >= 0.5 * other.sum()
-            assert went.reshape(matched.shape)[c, k] == along
-            assert bool(moves.drop[b, m, c, k]) == (hidden and not along)
-    assert not moves.drop[..., -1].any(), "the rest of the photo is never hidden"
-    again = concept_moves(colour_f, EDITOR, x, graphs, 3, seed=1)
-    assert torch.equal(moves.centroids, again.centroids) and torch.equal(moves.logits, again.logits)
 
 
 def test_coalitions_against_hand_edited_photos(

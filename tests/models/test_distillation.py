@@ -304,38 +304,6 @@ def test_a_term_of_weight_zero_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     assert loss.item() == pytest.approx(2 * logged["train/softmax_l1"].item() + 0.5 * logged["train/difference"].item())
 
 
-def with_moves(batch: dict[str, Any], moves: int = 3) -> dict[str, Any]:
-    """The batch with moved variants: F's logits fall by what one place coordinate gained."""
-    g = torch.Generator().manual_seed(5)
-    scg = batch["scg"]
-    centroids = torch.rand(len(scg.nodes), moves, N_CLASSES, NUM, 2, generator=g)
-    copies = [v.unsqueeze(1).expand(-1, moves, *v.shape[1:]) for v in (scg.nodes, scg.detected)]
-    gained = (centroids[..., 0] - scg.centroids[:, None, ..., 0]).sum(-1)
-    return {
-        **batch,
-        "moved_scg": SCG(copies[0], centroids, copies[1]),
-        "moved_logits": batch["logits"][:, None] - gained,
-        "moved_valid": torch.rand(len(scg.nodes), moves, generator=g) < 0.7,
-    }
-
-
-def test_the_term_of_moved_concepts_is_the_difference_term_of_the_moved_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    logged: dict[str, Tensor] = {}
-    monkeypatch.setattr(LightningModule, "log_dict", lambda _, values, **__: logged.update(values))
-    module = student(weights={"softmax_l1": 0.0, "moved": 4.0}, variants_per_step=0, moves_per_step=0).eval()
-    batch = with_moves(pick(problem(6, 0), list(range(6))))
-    loss = module.training_step(batch, 0)
-    clean, moved = module.grn(batch["scg"]), batch["moved_scg"]
-    answers = [module.grn(SCG(moved.nodes[:, m], moved.centroids[:, m], moved.detected[:, m])) for m in range(3)]
-    truth = (batch["logits"], batch["moved_logits"], batch["moved_valid"])
-    expected = slow_terms(clean, torch.stack(answers, 1), *truth)["difference"]
-    assert logged["train/moved"].item() == pytest.approx(expected, rel=1e-4)
-    assert loss.item() == pytest.approx(4 * expected, rel=1e-4)
-    logged.clear()
-    with pytest.raises(VRXError, match="moved"):
-        module.training_step(pick(problem(6, 0), list(range(6))), 0)  # the only term, and nothing to apply it to
-
-
 def test_the_terms_of_coalitions_against_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     logged: dict[str, Tensor] = {}
     monkeypatch.setattr(LightningModule, "log_dict", lambda _, values, **__: logged.update(values))
@@ -380,6 +348,8 @@ def test_the_terms_of_coalitions_against_loops(monkeypatch: pytest.MonkeyPatch) 
         assert logged[f"train/{name}"].item() == pytest.approx(np.mean(values), rel=1e-3), name
     with pytest.raises(VRXError, match="variants_per_step=2"):
         student(weights={"interaction": 1.0}, variants_per_step=2)
+    with pytest.raises(VRXError, match=r"coalition.*set graph.coalitions"):
+        module.training_step(pick(problem(4, 0), [0, 1, 2, 3]), 0)
 
 
 def test_unknown_settings_are_named() -> None:

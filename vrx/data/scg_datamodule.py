@@ -22,7 +22,7 @@ from vrx.data.sources import PhotoSource, photos_key
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
-from vrx.graphs.variants import Moves, Variants, ask_edited, concept_coalitions, concept_moves, concept_variants
+from vrx.graphs.variants import Variants, ask_edited, concept_coalitions, concept_variants
 from vrx.storage import content_key
 from vrx.structures import EPSILON, NEUTRAL, SCG, Patches
 
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 Masking = Literal["graph", "photo"]
 SPLITS = ("train", "val", "test")
-MOVED = ("moved_logits", "moved_valid")
 COALITIONS = ("coalition_members", "coalition_logits")
 MADE_BY = (
     "vrx.classifier",
@@ -59,7 +58,6 @@ class SCGDataModule(LightningDataModule):
             ``photo``: the edited photo goes through the whole pipeline, superpixels reused.
         variants: masked variants a photo at most, the concepts of F's predicted class first; 0: all.
         coalitions: variants of a photo in which two or more concepts are masked at once, half of them pairs.
-        moves: variants of a training photo in which a concept is moved to where it does not belong.
         batch_size: of the distillation.
         build_batch_size: photos a pass of F while the graphs are made.
         workers: processes that read and segment photos.
@@ -77,7 +75,6 @@ class SCGDataModule(LightningDataModule):
         masking: Masking = "graph",
         variants: int = 12,
         coalitions: int = 0,
-        moves: int = 0,
         batch_size: int = 128,
         build_batch_size: int = 16,
         workers: int = 2,
@@ -91,7 +88,7 @@ class SCGDataModule(LightningDataModule):
         self.editor, self.second_editor = editor, second_editor
         self.cache_dir = Path(cache_dir)
         self.masking, self.variants, self.seed = masking, variants, seed
-        self.coalitions, self.moves = coalitions, moves
+        self.coalitions = coalitions
         self.batch_size, self.build_batch_size = batch_size, build_batch_size
         self.workers, self.shard_size = workers, shard_size
         self.tables: dict[str, dict[str, Tensor]] = {}
@@ -111,7 +108,6 @@ class SCGDataModule(LightningDataModule):
             "second_editor": self.second_editor.settings() if self.second_editor and split == "test" else None,
             "masking": [self.masking, self.variants, self.seed],
             "coalitions": self.coalitions,
-            **({"moves": self.moves} if self.moves and split == "train" else {}),
         }
         return SCGCache(self.cache_dir / "scgs", settings, len(self.source.photos(split)), self.shard_size)
 
@@ -185,8 +181,6 @@ class SCGDataModule(LightningDataModule):
                 tensors |= {"coalition_members": asked.members, "coalition_logits": asked.logits}
             if self.masking == "photo":
                 tensors |= self._masked_photos(x, superpixels, variants)
-            if self.moves and split == "train":
-                tensors |= _moved(concept_moves(self.builder.classifier, self.editor, x, graphs, self.moves, self.seed))
             if self.second_editor is not None and split == "test":
                 tensors["second_logits"] = _second_logits(self.builder.classifier, self.second_editor, x, variants)
             for row, photo in enumerate(readable):
@@ -248,11 +242,6 @@ def batch_of(rows: dict[str, Tensor]) -> dict[str, Any]:
     }
     if "masked_nodes" in rows:
         batch["masked_scg"] = SCG.of(rows, prefix="masked_")
-    if "moved_centroids" in rows:
-        count = rows["moved_centroids"].shape[1]
-        copies = batch["scg"].map(lambda v: v.unsqueeze(1).expand(-1, count, *v.shape[1:]))
-        batch["moved_scg"] = copies.move(rows["moved_centroids"]).drop(rows["moved_drop"])
-        batch |= {name: rows[name] for name in MOVED}
     batch |= {name: rows[name] for name in COALITIONS if name in rows}
     return batch
 
@@ -269,15 +258,6 @@ def _tensors(graphs: PhotoGraphs, variants: Variants) -> dict[str, Tensor]:
         "masked_logits": variants.logits,
         "valid": variants.valid,
         "of_node": variants.of_node,
-    }
-
-
-def _moved(moves: Moves) -> dict[str, Tensor]:
-    return {
-        "moved_centroids": moves.centroids,
-        "moved_drop": moves.drop,
-        "moved_logits": moves.logits,
-        "moved_valid": moves.valid,
     }
 
 

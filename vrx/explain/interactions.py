@@ -18,7 +18,7 @@ from torch import Tensor
 from vrx.classifier.classifier import Classifier
 from vrx.edits import Editor, far_offset, shifted
 from vrx.graphs.scg import PhotoGraphs
-from vrx.graphs.variants import LARGEST, covered, covered_by
+from vrx.graphs.variants import covered, covered_by
 from vrx.models.graph_network import GraphNetwork
 from vrx.scores import centred
 from vrx.structures import SCG, UNMATCHED
@@ -69,8 +69,7 @@ class Players:
         masks, rng = patches.select(chosen).masks, np.random.default_rng([seed, *chosen])
         offsets = np.zeros((len(chosen), 2), np.int64)
         for k, mask in enumerate(masks):
-            if 0 < mask.mean() <= LARGEST:
-                offsets[k] = far_offset(mask, np.asarray(np.delete(masks, k, 0).any(0)), rng) or (0, 0)
+            offsets[k] = far_offset(mask, np.asarray(np.delete(masks, k, 0).any(0)), rng) or (0, 0)
         return cls(chosen, masks, covered_by(chosen, matched, patches), offsets)
 
 

@@ -1,4 +1,4 @@
-"""Variants of a photo and what F says of each: a concept masked (3.2.2), several at once, one moved elsewhere (4.3)."""
+"""Variants of a photo and what F says of each: one concept masked (3.2.2), or several at once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vrx.classifier.classifier import Classifier
-from vrx.edits import Editor, far_offset
+from vrx.edits import Editor
 from vrx.graphs.scg import PhotoGraphs
 from vrx.structures import UNMATCHED, Patches
-
-LARGEST = 0.15  # share of the photo: larger patches are not moved
 
 
 @dataclass(frozen=True)
@@ -210,74 +208,3 @@ def _sets(players: int, count: int, rng: np.random.Generator) -> NDArray[np.bool
     for row, some in zip(rows, found, strict=True):
         row[list(some)] = True
     return rows
-
-
-@dataclass(frozen=True)
-class Moves:
-    """What becomes of B photos when one matched patch after the other is moved to where it does not belong.
-
-    The moved patch shows what it showed before: only its place, and so its relations, differ.
-
-    Args:
-        centroids: of the nodes in each variant, float32 ``[B, M, n, N, 2]``.
-        drop: nodes whose patch the moved one covers at its new place, bool ``[B, M, n, N]``.
-        logits: of F on the edited photo, ``[B, M, n]``.
-        valid: which places hold a variant, bool ``[B, M]``.
-    """
-
-    centroids: Tensor
-    drop: Tensor
-    logits: Tensor
-    valid: Tensor
-
-
-def concept_moves(
-    classifier: Classifier, editor: Editor, x: Tensor, graphs: PhotoGraphs, count: int, seed: int = 0
-) -> Moves:
-    """Move random matched patches of each photo far away, one at a time, and ask F.
-
-    Args:
-        x: normalised photos ``[B, 3, H, W]``.
-        graphs: their graphs.
-        count: M, moves a photo at most.
-        seed: of the choice of patches and places; with it, a photo's moves depend on its own matches alone.
-    """
-    size, n, num = graphs.matched.shape
-    centroids = graphs.scg.centroids.unsqueeze(1).repeat(1, count, 1, 1, 1)
-    drop = torch.zeros(size, count, n, num, dtype=torch.bool)
-    logits, valid = torch.zeros(size, count, n), torch.zeros(size, count, dtype=torch.bool)
-    for b, patches in enumerate(graphs.patches):
-        matched = graphs.matched[b]
-        used = np.unique(matched[matched != UNMATCHED])
-        masks = patches.select(used).masks
-        along = covered(masks, masks)  # what goes with a patch that is moved
-        chosen, offsets = _far_places(masks, along, count, np.random.default_rng([seed, *used]))
-        if not chosen:
-            continue
-        made = len(chosen)
-        moved = torch.from_numpy(masks[chosen])
-        edited, now = editor.move(x[b : b + 1].expand(made, -1, -1, -1), moved, torch.tensor(offsets))
-        with torch.inference_mode():
-            logits[b, :made] = classifier(edited).float().cpu()
-        valid[b, :made] = True
-        goes = _at_nodes(along[chosen], used, matched)
-        ways = torch.tensor([(dx / patches.shape[1], dy / patches.shape[0]) for dx, dy in offsets])
-        centroids[b, :made] += goes.unsqueeze(-1) * ways[:, None, None]
-        drop[b, :made] = _at_nodes(covered(now.cpu().numpy(), masks), used, matched) & ~goes
-    return Moves(centroids, drop, logits, valid)
-
-
-def _far_places(
-    masks: NDArray[np.bool_], along: NDArray[np.bool_], count: int, rng: np.random.Generator
-) -> tuple[list[int], list[tuple[int, int]]]:
-    """Which patches are moved, ``count`` at most, and by how many pixels (right, down) each."""
-    chosen, offsets = [], []
-    small = np.flatnonzero([0 < mask.mean() <= LARGEST for mask in masks])
-    for k in rng.permutation(small).tolist():
-        offset = far_offset(masks[k], masks[~along[k]].any(0) & ~masks[k], rng)
-        if offset is not None:
-            chosen.append(k)
-            offsets.append(offset)
-        if len(chosen) == count:
-            break
-    return chosen, offsets

@@ -30,10 +30,9 @@ class Distillation(LightningModule):
 
     A batch is a dict: ``scg`` ``[B, n, N, ...]``; ``logits`` of F ``[B, n]``; ``masked_logits`` of F on V variants of
     each photo ``[B, V, n]``; ``valid`` bool ``[B, V]``; and the variants themselves, either ``drop`` bool
-    ``[B, V, n, N]`` (nodes of ``scg`` set to the dummy) or ``masked_scg`` ``[B, V, n, N, ...]``. A training batch may
-    hold variants with a concept moved, too: ``moved_scg`` ``[B, M, n, N, ...]``, ``moved_logits`` ``[B, M, n]`` and
-    ``moved_valid`` bool ``[B, M]``; and variants with several concepts masked, ``coalition_members`` bool
-    ``[B, Q, V]`` (which of the masked variants it joins) and ``coalition_logits`` ``[B, Q, n]``.
+    ``[B, V, n, N]`` (nodes of ``scg`` set to the dummy) or ``masked_scg`` ``[B, V, n, N, ...]``. It may hold variants
+    with several concepts masked, too: ``coalition_members`` bool ``[B, Q, V]`` (which of the masked variants it joins)
+    and ``coalition_logits`` ``[B, Q, n]``.
 
     Args:
         grn: the student.
@@ -41,12 +40,11 @@ class Distillation(LightningModule):
         scheduler: optimizer -> learning-rate scheduler, stepped every epoch; None: constant.
         weights: of the loss terms; 0 leaves a term out. ``softmax_l1``: Eq. 4. ``logits``: smooth L1 of centred
             logits. ``difference``: smooth L1 of clean minus masked. ``correlation``: 1 - Pearson, within a photo, of
-            the fall of the margin of F's predicted class over the variants. ``moved``: smooth L1 of clean minus moved.
+            the fall of the margin of F's predicted class over the variants.
             ``coalition``: smooth L1 of clean minus several masked. ``interaction``: smooth L1 of how much of that is
             more than the sum of each alone. ``ranking``: 1 - Pearson, within a photo, of the same for the predicted
             class over the sets of concepts.
         variants_per_step: masked variants of each photo drawn at random a step; 0: all.
-        moves_per_step: the same of variants with a concept moved.
         objective: weights of the validation scores (``SCORES``) in ``val/objective``, which checkpoints are chosen by;
             None: Spearman + agreement.
         enough_agreement: both agreements count up to this in the objective: beyond it faithfulness decides.
@@ -62,15 +60,12 @@ class Distillation(LightningModule):
         scheduler: Callable[..., Any] | None = None,
         weights: Mapping[str, float] | None = None,
         variants_per_step: int = 8,
-        moves_per_step: int = 2,
         objective: Mapping[str, float] | None = None,
         enough_agreement: float = 0.98,
     ) -> None:
         super().__init__()
         self.grn, self.optimizer, self.scheduler = grn, optimizer, scheduler
-        self.weights = _known(
-            {"softmax_l1": 1.0, **(weights or {})}, (*TERMS, *SETS, "moved"), "model.distillation.weights"
-        )
+        self.weights = _known({"softmax_l1": 1.0, **(weights or {})}, TERMS + SETS, "model.distillation.weights")
         if not any(self.weights.values()):
             raise VRXError(f"model.distillation.weights are all 0: give one of {', '.join(TERMS)} a weight.")
         if variants_per_step and any(self.weights.get(name) for name in SETS):
@@ -80,11 +75,9 @@ class Distillation(LightningModule):
             )
         wanted = objective or {"spearman": 1.0, "agreement": 1.0}
         self.objective = _known(wanted, SCORES, "model.distillation.objective")
-        self.variants_per_step, self.moves_per_step = variants_per_step, moves_per_step
-        self.enough_agreement = enough_agreement
+        self.variants_per_step, self.enough_agreement = variants_per_step, enough_agreement
         # plain numbers only, so that a checkpoint is read with weights_only and `load_grn` can rebuild the GRN
         plain = {"weights": self.weights, "objective": self.objective, "variants_per_step": variants_per_step}
-        plain |= {"moves_per_step": moves_per_step}
         self.save_hyperparameters({"grn": grn.spec, **plain, "enough_agreement": enough_agreement}, logger=False)
         self._random_state: Tensor | None = None
         self.scores: Any = torch.nn.ModuleDict({name: MeanMetric() for name in SCORES})
@@ -138,17 +131,11 @@ class Distillation(LightningModule):
         terms = distillation_terms(clean, masked, f_clean, f_masked, valid, [name for name in TERMS if weight(name)])
         if sets:
             terms |= coalition_terms(clean, masked, variants[:, chosen.shape[1] :], f_clean, f_masked, batch)
-        if weight("moved") and "moved_scg" in batch:
-            moves = self._drawn(batch["moved_valid"], self.moves_per_step)
-            graphs = batch["moved_scg"].map(lambda v: _at(v, moves).flatten(0, 1))
-            moved = self.grn(graphs).reshape(*moves.shape, -1)
-            f_moved, there = _at(batch["moved_logits"], moves), batch["moved_valid"].gather(1, moves)
-            terms["moved"] = difference_loss(clean[:, None] - moved, f_clean[:, None] - f_moved, there)
         terms = {name: term for name, term in terms.items() if weight(name)}
         if not terms:
             raise VRXError(
                 "model.distillation.weights has none but for variants that the graphs do not hold "
-                f"({', '.join(name for name, w in self.weights.items() if w)}): set graph.moves or graph.coalitions."
+                f"({', '.join(name for name, w in self.weights.items() if w)}): set graph.coalitions."
             )
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         logged = {"train/loss": loss, **{f"train/{name}": term for name, term in terms.items()}}

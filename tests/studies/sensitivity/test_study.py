@@ -226,4 +226,6 @@ def test_far_offsets_are_far_and_inside() -> None:
         dx, dy = offset
         assert np.hypot(dx, dy) >= 15
         assert 5 + dx >= 0 and 15 + dx <= 60 and 10 + dy >= 0 and 20 + dy <= 40
-    assert far_offset(np.ones((8, 8), bool), np.zeros((8, 8), bool), np.random.default_rng(0)) is None
+    half = np.arange(64).reshape(8, 8) < 32
+    for mask in (half, np.zeros((8, 8), bool)):
+        assert far_offset(mask, np.zeros_like(mask), np.random.default_rng(0)) is None, "too large, or nothing"

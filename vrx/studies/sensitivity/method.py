@@ -18,7 +18,6 @@ from vrx.data.sources import CanRender
 from vrx.edits import FAR, Editor, far_offset, shifted
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
-from vrx.graphs.variants import LARGEST
 from vrx.report.words import called
 from vrx.studies.core.exemplars import Donors, Mask, placed_patch
 
@@ -84,8 +83,6 @@ class PastedEdits:
         masks = {k: before.mask(own, k) for k in found.tolist()}
         for concept in rng.permutation(found).tolist():
             mask = masks[concept]
-            if not 0 < mask.mean() <= LARGEST:
-                continue
             others = np.any([m for k, m in masks.items() if k != concept] or [np.zeros_like(mask)], axis=0)
             offset = far_offset(mask, others, rng)
             if offset is not None:
