@@ -10,8 +10,7 @@ import torch
 
 from tests import planted
 from vrx.classifier.classifier import Classifier
-from vrx.concepts.discovery import is_popular
-from vrx.concepts.encoders import CropEncoder
+from vrx.concepts.discovery import area_matched, is_popular
 from vrx.data.images import PhotoFolder, read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError
@@ -102,25 +101,6 @@ def test_radius_is_a_quantile_of_the_members(colour_f: Classifier, source: Photo
     assert (narrow.radius[narrow.present] < wide.radius[wide.present]).all()
 
 
-def test_tcav_scores_the_part_highest_too(colour_f: Classifier, source: PhotoFolder) -> None:
-    """F's last layer has the same gradient in every photo, so a direction scores 0 or 1 and others may draw level."""
-    extractor = planted.make_extractor()
-    photos = planted.discovery_photos(colour_f, source, extractor.segmenter)
-    made = planted.make_discovery(extractor, importance="tcav", num_concepts=6)(colour_f, photos)
-    assert made.present.all()
-    assert (np.diff(made.importance, axis=1) <= 0).all() and (made.importance >= 0).all()
-    for c in range(3):
-        on_part = np.array(
-            [
-                np.median([(m & planted.part_of(p)).sum() / m.sum() for m, p in exemplar_masks(made, colour_f, c, k)])
-                for k in range(6)
-            ]
-        )
-        assert (on_part > 0.5).sum() == 1, on_part
-        assert made.importance[c, on_part > 0.5] == 1.0
-        assert np.median(made.importance[c, on_part <= 0.5]) < 0.5, "what is not of the class' colour"
-
-
 def test_fewer_concepts_than_places_leaves_places_that_are_never_detected(
     colour_f: Classifier, source: PhotoFolder
 ) -> None:
@@ -161,10 +141,8 @@ def test_a_class_without_photos_is_named(colour_f: Classifier, source: PhotoFold
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"importance": "luck"}, "importance='luck'"),
         ({"radius_quantile": 0.0}, r"radius_quantile=0\.0"),
         ({"clusters": 2, "num_concepts": 3}, "clusters=2 cannot give 3"),
-        ({"importance": "tcav", "clusters": 1, "num_concepts": 1}, "two clusters"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
@@ -172,9 +150,14 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
         planted.make_discovery(planted.make_extractor(), **settings)
 
 
-def test_tcav_refuses_features_of_another_layer() -> None:
-    with pytest.raises(VRXError, match="encoder=pooled"):
-        planted.make_discovery(planted.make_extractor(encoder=CropEncoder()), importance="tcav")
+def test_area_matched_takes_one_of_the_nearest_in_area_that_are_allowed() -> None:
+    areas = np.array([0.10, 0.11, 0.095, 0.30, 0.02, 0.105], np.float32)
+    forbidden = np.array([False, True, False, False, False, False])
+    rng = np.random.default_rng(0)
+    drawn = {area_matched(areas, 0, forbidden, rng, among=2) for _ in range(60)}
+    assert drawn == {2, 5}, "both, and never itself, the forbidden one or one of another size"
+    assert area_matched(areas, 0, np.ones(6, bool), rng) == -1
+    assert area_matched(areas[:1], 0, np.zeros(1, bool), rng) == -1
 
 
 @pytest.mark.parametrize(

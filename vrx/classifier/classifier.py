@@ -246,24 +246,6 @@ class Classifier(nn.Module):
         """Grad-CAM (Selvaraju et al. 2017) of each logit of interest at the last layer, ``[B, n, h, w]``, >= 0."""
         return self.inspect(x, layers=[]).gradcam
 
-    def layer_gradient(self, x: Tensor, layer: str, index: int) -> Tensor:
-        """Gradient of one logit of interest at a layer, summed over space.
-
-        Args:
-            x: normalised photos ``[B, 3, H, W]``.
-            layer: one of ``layers``.
-            index: the class, among those of interest.
-
-        Returns:
-            ``[B, D]``.
-        """
-        (where,) = self._chosen({layer})
-        with recording():
-            x = x.detach().clone() if x.is_inference() else x.detach()
-            logits, outputs = self._captured(x, [where], [where])
-            (slope,) = torch.autograd.grad(logits[:, index].sum(), [outputs[layer]])
-        return where.to_map(slope).float().sum((2, 3))
-
     def _chosen(self, names: set[str]) -> list[Layer]:
         """The layers of these names, in the order in which they run."""
         unknown = names - {layer.name for layer in self.layers}

@@ -14,8 +14,7 @@ from vrx.classifier.classifier import Classifier
 from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, featureless, make_bank
 from vrx.concepts.attention import Attention
 from vrx.concepts.candidates import CandidateExtractor
-from vrx.concepts.encoders import PatchEncoder, PooledEncoder
-from vrx.concepts.importance import Method, area_matched, tcav
+from vrx.concepts.encoders import PatchEncoder
 from vrx.concepts.patches import Segmenter
 from vrx.edits import Editor
 from vrx.errors import VRXError
@@ -55,7 +54,6 @@ class ConceptDiscovery:
         max_exemplars: most typical patches, at most one per photo, on which importance is measured.
         shown_exemplars: of these, how many the bank keeps for galleries and reports.
         radius_quantile: a patch is a detection when it is nearer than this quantile of the cluster's members.
-        importance: ``effect`` (finite effects on F) or ``tcav`` (on the encoder's layer).
         batch_size: photos per pass.
         seed: of k-means and of the random patches.
 
@@ -75,26 +73,17 @@ class ConceptDiscovery:
         max_exemplars: int = 15,
         shown_exemplars: int = 6,
         radius_quantile: float = 0.85,
-        importance: Method = "effect",
         batch_size: int = 16,
         seed: int = 0,
     ) -> None:
-        if importance not in ("effect", "tcav"):
-            raise VRXError(f"concepts.importance={importance!r}: use 'effect' or 'tcav'.")
         if not 0 < radius_quantile <= 1:
             raise VRXError(f"concepts.radius_quantile={radius_quantile} is out of range: use (0, 1].")
         if clusters < num_concepts:
             raise VRXError(f"concepts.clusters={clusters} cannot give {num_concepts} concepts: raise it.")
-        if importance == "tcav" and (not isinstance(encoder, PooledEncoder) or clusters < 2):
-            raise VRXError(
-                "concepts.importance=tcav compares features of one layer of F with those of other clusters: it needs "
-                f"concepts/encoder=pooled (now {type(encoder).__name__}) and two clusters or more (now {clusters})."
-            )
         self.extractor, self.editor = CandidateExtractor(segmenter, attention, encoder), editor
         self.num_concepts, self.clusters, self.min_patches = num_concepts, clusters, min_patches
         self.max_exemplars, self.shown_exemplars = max_exemplars, shown_exemplars
-        self.radius_quantile, self.importance = radius_quantile, importance
-        self.batch_size, self.seed = batch_size, seed
+        self.radius_quantile, self.batch_size, self.seed = radius_quantile, batch_size, seed
 
     def settings(self) -> dict[str, object]:
         plain = {k: v for k, v in vars(self).items() if k != "extractor"}
@@ -157,8 +146,7 @@ class ConceptDiscovery:
                 f"use another concepts/encoder, or give more discovery photos (now {len(pool.photos)})."
             )
         exemplars = {k: self._exemplars(pool, np.flatnonzero(member_of == k), distance) for k in popular}
-        measure = self._effects if self.importance == "effect" else self._tcav
-        values, p_values = measure(classifier, pool, member_of, exemplars, index)
+        values, p_values = self._effects(classifier, pool, member_of, exemplars, index)
         corrected = holm(np.asarray(p_values))
         found = []
         for i in sorted(range(len(popular)), key=lambda i: -values[i])[: self.num_concepts]:
@@ -200,40 +188,14 @@ class ConceptDiscovery:
         pairs = {k: _with_controls(pool, member_of, k, chosen, rng) for k, chosen in exemplars.items()}
         asked = [*exemplars.values(), *(np.ravel(pair) for pair in pairs.values())]
         wanted = np.unique(np.concatenate(asked).astype(np.int64))
-        fall = dict(zip(wanted.tolist(), self._falls(classifier, pool, wanted, index), strict=True))
+        falls = pool.falls(classifier, self.editor, wanted, pool.mask, index, 4 * self.batch_size)
+        fall = dict(zip(wanted.tolist(), falls, strict=True))
         values = [float(np.mean([fall[int(m)] for m in chosen])) for chosen in exemplars.values()]
         p_values = [
             above_p_value(np.array([fall[int(m)] for m, _ in pair]), np.array([fall[int(c)] for _, c in pair]))
             for pair in pairs.values()
         ]
         return values, p_values
-
-    def _falls(
-        self, classifier: Classifier, pool: ClassPatches, wanted: NDArray[np.int64], index: int
-    ) -> NDArray[np.float64]:
-        return pool.falls(classifier, self.editor, wanted, pool.mask, index, 4 * self.batch_size)
-
-    def _tcav(
-        self,
-        classifier: Classifier,
-        pool: ClassPatches,
-        member_of: NDArray[np.int64],
-        exemplars: Mapping[int, NDArray[np.int64]],
-        index: int,
-    ) -> tuple[list[float], list[float]]:
-        """TCAV on the matching layer, random concepts drawn from all patches of the class."""
-        layer = classifier.match_layer
-        gradients = np.concatenate(
-            [
-                classifier.layer_gradient(torch.stack([p.x for p in part]).to(classifier.device), layer, index).cpu()
-                for part in (pool.photos[i : i + self.batch_size] for i in range(0, len(pool.photos), self.batch_size))
-            ]
-        )
-        results = []
-        for k in exemplars:
-            inside = member_of == k
-            results.append(tcav(pool.features[inside], pool.features[~inside], gradients, seed=self.seed))
-        return [score for score, _ in results], [p for _, p in results]
 
 
 def _with_controls(
@@ -252,3 +214,21 @@ def _with_controls(
         if control >= 0:
             pairs.append((int(member), int(here[control])))
     return pairs
+
+
+def area_matched(
+    areas: NDArray[np.float32], patch: int, forbidden: NDArray[np.bool_], rng: np.random.Generator, among: int = 5
+) -> int:
+    """A random patch of the same photo with about the same area: one of the ``among`` nearest, -1 if there is none.
+
+    Args:
+        areas: of the photo's patches, ``[K]``.
+        patch: the one to match.
+        forbidden: patches that may not serve, e.g. those of the same concept, ``[K]``.
+    """
+    gap = np.abs(np.log(areas / areas[patch]))
+    gap[forbidden] = np.inf
+    gap[patch] = np.inf
+    nearest = np.argsort(gap)[:among]
+    nearest = nearest[np.isfinite(gap[nearest])]
+    return int(rng.choice(nearest)) if len(nearest) else -1
