@@ -5,8 +5,9 @@ import pytest
 
 from vrx.data.toys.models import BUILDERS
 from vrx.data.toys.renderer import NEAR, draw
-from vrx.data.toys.scene import Edits, compose
+from vrx.data.toys.scene import Edits
 from vrx.data.toys.stage import VIEW_ANGLE, Pose, Scene, Surface
+from vrx.data.toys.vehicles import ToyVehicles
 
 SIZE = 24
 
@@ -51,8 +52,8 @@ def lambert(surface, scene, ambient):
 
 
 @pytest.mark.parametrize("class_name", list(BUILDERS)[:4])
-def test_frames_equal_those_of_cast_rays(class_name):
-    scene = compose(class_name, [11], Pose(40.0, 25.0))
+def test_frames_equal_those_of_cast_rays(class_name, tmp_path):
+    scene = ToyVehicles(tmp_path).compose(class_name, [11], Pose(40.0, 25.0))
     image, labels = draw(scene, SIZE)
     parts = (scene.toy, scene.surroundings, scene.shadow)
     triangles = np.concatenate([s.triangles for s in parts]).astype(float)
@@ -90,8 +91,9 @@ def test_what_reaches_behind_the_camera_is_cut_off():
     assert not labels.any()
 
 
-def test_an_empty_scene_is_its_sky():
-    scene = compose("tank", [1], Pose(0.0, 10.0), Edits(omit=list(BUILDERS["tank"]())), (255, 0, 255))
+def test_an_empty_scene_is_its_sky(tmp_path):
+    nothing = Edits(omit=list(BUILDERS["tank"]()))
+    scene = ToyVehicles(tmp_path).compose("tank", [1], Pose(0.0, 10.0), nothing, (255, 0, 255))
     image, labels = draw(scene, 16)
     assert (image == (255, 0, 255)).all()
     assert not labels.any()

@@ -15,7 +15,7 @@ from tests.studies.planted import PlantedExplainer, explanation_of
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.data.toys.models import BUILDERS, model
-from vrx.data.toys.scene import VIEW_ANGLE, compose
+from vrx.data.toys.stage import VIEW_ANGLE
 from vrx.data.toys.vehicles import ToyVehicles
 from vrx.edits import FAR
 from vrx.explanation import Explanation
@@ -124,7 +124,7 @@ def test_a_moved_part_lies_where_the_offset_says(
     monkeypatch.setattr(source, "render_again", noting)
     for photo, seed in itertools.product(photos, range(3)):
         truth, (before, names, found) = source.truth(photo), edits(source, photo, "structure", seed=seed)
-        camera = compose(truth["class"], truth["seed"], source.pose(photo)).camera
+        camera = source.compose(truth["class"], truth["seed"], source.pose(photo)).camera
         for edit in found:
             part = edit.what.removesuffix(" moved")
             if part not in ("ladder", "light bar", "canvas") or names.index(part) not in edit.concepts:

@@ -7,10 +7,10 @@ ways of the other classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.random import Generator, SeedSequence, default_rng
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from vrx.data.sources import DecidingRelation
@@ -18,7 +18,7 @@ from vrx.data.toys.layout import IDLE, Size, Spot, base, layout
 from vrx.data.toys.rendered import RENDERED_BY, RenderedToys
 from vrx.data.toys.scene import Edits
 from vrx.data.toys.shapes import Triangles
-from vrx.data.toys.stage import Background, Pose, Scene, away, random_pose, spun, staged
+from vrx.data.toys.stage import Camera, PaintedPiece, Pose, Seeds, away, spun
 from vrx.data.toys.things import BUILDERS, palette, thing
 from vrx.errors import VRXError
 
@@ -66,25 +66,11 @@ class ToyArrangements(RenderedToys):
         """All things: their colours tell nothing."""
         return list(self.part_names)
 
-    def compose(
-        self,
-        class_name: str,
-        seed: Sequence[int],
-        pose: Pose | None = None,
-        edits: Edits | None = None,
-        background: Background | None = None,
-    ) -> Scene:
-        """Draw a frame: independent streams of chance, so that fixing or editing one thing leaves the others.
-
-        Raises:
-            VRXError: an unknown class or thing.
-        """
+    def _pieces(self, class_name: str, pose: Pose, edits: Edits, seeds: Seeds) -> tuple[list[PaintedPiece], Camera]:
         if class_name not in CLASSES:
             raise VRXError(f"No {self.noun} called {class_name!r}: data.classes may name {', '.join(CLASSES)}.")
-        edits = edits or Edits()
         self._check_parts(edits)
-        place, paint, lamp, ground, camera, shape = SeedSequence(list(seed)).spawn(6)
-        pose = random_pose(camera, self.elevations) if pose is None else pose
+        place, paint, shape = seeds
         built = _built(default_rng(shape))
         sizes = {name: _size(pieces) for name, pieces in built.items()}
         rng = default_rng(place)
@@ -96,7 +82,7 @@ class ToyArrangements(RenderedToys):
             ((triangles @ spin.T).astype(np.float32), colours[role], self.part_names.index(name) + 1)
             for name, triangles, role in shown
         ]
-        return staged(pieces, pose, camera_at @ spin.T, lamp, ground, background)
+        return pieces, camera_at @ spin.T
 
     def _check_parts(self, edits: Edits) -> None:
         named = [*edits.omit, *(edits.move or {}), *(edits.replace or {}), *(edits.swap or ())]

@@ -26,7 +26,7 @@ from vrx.data.toys.shapes import (
     panels,
     prism,
     row,
-    star,
+    stars,
     wheels,
 )
 from vrx.errors import VRXError
@@ -75,29 +75,15 @@ def ambulance() -> Model:
     roof = cross(lambda x, y: box((x[0] - 1.0, x[1] - 1.0), y, (2.0, 2.03)), 0.5)
     hood = [(0.75, 0.38), (2.2, 0.38), (2.2, 0.85), (1.75, 1.02), (1.2, 1.62), (0.75, 1.62)]
     slope = [(1.79, 1.03), (1.81, 1.04), (1.27, 1.6), (1.25, 1.59)]
+    window = [(0.85, 1.02), (1.66, 1.02), (1.2, 1.52), (0.85, 1.52)]
+    sides = panels((-2.15, 0.75), (0.72, 0.92), 0.82), panels((0.75, 2.1), (0.66, 0.8), 0.76)
     return {
         "body": [Piece(box((-2.15, 0.75), (-0.82, 0.82), (0.38, 2.0)), "paint")],
         "cab": [Piece(prism(hood, -0.76, 0.76), "paint")],
         "windshield": [Piece(prism(slope, -0.68, 0.68), "glass")],
-        "windows": [
-            Piece(
-                both(lambda a, b: prism([(0.85, 1.02), (1.66, 1.02), (1.2, 1.52), (0.85, 1.52)], a, b), 0.76, 0.79),
-                "glass",
-            )
-        ],
+        "windows": [Piece(both(lambda a, b: prism(window, a, b), 0.76, 0.79), "glass")],
         "cross": [Piece(np.concatenate([side, rear, roof]), "mark")],
-        "stripe": [
-            Piece(
-                np.concatenate(
-                    [
-                        panels((-2.15, 0.75), (0.72, 0.92), 0.82),
-                        panels((0.75, 2.1), (0.66, 0.8), 0.76),
-                        box((-2.18, -2.15), (-0.82, 0.82), (0.72, 0.92)),
-                    ]
-                ),
-                "mark",
-            )
-        ],
+        "stripe": [Piece(np.concatenate([*sides, box((-2.18, -2.15), (-0.82, 0.82), (0.72, 0.92))]), "mark")],
         "light bar": light_bar((0.3, 0.65), 2.0),
         "headlights": headlights(2.2, 0.68),
         "grille": grille(2.2, (0.55, 0.78), 0.32),
@@ -108,18 +94,8 @@ def ambulance() -> Model:
 
 def school_bus() -> Model:
     """Yellow, with a hood, a row of windows, black rub rails, a stop sign held out and warning lamps."""
-    sign = prism(
-        [(1.18 + 0.36 * np.cos(t), 1.15 + 0.36 * np.sin(t)) for t in np.pi / 8 + np.arange(8) * np.pi / 4],
-        0.52,
-        0.55,
-        "x",
-    )
-    rim = prism(
-        [(1.18 + 0.42 * np.cos(t), 1.15 + 0.42 * np.sin(t)) for t in np.pi / 8 + np.arange(8) * np.pi / 4],
-        0.525,
-        0.545,
-        "x",
-    )
+    sign = disc((1.18, 1.15), 0.36, 0.52, 0.55, "x", 8)
+    rim = disc((1.18, 1.15), 0.42, 0.525, 0.545, "x", 8)
     bar = np.concatenate([box((x, x + 0.02), (0.95, 1.41), (1.08, 1.22)) for x in (0.505, 0.545)])
     arm = box((0.52, 0.55), (0.8, 0.85), (1.0, 1.3))
     rails = np.concatenate([panels((-2.3, 1.15), (z, z + 0.08), 0.8, 0.04) for z in (0.56, 0.86)])
@@ -148,21 +124,14 @@ def school_bus() -> Model:
 
 def tank() -> Model:
     """Tracks with road wheels, a low sloped hull, turret with hatch, a long gun."""
-    outline = [
-        (-2.05, 0.25),
-        (-1.7, 0.0),
-        (1.7, 0.0),
-        (2.15, 0.35),
-        (2.15, 0.6),
-        (1.9, 0.78),
-        (-1.9, 0.78),
-        (-2.15, 0.55),
-    ]
+    outline = [(-2.05, 0.25), (-1.7, 0.0), (1.7, 0.0), (2.15, 0.35)]
+    outline += [(2.15, 0.6), (1.9, 0.78), (-1.9, 0.78), (-2.15, 0.55)]
     road = [discs((x, 0.3), 0.24, 0.95, 1.0, 12) for x in np.linspace(-1.5, 1.5, 6)]
     cleats = [panels((x, x + 0.1), (0.77, 0.82), 0.5, 0.46) for x in np.arange(-1.85, 1.8, 0.24)]
     hull = [(-2.0, 0.45), (2.0, 0.35), (2.25, 0.7), (1.55, 1.0), (-2.05, 1.0)]
     gun = disc((0.0, 1.3), 0.1, 0.6, 2.95, "x", 10)
     muzzle = disc((0.0, 1.3), 0.15, 2.75, 3.05, "x", 10)
+    mantlet = box((0.5, 0.95), (-0.22, 0.22), (1.12, 1.48))
     return {
         "tracks": [
             Piece(np.concatenate([both(lambda a, b: prism(outline, a, b), 0.5, 0.95), *cleats]), "tyre"),
@@ -173,18 +142,9 @@ def tank() -> Model:
             Piece(both(lambda a, b: box((-2.1, 1.95), (a, b), (0.84, 0.92)), 0.6, 1.0), "paint"),
         ],
         "turret": [Piece(frustum((1.05, 0.78), (0.78, 0.56), -0.2, (1.0, 1.58)), "paint2")],
-        "gun": [
-            Piece(gun, "paint2"),
-            Piece(muzzle, "dark"),
-            Piece(box((0.5, 0.95), (-0.22, 0.22), (1.12, 1.48)), "paint2"),
-        ],
+        "gun": [Piece(gun, "paint2"), Piece(muzzle, "dark"), Piece(mantlet, "paint2")],
         "hatch": [Piece(disc((-0.4, 0.22), 0.24, 1.58, 1.72, "z", 10), "paint")],
-        "star": [
-            Piece(
-                both(lambda a, b: star(lambda p: prism([(x - 0.2, z + 1.26) for x, z in p], a, b), 0.22), 0.72, 0.79),
-                "star",
-            )
-        ],
+        "star": [Piece(stars((-0.2, 1.26), 0.22, 0.72, 0.79), "star")],
         "headlights": headlights(2.1, 0.86, 0.42, 0.1),
     }
 
@@ -195,7 +155,6 @@ def military_truck() -> Model:
     hood = prism([(1.1, 0.55), (2.15, 0.55), (2.15, 1.05), (1.1, 1.18)], -0.55, 0.55)
     fenders = both(lambda a, b: prism([(1.05, 0.8), (2.2, 0.8), (2.1, 0.95), (1.2, 0.95)], a, b), 0.5, 0.85)
     slats = np.concatenate([panels((-2.25, 0.25), (z, z + 0.1), 0.8, 0.03) for z in (0.72, 0.9)])
-    badge = both(lambda a, b: star(lambda p: prism([(x + 0.72, z + 0.88) for x, z in p], a, b), 0.24), 0.72, 0.76)
     return {
         "bed": [Piece(box((-2.25, 0.25), (-0.8, 0.8), (0.6, 1.04)), "paint"), Piece(slats, "paint2")],
         "canvas": [
@@ -208,7 +167,7 @@ def military_truck() -> Model:
         "hood": [Piece(np.concatenate([hood, fenders]), "paint")],
         "windshield": [Piece(prism([(1.16, 1.2), (1.18, 1.2), (1.09, 1.6), (1.07, 1.6)], -0.62, 0.62), "glass")],
         "windows": [Piece(panels((0.42, 0.98), (1.18, 1.56), 0.72), "glass")],
-        "star": [Piece(badge, "star")],
+        "star": [Piece(stars((0.72, 0.88), 0.24, 0.72, 0.76), "star")],
         "headlights": headlights(2.15, 0.86, 0.68, 0.11),
         "grille": grille(2.15, (0.65, 1.0), 0.38),
         "bumper": [Piece(box((2.2, 2.34), (-0.84, 0.84), (0.42, 0.58)), "paint2")],

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.random import default_rng
+from numpy.random import SeedSequence, default_rng
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -23,7 +23,19 @@ from tqdm import tqdm
 from vrx.data.images import SPLITS, Photo, read_image
 from vrx.data.toys.renderer import draw
 from vrx.data.toys.scene import Edits
-from vrx.data.toys.stage import AZIMUTHS, Background, Offset, Pose, Scene, draw_pose
+from vrx.data.toys.stage import (
+    AZIMUTHS,
+    Background,
+    Camera,
+    Offset,
+    PaintedPiece,
+    Pose,
+    Scene,
+    Seeds,
+    draw_pose,
+    random_pose,
+    staged,
+)
 from vrx.errors import VRXError
 from vrx.storage import content_key, locked, write_atomically, write_text
 
@@ -127,7 +139,6 @@ class RenderedToys(ABC):
             if not azimuths or not set(azimuths) <= set(range(AZIMUTHS)):
                 raise VRXError(f"data.poses.{split}.{name}={azimuths}: give azimuths from 0 to {AZIMUTHS - 1}.")
 
-    @abstractmethod
     def compose(
         self,
         class_name: str,
@@ -136,11 +147,11 @@ class RenderedToys(ABC):
         edits: Edits | None = None,
         background: Background | None = None,
     ) -> Scene:
-        """The scene of a frame.
+        """The scene of a frame: independent streams of chance, so that fixing or editing one thing leaves the others.
 
         Args:
             class_name: one of :attr:`every_class`.
-            seed: of everything that is drawn at random.
+            seed: of everything that is drawn at random, non-negative integers.
             pose: None: drawn.
             edits: changes to the parts.
             background: None: drawn from ``seed``; an int: drawn from that; (r, g, b): plain, no ground and no shadow.
@@ -148,6 +159,14 @@ class RenderedToys(ABC):
         Raises:
             VRXError: an unknown class or part.
         """
+        place, paint, lamp, ground, camera, shape = SeedSequence(list(seed)).spawn(6)
+        pose = random_pose(camera, self.elevations) if pose is None else pose
+        pieces, camera_at = self._pieces(class_name, pose, edits or Edits(), (place, paint, shape))
+        return staged(pieces, pose, camera_at, lamp, ground, background)
+
+    @abstractmethod
+    def _pieces(self, class_name: str, pose: Pose, edits: Edits, seeds: Seeds) -> tuple[list[PaintedPiece], Camera]:
+        """What stands in a frame, and the camera; arguments as of :meth:`compose`."""
 
     @abstractmethod
     def parts_of(self, class_name: str) -> Sequence[str]:
@@ -168,7 +187,6 @@ class RenderedToys(ABC):
         return [name for name in self.every_class if part in self.parts_of(name)]
 
     def settings(self) -> dict[str, Any]:
-        """All that determines the photos, for cache keys."""
         return {"kind": self.kind, "pixels": self._key, "classes": list(self._classes), "counts": self._counts}
 
     def _azimuths(self, split: str, class_name: str) -> Sequence[int]:
@@ -229,7 +247,6 @@ class RenderedToys(ABC):
         return {self.part_names[label - 1]: labels == label for label in np.unique(labels).tolist() if label}
 
     def read(self, photo: Photo) -> Image.Image:
-        """The pixels of a photo, RGB."""
         return read_image(photo.path)
 
     def truth(self, photo: Photo) -> dict[str, Any]:

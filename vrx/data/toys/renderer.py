@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.data.toys.stage import VIEW_ANGLE, Scene, Surface
+from vrx.data.toys.stage import VIEW_ANGLE, Scene, Surface, axes_of
 
 NEAR = 2.0  # distance of the nearest thing seen
 
@@ -23,7 +23,8 @@ def draw(scene: Scene, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]
     side = 2 * size
     colours = [_lit(scene.toy, scene, scene.ambient), _lit(scene.surroundings, scene, 0.6), scene.shadow.colours]
     corners = np.concatenate([s.triangles for s in (scene.toy, scene.surroundings, scene.shadow)])
-    seen, origin = _before_camera(_to_camera(corners.astype(np.float64), scene.camera))
+    placed = (corners - scene.camera[0]) @ axes_of(scene.camera).T  # right, up, depth from the camera
+    seen, origin = _before_camera(placed)
     source = np.append(origin, -1)[_nearest(_to_screen(seen, side), side)]
     rise = (np.arange(side)[::-1] + 0.5)[:, None, None] / side
     sky = np.broadcast_to(scene.sky[0] * (1 - rise) + scene.sky[1] * rise, (side, side, 3))
@@ -42,15 +43,6 @@ def _lit(surface: Surface, scene: Scene, ambient: float) -> NDArray[np.float64]:
     facing = np.sign(((scene.camera[0] - t.mean(1)) * normals).sum(1, keepdims=True))
     falling = ((normals * facing) @ scene.light).clip(0)
     return surface.colours * (ambient + (1.05 - ambient) * falling)[:, None]
-
-
-def _to_camera(corners: NDArray[np.float64], camera: NDArray[np.float64]) -> NDArray[np.float64]:
-    """World -> (right, up, depth) from the camera, ``[T, 3, 3]``."""
-    ahead = camera[1] - camera[0]
-    ahead = ahead / np.linalg.norm(ahead)
-    right = np.cross(ahead, (0, 0, 1))
-    right /= np.linalg.norm(right)
-    return np.asarray((corners - camera[0]) @ np.stack([right, np.cross(right, ahead), ahead], 1))
 
 
 def _before_camera(triangles: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -11,20 +11,8 @@ from numpy.random import Generator, SeedSequence, default_rng
 from numpy.typing import NDArray
 
 from vrx.data.toys.models import Model, model, part_names
-from vrx.data.toys.shapes import Piece, Triangles
-from vrx.data.toys.stage import (
-    ELEVATIONS,
-    VIEW_ANGLE,
-    Background,
-    Colour,
-    Offset,
-    Pose,
-    Scene,
-    away,
-    hsv,
-    random_pose,
-    staged,
-)
+from vrx.data.toys.shapes import Piece
+from vrx.data.toys.stage import VIEW_ANGLE, Colour, Offset, PaintedPiece, Pose, away, hsv
 from vrx.errors import VRXError
 
 
@@ -161,7 +149,7 @@ def edited_parts(class_name: str, edits: Edits, build: Callable[[str], Model] = 
     return found + [ShownPart(name, owner, _moved(part(owner, name), offset)) for owner, name, offset in edits.add]
 
 
-def _camera(rng: Generator, pose: Pose) -> NDArray[np.float64]:
+def camera_near(rng: Generator, pose: Pose) -> NDArray[np.float64]:
     """Position and target of the camera, ``[2, 3]``: near enough for the vehicle to fill the frame from any side."""
     (turn, _), (towards, right) = np.radians(pose), away(pose)
     target = np.array([0.1, 0.0, 0.9]) + right * rng.uniform(-0.35, 0.35) + [0, 0, rng.uniform(-0.3, 0.3)]
@@ -170,29 +158,7 @@ def _camera(rng: Generator, pose: Pose) -> NDArray[np.float64]:
     return np.stack([target + towards * near * rng.uniform(1.02, 1.2), target])
 
 
-def compose(
-    class_name: str,
-    seed: Sequence[int],
-    pose: Pose | None = None,
-    edits: Edits | None = None,
-    background: Background | None = None,
-) -> Scene:
-    """Draw a frame: five independent streams of chance, so that fixing or editing one thing leaves the others.
-
-    Args:
-        class_name: one of :data:`~vrx.data.toys.models.BUILDERS`.
-        seed: non-negative integers.
-        pose: None: drawn.
-        edits: changes to the parts.
-        background: None: drawn from ``seed``; an int: drawn from that; (r, g, b): plain, no ground and no shadow.
-    """
-    parts = edited_parts(class_name, edits or Edits())
-    place, paint, lamp, ground, camera = SeedSequence(list(seed)).spawn(5)
-    pose = random_pose(camera, ELEVATIONS) if pose is None else pose
-    return staged(painted(parts, paint), pose, _camera(default_rng(place), pose), lamp, ground, background)
-
-
-def painted(parts: Sequence[ShownPart], paint: SeedSequence) -> list[tuple[Triangles, Colour, int]]:
+def painted(parts: Sequence[ShownPart], paint: SeedSequence) -> list[PaintedPiece]:
     """Triangles, colour and part label of every piece."""
     colour_of = {owner: palette(owner, default_rng(paint)) for owner in {part.owner for part in parts}}
     names = part_names()

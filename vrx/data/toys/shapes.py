@@ -135,11 +135,13 @@ def cross(place: Callable[[tuple[float, float], tuple[float, float]], Triangles]
     return np.concatenate([place((-size, size), (-arm, arm)), place((-arm, arm), (-size, size))])
 
 
-def star(place: Callable[[list[tuple[float, float]]], Triangles], size: float) -> Triangles:
-    """A five-pointed star of five kites."""
+def stars(centre: tuple[float, float], size: float, inner: float, outer: float) -> Triangles:
+    """A five-pointed star of five kites on either side."""
     turn = np.pi / 2 + np.arange(10) * np.pi / 5
-    ring = [(r * np.cos(t), r * np.sin(t)) for t, r in zip(turn, [size, size * 0.42] * 5, strict=True)]
-    return np.concatenate([place([(0, 0), ring[i - 1], ring[i], ring[(i + 1) % 10]]) for i in range(0, 10, 2)])
+    x, z = centre
+    ring = [(r * np.cos(t) + x, r * np.sin(t) + z) for t, r in zip(turn, [size, size * 0.42] * 5, strict=True)]
+    kites = [[centre, ring[i - 1], ring[i], ring[(i + 1) % 10]] for i in range(0, 10, 2)]
+    return both(lambda a, b: np.concatenate([prism(kite, a, b) for kite in kites]), inner, outer)
 
 
 def arch(half: float, low: float, high: float, shoulder: float) -> list[tuple[float, float]]:

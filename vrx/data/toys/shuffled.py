@@ -5,11 +5,10 @@ Parts alone tell the classes; how they lie to each other means nothing. The cont
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from numpy.random import Generator, SeedSequence, default_rng
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from vrx.data.sources import DecidingRelation
@@ -17,7 +16,7 @@ from vrx.data.toys.models import Model, model
 from vrx.data.toys.rendered import RENDERED_BY
 from vrx.data.toys.scene import Edits, edited_parts, painted
 from vrx.data.toys.shapes import Piece
-from vrx.data.toys.stage import Background, Pose, Scene, away, random_pose, spun, staged
+from vrx.data.toys.stage import Camera, PaintedPiece, Pose, Seeds, away, spun
 from vrx.data.toys.vehicles import ToyVehicles
 
 ROWS, COLUMNS = 3, 4  # places: one for each part of the vehicle that has most
@@ -40,20 +39,11 @@ class ShuffledVehicles(ToyVehicles):
         """None: places are drawn at random, so no relation tells a class."""
         return None
 
-    def compose(
-        self,
-        class_name: str,
-        seed: Sequence[int],
-        pose: Pose | None = None,
-        edits: Edits | None = None,
-        background: Background | None = None,
-    ) -> Scene:
-        """Draw a frame: independent streams of chance, so that fixing or editing one thing leaves the others."""
-        place, paint, lamp, ground, camera, cells = SeedSequence(list(seed)).spawn(6)
-        pose = random_pose(camera, self.elevations) if pose is None else pose
-        places = _places(default_rng(cells)) @ spun(pose.azimuth).T
-        parts = edited_parts(class_name, edits or Edits(), partial(_strewn, places=places))
-        return staged(painted(parts, paint), pose, _camera(default_rng(place), pose), lamp, ground, background)
+    def _pieces(self, class_name: str, pose: Pose, edits: Edits, seeds: Seeds) -> tuple[list[PaintedPiece], Camera]:
+        place, paint, shape = seeds
+        places = _places(default_rng(shape)) @ spun(pose.azimuth).T
+        parts = edited_parts(class_name, edits, partial(_strewn, places=places))
+        return painted(parts, paint), _camera(default_rng(place), pose)
 
 
 def _places(rng: Generator) -> NDArray[np.float64]:

@@ -20,6 +20,9 @@ VIEW_ANGLE = 26.0  # of the camera, degrees
 Colour = NDArray[np.float32]  # RGB in [0, 1]
 Offset = tuple[float, float, float]
 Background = int | tuple[int, int, int]
+Camera = NDArray[np.float64]  # position and the point it looks at, [2, 3]; z is up
+Seeds = tuple[SeedSequence, SeedSequence, SeedSequence]  # of places, colours and shapes
+PaintedPiece = tuple[Triangles, Colour, int]  # the last: label of its part
 
 
 class Pose(NamedTuple):
@@ -161,7 +164,7 @@ def away(pose: Pose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def staged(
-    pieces: Sequence[tuple[Triangles, Colour, int]],
+    pieces: Sequence[PaintedPiece],
     pose: Pose,
     camera: NDArray[np.float64],
     lamp: SeedSequence,
@@ -188,7 +191,7 @@ def staged(
     return Scene(Surface(triangles, colours), labels, surroundings, shadow, sky, camera, light, ambient)
 
 
-def _axes(camera: NDArray[np.float64]) -> NDArray[np.float64]:
+def axes_of(camera: NDArray[np.float64]) -> NDArray[np.float64]:
     """Unit vectors to the right, up and ahead of a camera, ``[3, 3]``."""
     ahead = camera[1] - camera[0]
     ahead = ahead / np.linalg.norm(ahead)
@@ -199,12 +202,12 @@ def _axes(camera: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def on_screen(points: NDArray[np.float64], camera: NDArray[np.float64]) -> NDArray[np.float64]:
     """Where a camera sees points ``[..., 3]``: right and up of the middle in halves of the frame, ``[..., 2]``."""
-    seen = (points - camera[0]) @ _axes(camera).T
+    seen = (points - camera[0]) @ axes_of(camera).T
     return np.asarray(seen[..., :2] / seen[..., 2:] / np.tan(np.radians(VIEW_ANGLE / 2)))
 
 
 def on_plane(places: NDArray[np.float64], height: float, camera: NDArray[np.float64]) -> NDArray[np.float64]:
     """The points ``[N, 3]`` at a height above the ground that a camera, above them, sees at places ``[N, 2]``."""
     half = np.tan(np.radians(VIEW_ANGLE / 2))
-    rays = np.concatenate([places * half, np.ones((len(places), 1))], 1) @ _axes(camera)
+    rays = np.concatenate([places * half, np.ones((len(places), 1))], 1) @ axes_of(camera)
     return np.asarray(camera[0] + rays * ((height - camera[0, 2]) / rays[:, 2:]))

@@ -6,12 +6,12 @@ an arc, as iLab-20M was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from numpy.random import default_rng
 
 from vrx.data.toys.models import BUILDERS, model, part_names, parts_alike
 from vrx.data.toys.rendered import RenderedToys
-from vrx.data.toys.scene import Edits, compose
-from vrx.data.toys.stage import ELEVATIONS, Background, Pose, Scene
+from vrx.data.toys.scene import Edits, camera_near, edited_parts, painted
+from vrx.data.toys.stage import ELEVATIONS, Camera, PaintedPiece, Pose, Seeds
 
 
 class ToyVehicles(RenderedToys):
@@ -23,16 +23,9 @@ class ToyVehicles(RenderedToys):
     part_names = part_names()
     elevations = ELEVATIONS
 
-    def compose(
-        self,
-        class_name: str,
-        seed: Sequence[int],
-        pose: Pose | None = None,
-        edits: Edits | None = None,
-        background: Background | None = None,
-    ) -> Scene:
-        """See :func:`vrx.data.toys.scene.compose`."""
-        return compose(class_name, seed, pose, edits, background)
+    def _pieces(self, class_name: str, pose: Pose, edits: Edits, seeds: Seeds) -> tuple[list[PaintedPiece], Camera]:
+        place, paint, _ = seeds
+        return painted(edited_parts(class_name, edits), paint), camera_near(default_rng(place), pose)
 
     def parts_of(self, class_name: str) -> list[str]:
         """The parts of a vehicle, shown or not."""

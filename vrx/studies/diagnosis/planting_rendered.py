@@ -15,7 +15,7 @@ from scipy.ndimage import label as label_pieces
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.data.toys.models import BUILDERS, model
-from vrx.data.toys.scene import ELEVATIONS, VIEW_ANGLE, Pose, compose
+from vrx.data.toys.stage import ELEVATIONS, VIEW_ANGLE, Pose
 from vrx.explain.explainer import Explainer
 from vrx.studies.core.exemplars import Mask
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
@@ -96,7 +96,7 @@ class RenderedPlanter:
         chosen = rng.choice(parts, size=int(rng.integers(len(parts) // 2, len(parts) + 1)), replace=False).tolist()
         clean = np.asarray(self._source.read(photo))
         vehicle = np.any([np.zeros(clean.shape[:2], bool), *self._source.parts(photo).values()], axis=0)
-        camera = compose(scene["class_name"], scene["seed"], Pose(*scene["pose"])).camera
+        camera = self._source.compose(scene["class_name"], scene["seed"], Pose(*scene["pose"])).camera
         corners = np.concatenate([p.triangles.reshape(-1, 3) for part in chosen for p in model(donor)[part]])
         low, high = corners.min(0), corners.max(0)
         place, room = roomiest(vehicle, rng)
