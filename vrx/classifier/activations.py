@@ -76,62 +76,48 @@ def slopes_in_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
     return logits[:, :-1] - logits[:, -1:], torch.stack(rows, 1)[..., :-1]
 
 
-class GradientEvidence:
-    """Gradient x activation of every class at one layer, from the gradients of what :func:`slopes_in_logits` gives.
-
-    Args:
-        layer: where.
-        output: of the layer's module for B photos.
-        reference: its map for reference photos, ``[B, D, h, w]``, for gradient x (activation minus reference).
-    """
-
-    def __init__(self, layer: Layer, output: Tensor, reference: Tensor | None = None) -> None:
-        self._layer, self._activation = layer, layer.to_map(output).float()
-        self._reference = reference
-        self._products: list[Tensor] = []  # [B, h, w, D] each: sums over the channels run along memory
-        self._differences: list[Tensor] = []
-
-    def add(self, slope: Tensor) -> None:
-        """Take the next gradient at the layer's output."""
-        gradient = self._layer.to_map(slope).float()
-        if self._reference is not None:
-            self._differences.append((gradient * (self._activation - self._reference)).sum(1))
-        self._products.append((gradient * self._activation).permute(0, 2, 3, 1))
-
-    def mixed(self, mixing: Tensor) -> tuple[Tensor, ...]:
-        """Sums over the channels, ``[B, n, h, w]`` each: of the product, of its positive part and, with a reference, of
-        gradient x (activation minus reference). ``mixing`` is ``[B, n, m]``.
-        """
-        whole, positive = [], []
-        for b, weights in enumerate(mixing):  # photo by photo: all classes of a batch at once would take much memory
-            product = torch.tensordot(weights, torch.stack([p[b] for p in self._products]), dims=1)
-            whole.append(product.sum(-1))
-            positive.append(product.clamp_(min=0).sum(-1))
-        pair = torch.stack(whole), torch.stack(positive)
-        if self._reference is None:
-            return pair
-        return *pair, torch.einsum("bcm,bmhw->bchw", mixing, torch.stack(self._differences, 1))
-
-
 def gradient_evidence(
     logits: Tensor, outputs: Sequence[tuple[Layer, Tensor]], reference: Mapping[str, Tensor] | None
 ) -> dict[str, tuple[Tensor, ...]]:
-    """What :class:`GradientEvidence` makes of each layer; one backward pass fewer than classes.
+    """Gradient x activation of every class at some layers; one backward pass fewer than classes.
 
     Args:
         logits: ``[B, n]``, part of a graph.
         outputs: layers, and the outputs of their modules in that graph.
         reference: maps of a reference photo by layer name.
+
+    Returns:
+        Of each layer, sums over the channels, ``[B, n, h, w]`` each: of the product, of its positive part and, with a
+        reference, of gradient x (activation minus reference).
     """
     if not outputs:
         return {}
-    made = [
-        GradientEvidence(layer, output.detach(), reference.get(layer.name) if reference else None)
-        for layer, output in outputs
-    ]
     differentiated, mixing = slopes_in_logits(logits)
-    for value in differentiated.unbind(1):
-        slopes = torch.autograd.grad(value.sum(), [output for _, output in outputs], retain_graph=True)
-        for evidence, slope in zip(made, slopes, strict=True):
-            evidence.add(slope)
-    return {layer.name: evidence.mixed(mixing) for (layer, _), evidence in zip(outputs, made, strict=True)}
+    values = [output for _, output in outputs]
+    slopes = [torch.autograd.grad(value.sum(), values, retain_graph=True) for value in differentiated.unbind(1)]
+    found: dict[str, tuple[Tensor, ...]] = {}
+    for (layer, output), of_layer in zip(outputs, zip(*slopes, strict=True), strict=True):
+        activation = layer.to_map(output.detach()).float()
+        gradients = [layer.to_map(slope).float() for slope in of_layer]
+        found[layer.name] = _products(activation, gradients, mixing)
+        if reference is not None and layer.name in reference:
+            differences = [(gradient * (activation - reference[layer.name])).sum(1) for gradient in gradients]
+            found[layer.name] += (torch.einsum("bcm,bmhw->bchw", mixing, torch.stack(differences, 1)),)
+    return found
+
+
+def _products(activation: Tensor, gradients: Sequence[Tensor], mixing: Tensor) -> tuple[Tensor, ...]:
+    """Sums over the channels of gradient x activation and of its positive part, classes mixed, ``[B, n, h, w]`` each.
+
+    Args:
+        activation: ``[B, D, h, w]``.
+        gradients: m of the same shape.
+        mixing: of the classes' gradients from these, ``[B, n, m]``.
+    """
+    products = [(gradient * activation).permute(0, 2, 3, 1) for gradient in gradients]  # sums run along memory
+    whole, positive = [], []
+    for b, weights in enumerate(mixing):  # photo by photo: all classes of a batch at once would take much memory
+        product = torch.tensordot(weights, torch.stack([p[b] for p in products]), dims=1)
+        whole.append(product.sum(-1))
+        positive.append(product.clamp_(min=0).sum(-1))
+    return torch.stack(whole), torch.stack(positive)

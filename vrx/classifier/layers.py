@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -229,20 +229,20 @@ def _token_blocks(network: nn.Module, outputs: Sequence[_Output]) -> list[_Outpu
 def _token_layers(
     network: nn.Module, blocks: list[_Output], outputs: list[_Output], size: tuple[int, int]
 ) -> list[Layer]:
-    grid = _token_grid(blocks[0], outputs)
-    _, tokens, channels = blocks[0].shape
-    stride = round(size[0] / grid[0])
-
-    def layer(name: str) -> Layer:
-        return Layer(name, stride, channels, "tokens", grid, tokens - grid[0] * grid[1])
-
-    depth = len(blocks)
+    first, depth = _as_tokens(blocks[0], outputs, size), len(blocks)
     inner = sorted({max(0, round(depth * q) - 1) for q in (0.25, 0.5, 0.75)} - {depth - 1})
-    last = layer(blocks[-1].name)
+    last = replace(first, name=blocks[-1].name)
     if not _patches_matter(network, last, _dummy(network, size)):
         # the logits read the class token alone: the patch tokens speak for the last time in the last block's attention
-        last = layer(_first_norm(network, blocks[-1], outputs))
-    return [*(layer(blocks[i].name) for i in inner), last]
+        last = replace(first, name=_first_norm(network, blocks[-1], outputs))
+    return [*(replace(first, name=blocks[i].name) for i in inner), last]
+
+
+def _as_tokens(output: _Output, outputs: Sequence[_Output], size: tuple[int, int]) -> Layer:
+    """Read an output ``[1, T, D]`` as tokens of a grid, prefix tokens first."""
+    grid = _token_grid(output, outputs)
+    _, tokens, channels = output.shape
+    return Layer(output.name, round(size[0] / grid[0]), channels, "tokens", grid, tokens - grid[0] * grid[1])
 
 
 def _token_grid(block: _Output, outputs: Sequence[_Output]) -> tuple[int, int]:
@@ -298,17 +298,8 @@ def named_layers(network: nn.Module, names: Sequence[str], size: tuple[int, int]
             f"classifier.layers={list(names)}: {', '.join(unknown) or 'nothing'} gives no feature map."
             + (f" Did you mean {', '.join(near)}?" if near else "")
         )
-    found: list[Layer] = []
-    for output in outputs:
-        if output.name not in names:
-            continue
-        if len(output.shape) == 4:
-            found.append(_as_map(output, size))
-            continue
-        grid = _token_grid(output, outputs)
-        prefix = output.shape[1] - grid[0] * grid[1]
-        found.append(Layer(output.name, round(size[0] / grid[0]), output.shape[2], "tokens", grid, prefix))
-    return found
+    chosen = [o for o in outputs if o.name in names]
+    return [_as_map(o, size) if len(o.shape) == 4 else _as_tokens(o, outputs, size) for o in chosen]
 
 
 def layer_to_match(layers: Sequence[Layer]) -> str:
