@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from tests import planted
 from vrx.classifier.classifier import Classifier
@@ -56,15 +55,6 @@ def test_small_patches_are_dropped() -> None:
     patches = Segmenter((8, 25), min_area=0.05)(pixels())
     assert len(patches) and (patches.areas >= 0.05).all()
     assert len(Segmenter((8, 25), min_area=0)(pixels())) > len(patches)
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (61, 47)])
-def test_segmenting_a_smaller_copy_gives_labels_of_the_photos_size(shape: tuple[int, int]) -> None:
-    photo = np.asarray(Image.fromarray(pixels()).resize(shape[::-1]))
-    patches = Segmenter((8,), side=32, min_area=0)(photo)
-    assert patches.shape == shape
-    np.testing.assert_array_equal(patches.masks.sum(0), 1)
-    assert (patches.labels[:, :-1:2, :-1:2] == patches.labels[:, 1::2, 1::2][:, : shape[0] // 2]).all()
 
 
 def test_a_photo_of_one_colour_is_no_error() -> None:

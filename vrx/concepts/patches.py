@@ -22,7 +22,6 @@ class Segmenter:
         max_jaccard: of two patches that overlap by more than this, the finer one is dropped.
         compactness: SLIC's balance of colour (low) and space (high).
         min_area: smaller patches are dropped, share of the photo.
-        side: longer side, in pixels, at which SLIC runs; its label map is enlarged to the photo. 0: full size.
     """
 
     def __init__(
@@ -31,15 +30,11 @@ class Segmenter:
         max_jaccard: float = 0.5,
         compactness: float = 10.0,
         min_area: float = 0.01,
-        side: int = 0,
     ) -> None:
         if not segments or min(segments) < 1:
             raise VRXError(f"concepts.segmenter.segments={list(segments)} must be positive numbers of superpixels.")
-        self.segments = tuple(segments)
-        self.max_jaccard = max_jaccard
-        self.compactness = compactness
-        self.min_area = min_area
-        self.side = side
+        self.segments, self.max_jaccard = tuple(segments), max_jaccard
+        self.compactness, self.min_area = compactness, min_area
 
     def settings(self) -> dict[str, object]:
         """What determines the patches, for cache keys."""
@@ -47,19 +42,14 @@ class Segmenter:
 
     def __call__(self, image: NDArray[np.uint8]) -> Patches:
         """Segment one photo, uint8 ``[H, W, 3]``."""
-        step = max(1, round(max(image.shape[:2]) / self.side)) if self.side else 1
-        small = image[::step, ::step]
-        labels = np.zeros((len(self.segments), *small.shape[:2]), np.int16)
+        labels = np.zeros((len(self.segments), *image.shape[:2]), np.int16)
         count = 0
         for resolution, number in enumerate(self.segments):
-            raw = slic(small, n_segments=number, sigma=1.0, compactness=self.compactness, start_label=0)
+            raw = slic(image, n_segments=number, sigma=1.0, compactness=self.compactness, start_label=0)
             _, dense = np.unique(raw, return_inverse=True)  # every label, the last one too
             labels[resolution] = dense.reshape(raw.shape) + count
             count = int(labels[resolution].max()) + 1
-        ids = _without_duplicates(labels, count, self.max_jaccard)
-        if step > 1:
-            labels = labels.repeat(step, 1).repeat(step, 2)[:, : image.shape[0], : image.shape[1]]
-        patches = Patches(np.ascontiguousarray(labels), ids)
+        patches = Patches(labels, _without_duplicates(labels, count, self.max_jaccard))
         return patches.select(patches.areas >= self.min_area)
 
 
