@@ -179,12 +179,7 @@ def _inside(box: Box, offset: Sequence[float], shape: tuple[int, int]) -> tuple[
 
 def shifted(x: Tensor, dx: int, dy: int) -> Tensor:
     """``[..., H, W]`` moved right by ``dx`` and down by ``dy`` pixels; what enters at the border is 0."""
-    height, width = x.shape[-2:]
-    out = torch.zeros_like(x)
-    to_rows, to_columns = slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0))
-    rows, columns = slice(max(-dy, 0), height + min(-dy, 0)), slice(max(-dx, 0), width + min(-dx, 0))
-    out[..., to_rows, to_columns] = x[..., rows, columns]
-    return out
+    return F.pad(x, (dx, -dx, dy, -dy))
 
 
 def far_offset(
