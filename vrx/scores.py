@@ -45,6 +45,12 @@ def rank_agreement(scores: NDArray[np.floating], measured: NDArray[np.floating])
     return float(stats.spearmanr(scores, measured).statistic)
 
 
+def finite_mean(values: NDArray[np.floating]) -> float:
+    """Mean of what is finite; NaN where nothing is."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
+
+
 def pearson(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
     """Correlation along the last dimension over the valid places, 0 where one side is constant (up to 1e-6).
 

@@ -23,6 +23,21 @@ AROUND = 0.05  # of what surrounds them, share of the photo's side
 FEATURELESS: tuple[Fill, ...] = ("blur", "mean", "grey")  # inpainting needs something to start from
 
 
+Edit = tuple[Tensor, NDArray[np.bool_]]
+"""A normalised photo ``[3, H, W]``, and what to delete of it, bool ``[H, W]``."""
+
+
+def logits_after(classifier: Classifier, editor: Editor, edits: Sequence[Edit], step: int = 64) -> NDArray[np.float64]:
+    """F's logits of interest after each deletion, ``[M, n]``; ``step`` photos a pass."""
+    found = [np.zeros((0, len(classifier.class_names)))]
+    for part in (edits[i : i + step] for i in range(0, len(edits), step)):
+        x = torch.stack([photo for photo, _ in part]).to(classifier.device)
+        with torch.inference_mode():
+            logits = classifier(editor.delete(x, torch.from_numpy(np.stack([mask for _, mask in part]))))
+        found.append(logits.double().cpu().numpy())
+    return np.concatenate(found)
+
+
 @dataclass(frozen=True)
 class DiscoveryPhoto:
     """One photo to discover concepts on: its path, normalised pixels ``[3, H, W]`` and superpixels."""
@@ -76,14 +91,8 @@ class ClassPatches:
         step: int,
     ) -> NDArray[np.float64]:
         """Fall of F's margin of class ``index`` when the mask of each member is deleted from its photo, ``[M]``."""
-        after = [np.zeros(0)]
-        for part in (members[i : i + step] for i in range(0, len(members), step)):
-            x = torch.stack([self.source(m).x for m in part]).to(classifier.device)
-            deleted = torch.from_numpy(np.stack([masks(m) for m in part]))
-            with torch.inference_mode():
-                logits = classifier(editor.delete(x, deleted))
-            after.append(margins(logits.double())[:, index].cpu().numpy())
-        return self.margin[self.photo[members]] - np.concatenate(after)
+        logits = logits_after(classifier, editor, [(self.source(m).x, masks(m)) for m in members], step)
+        return np.asarray(self.margin[self.photo[members]] - margins(torch.from_numpy(logits))[:, index].numpy())
 
     def source(self, member: int) -> DiscoveryPhoto:
         """The photo of a member."""
@@ -176,14 +185,11 @@ def featureless(classifier: Classifier, margin: float, x: Tensor, batch_size: in
     Returns:
         Fill -> mean probability of each class of interest over the photos, all of their pixels deleted, ``[n]``.
     """
-    everything = torch.ones(x.shape[0], *x.shape[2:], dtype=torch.bool)
+    everything = np.ones(x.shape[2:], bool)
     found: dict[str, list[float]] = {}
     for fill in FEATURELESS:
-        editor, shares = Editor(fill, margin), []
-        for part, mask in zip(x.split(batch_size), everything.split(batch_size), strict=True):
-            with torch.inference_mode():
-                shares.append(classifier(editor.delete(part.to(classifier.device), mask)).softmax(1).cpu())
-        found[fill] = torch.cat(shares).mean(0).tolist()
+        logits = logits_after(classifier, Editor(fill, margin), [(photo, everything) for photo in x], batch_size)
+        found[fill] = torch.from_numpy(logits).float().softmax(1).mean(0).tolist()
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, feature
 from vrx.concepts.attention import Attention
 from vrx.concepts.candidates import CandidateExtractor
 from vrx.concepts.encoders import PatchEncoder
+from vrx.concepts.matching import kmeans
 from vrx.concepts.patches import Segmenter
 from vrx.edits import Editor
 from vrx.errors import VRXError
@@ -159,11 +159,7 @@ class ConceptDiscovery:
         self, features: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
         """k-means: centroids ``[k, Dm]``, cluster of each patch ``[M]``, distance to its centroid ``[M]``."""
-        gpu = getattr(faiss, "get_num_gpus", lambda: 0)() > 0
-        means = faiss.Kmeans(
-            features.shape[1], self.clusters, niter=30, nredo=3, seed=self.seed + 1, min_points_per_centroid=1, gpu=gpu
-        )
-        means.train(np.ascontiguousarray(features))
+        means = kmeans(features, self.clusters, self.seed)
         squared, nearest = means.index.search(np.ascontiguousarray(features), 1)
         return np.asarray(means.centroids), nearest[:, 0], np.sqrt(np.maximum(squared[:, 0], 0))
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from vrx.structures import UNMATCHED, ConceptBank
+
+
+def sees_gpu() -> bool:
+    """Whether faiss can compute on a GPU."""
+    return bool(getattr(faiss, "get_num_gpus", lambda: 0)())
+
+
+def kmeans(features: NDArray[np.float32], count: int, seed: int, **options: Any) -> faiss.Kmeans:
+    """k-means of ``[M, D]``, the best of three starts; ``options`` of ``faiss.Kmeans`` on top."""
+    means = faiss.Kmeans(
+        features.shape[1], count, niter=30, nredo=3, seed=seed + 1, min_points_per_centroid=1, gpu=sees_gpu(), **options
+    )
+    means.train(np.ascontiguousarray(features))
+    return means
 
 
 class ConceptMatcher:
@@ -20,7 +36,7 @@ class ConceptMatcher:
         self.bank = bank
         n, num, width = bank.centroids.shape
         index: faiss.Index = faiss.IndexFlatL2(width)
-        if getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
+        if sees_gpu():
             index = faiss.index_cpu_to_all_gpus(index)
         index.add(np.ascontiguousarray(bank.centroids.reshape(n * num, width)))
         self._index = index

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -14,6 +14,7 @@ from vrx.structures import UNMATCHED, ConceptBank
 BACKGROUND = "background"
 VISIBLE = 0.01  # least share of the photo that a part covers where it counts as visible
 OVERLAP = 0.25  # least share of the smaller of detection and part that both cover, if the part is found
+METRICS = ("purity", "consistency", "background", "recall_own", "recall_other", "precision")
 CERTAIN = 0.6  # least mean share of a concept's object pixels on one part, if the concept is named after it
 
 
@@ -77,18 +78,6 @@ def with_parts(bank: ConceptBank, seen: Sequence[Seen]) -> ConceptBank:
     return replace(bank, parts=main_parts(seen, bank.present, CERTAIN)) if seen else bank
 
 
-@dataclass
-class PartCounts:
-    """Values of the metrics that need part masks, one a concept, detection or part."""
-
-    purity: list[float] = field(default_factory=list)
-    consistency: list[float] = field(default_factory=list)
-    background: list[float] = field(default_factory=list)
-    recall_own: list[float] = field(default_factory=list)
-    recall_other: list[float] = field(default_factory=list)
-    precision: list[float] = field(default_factory=list)
-
-
 def part_metrics(
     seen: Sequence[Seen], mains: Sequence[Sequence[str]], present: NDArray[np.bool_], alike: Sequence[str] | None
 ) -> dict[str, float]:
@@ -109,7 +98,7 @@ def part_metrics(
         those that one of these concepts covers. ``precision``: share of these detections that lie on that part more
         than on any other part.
     """
-    counts = PartCounts()
+    counts: dict[str, list[float]] = {name: [] for name in METRICS}
     for graph, concept in zip(*np.nonzero(present), strict=True):
         _of_concept(seen, int(graph), int(concept), mains[graph][concept], counts)
     for graph in range(len(present)):
@@ -118,27 +107,26 @@ def part_metrics(
             for photo in seen:
                 if photo.label == graph or alike is None or part in alike:
                     _of_part(photo, graph, concepts, part, counts)
-    values = {f"concepts/{name}": float(np.mean(found)) for name, found in vars(counts).items() if found}
-    return values
+    return {f"concepts/{name}": float(np.mean(found)) for name, found in counts.items() if found}
 
 
-def _of_concept(seen: Sequence[Seen], graph: int, concept: int, main: str, counts: PartCounts) -> None:
+def _of_concept(seen: Sequence[Seen], graph: int, concept: int, main: str, counts: dict[str, list[float]]) -> None:
     """Purity, consistency and background of one concept, on photos of its class."""
     found = [shares for photo in seen if photo.label == graph and (shares := photo.shares(graph, concept))]
     if not found:
         return
-    counts.background.append(float(np.mean([s[BACKGROUND] for s in found]) > 0.5))
+    counts["background"].append(float(np.mean([s[BACKGROUND] for s in found]) > 0.5))
     on_object = []
     for shares in found:
         total = 1 - shares[BACKGROUND]
         if total > 0.01:
             on_object.append({name: s / total for name, s in shares.items() if name != BACKGROUND})
-    counts.purity += [shares.get(main, 0.0) for shares in on_object]
+    counts["purity"] += [shares.get(main, 0.0) for shares in on_object]
     for a, b in combinations(on_object, 2):
-        counts.consistency.append(sum(min(share, b.get(name, 0.0)) for name, share in a.items()))
+        counts["consistency"].append(sum(min(share, b.get(name, 0.0)) for name, share in a.items()))
 
 
-def _of_part(photo: Seen, graph: int, concepts: Sequence[int], part: str, counts: PartCounts) -> None:
+def _of_part(photo: Seen, graph: int, concepts: Sequence[int], part: str, counts: dict[str, list[float]]) -> None:
     """Whether a part of a photo is found by one of the concepts that show it, and whether what they find is it."""
     there = photo.parts.get(part)
     hit = False
@@ -147,8 +135,8 @@ def _of_part(photo: Seen, graph: int, concepts: Sequence[int], part: str, counts
         if not shares:
             continue
         others = [share for name, share in shares.items() if name not in (part, BACKGROUND)]
-        counts.precision.append(float(shares.get(part, 0.0) > max(others, default=0.0)))
+        counts["precision"].append(float(shares.get(part, 0.0) > max(others, default=0.0)))
         if there is not None:
             hit |= bool((mask & there).sum() >= OVERLAP * min(mask.sum(), there.sum()))
     if there is not None and there.mean() >= VISIBLE:
-        (counts.recall_own if photo.label == graph else counts.recall_other).append(float(hit))
+        counts["recall_own" if photo.label == graph else "recall_other"].append(float(hit))

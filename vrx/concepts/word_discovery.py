@@ -192,9 +192,9 @@ class WordDiscovery:
         """Traits of each photo's words, and whether each stays when the photo is changed so that nobody sees it."""
         found, stays = [], []
         for batch in self._batches(classifier, photos, "changing photos"):
-            clean, clarity = self._regions(classifier, vocabulary, batch)
+            clean, clarity, _ = self._regions(classifier, vocabulary, batch)
             for name, change in PERTURBATIONS.items():
-                changed, _ = self._regions(classifier, vocabulary, change(classifier, batch))
+                changed, *_ = self._regions(classifier, vocabulary, change(classifier, batch))
                 for photo, (before, after) in enumerate(zip(clean, changed, strict=True)):
                     nothing = vocabulary.count
                     areas, overlap = overlaps(before, moved_back(name, after.labels, nothing)[0], nothing)
@@ -205,9 +205,11 @@ class WordDiscovery:
 
     def _regions(
         self, classifier: Classifier, vocabulary: Vocabulary, x: Tensor
-    ) -> tuple[list[Patches], NDArray[np.float32]]:
+    ) -> tuple[list[Patches], NDArray[np.float32], Tensor]:
+        """Where each word is seen, how clearly (:meth:`Vocabulary.regions`), and F's logits."""
         activations, attention = self.extractor.inspect(classifier, x)
-        return vocabulary.regions(appearance(classifier, activations, int(vocabulary.depth[0])), attention)
+        maps = appearance(classifier, activations, int(vocabulary.depth[0]))
+        return *vocabulary.regions(maps, attention), activations.logits
 
     # --- the concepts of a class
 
@@ -216,12 +218,9 @@ class WordDiscovery:
     ) -> ClassPatches:
         """The words that are present in each photo of a class; features: word and clarity."""
         patches, margin, features = [], [], []
-        for start in range(0, len(photos), self.batch_size):
-            x = torch.stack([p.x for p in photos[start : start + self.batch_size]]).to(classifier.device)
-            activations, attention = self.extractor.inspect(classifier, x)
-            maps = appearance(classifier, activations, int(vocabulary.depth[0]))
-            found, clarity = vocabulary.regions(maps, attention)
-            margin.append(margins(activations.logits.double())[:, index].cpu().numpy())
+        for x in self._batches(classifier, photos, "finding words"):
+            found, clarity, logits = self._regions(classifier, vocabulary, x)
+            margin.append(margins(logits.double())[:, index].cpu().numpy())
             for regions, clear in zip(found, clarity, strict=True):
                 own = clear[regions.ids]
                 present = vocabulary.probability(regions.areas, own, self.extractor.min_area) >= EVEN

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from vrx.classifier.activations import Activations
 from vrx.classifier.classifier import Classifier
+from vrx.concepts.matching import kmeans
 from vrx.structures import Patches
 
 SHARPNESS = 20.0  # of the softmax over cosines: between two cells no third word may win
@@ -76,11 +76,7 @@ class Vocabulary:
         lengths = [np.sqrt(max(float(part.sum(1).mean()), 1e-12)) for part in parts]
         scale = np.repeat([1 / length for length in lengths], widths).astype(np.float32)
         directions = _unit((cells - centre) * scale)
-        means = faiss.Kmeans(
-            cells.shape[1], count, niter=30, nredo=3, seed=seed + 1, spherical=True, min_points_per_centroid=1,
-            max_points_per_centroid=2**31 // count, gpu=getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
-        )  # fmt: skip
-        means.train(np.ascontiguousarray(directions))
+        means = kmeans(directions, count, seed, spherical=True, max_points_per_centroid=2**31 // count)
         depth = np.array([len(widths)], np.int32)
         return cls(centre, scale, np.asarray(means.centroids), np.zeros(3, np.float32), depth)
 

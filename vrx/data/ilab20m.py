@@ -122,7 +122,6 @@ class ILab20M:
         return split_views
 
     def photos(self, split: str) -> list[Photo]:
-        """The photos of ``discovery``, ``train``, ``val`` or ``test``."""
         return photos_of(self._photos, split)
 
     def read(self, photo: Photo) -> Image.Image:
@@ -135,7 +134,6 @@ class ILab20M:
         return "c{:02d}-r{:02d}".format(*pose_of(photo.path))
 
     def settings(self) -> dict[str, Any]:
-        """All that determines the photos, for cache keys."""
         return {
             "kind": "ilab20m",
             "root": str(self.root.resolve()),

@@ -204,19 +204,14 @@ class PhotoFolder:
         if self._test_pool is None:
             return divide(self._files(self._pool, folder), self._counts, title, str(self._pool / folder))
         own = {split: count for split, count in self._counts.items() if split != "test"}
-        held_out = {"test": self._counts["test"]}
-        found = self._files(self._test_pool, folder)
-        held_out["test"] = min(held_out["test"] or len(found), len(found)) if found else 1
-        if self._counts["test"] and len(found) < (self._counts["test"] or 0):
-            log.warning(
-                "Class %s has only %d photos in %s: test uses them all (wanted %d).",
-                title,
-                len(found),
-                self._test_pool / folder,
-                self._counts["test"],
-            )
+        where, wanted = self._test_pool / folder, self._counts["test"]
+        test = self._files(self._test_pool, folder)
+        if wanted and len(test) < wanted:
+            message = "Class %s has only %d photos in %s: test uses them all (wanted %d)."
+            log.warning(message, title, len(test), where, wanted)
+        test = test[:wanted]
         return divide(self._files(self._pool, folder), own, title, str(self._pool / folder)) | divide(
-            found[: held_out["test"]], held_out, title, str(self._test_pool / folder)
+            test, {"test": len(test)}, title, str(where)
         )
 
     def _files(self, pool: Path, folder: str) -> list[str]:
@@ -250,15 +245,12 @@ class PhotoFolder:
         return [int(self._known[folder][1]) for folder in self._classes]
 
     def photos(self, split: str) -> list[Photo]:
-        """The photos of ``discovery``, ``train``, ``val`` or ``test``."""
         return photos_of(self._photos, split)
 
     def read(self, photo: Photo) -> Image.Image:
-        """The pixels of a photo, RGB."""
         return read_image(photo.path)
 
     def settings(self) -> dict[str, Any]:
-        """All that determines the photos, for cache keys."""
         return {
             "kind": "folder",
             "root": str(self.root.resolve()),

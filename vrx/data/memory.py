@@ -106,11 +106,9 @@ class MemoryPhotos:
         return path
 
     def photos(self, split: str) -> list[Photo]:
-        """The photos of ``discovery``, ``train``, ``val`` or ``test``."""
         return photos_of(self._photos, split)
 
     def read(self, photo: Photo) -> Image.Image:
-        """The pixels of a photo, RGB."""
         item = self._items.get(photo.path)
         if item is None:
             return read_image(photo.path)

@@ -36,6 +36,5 @@ class PhotoSelection:
         return self.source.read(photo)
 
     def settings(self) -> dict[str, Any]:
-        """All that determines the photos, for cache keys."""
         photos = {split: stamps(photos) for split, photos in self.splits.items()}
         return {"kind": "selection", "of": self.source.settings(), "photos": digest(photos)}

@@ -19,7 +19,11 @@ from vrx.storage import code_of
 
 
 class PhotoSource(Protocol):
-    """Photos by split: a folder tree, a renderer, photos in memory."""
+    """Photos by split: a folder tree, a renderer, photos in memory.
+
+    ``class_names``: in the order of the labels. ``photos``: those of ``discovery``, ``train``, ``val`` or ``test``.
+    ``read``: the pixels of a photo, RGB. ``settings``: all that determines the photos, for cache keys.
+    """
 
     @property
     def class_names(self) -> Sequence[str]: ...

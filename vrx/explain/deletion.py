@@ -12,34 +12,18 @@ from scipy.special import softmax
 from torch import Tensor
 from tqdm import tqdm
 
-from vrx.classifier.classifier import Classifier
+from vrx.concepts.assembly import Edit, logits_after
 from vrx.concepts.word_discovery import elsewhere
-from vrx.edits import Editor
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
 from vrx.scores import SIGNIFICANT, above_p_value, holm, margins
 from vrx.structures import UNMATCHED, Patches
 
 BATCH = 16  # photos whose concepts are found at once
-EDITS = 64  # edited photos per pass of the classifier
 MOST_PHOTOS = 40  # that test a concept
 BLOCKS = 16  # blocks of random pixels along the longer side of a photo
 LEAST_FALL = 0.5  # logits: a margin that falls less when all is blurred has nothing that concepts could explain
 ORDERS = 3  # random orders of deletion
-
-Edit = tuple[Tensor, NDArray[np.bool_]]
-"""A normalised photo ``[3, H, W]``, and what to delete of it, bool ``[H, W]``."""
-
-
-def logits_after(classifier: Classifier, editor: Editor, edits: Sequence[Edit]) -> NDArray[np.float64]:
-    """F's logits of interest after each deletion, ``[M, n]``."""
-    found = [np.zeros((0, len(classifier.class_names)))]
-    for part in (edits[i : i + EDITS] for i in range(0, len(edits), EDITS)):
-        x = torch.stack([photo for photo, _ in part]).to(classifier.device)
-        with torch.inference_mode():
-            logits = classifier(editor.delete(x, torch.from_numpy(np.stack([mask for _, mask in part]))))
-        found.append(logits.double().cpu().numpy())
-    return np.concatenate(found)
 
 
 # --- each concept

@@ -15,7 +15,7 @@ from vrx.explain.grn_metrics import grn_metrics
 from vrx.graphs.scg import BASELINES
 from vrx.graphs.variants import Variants, drop_all
 from vrx.models.graph_network import GraphNetwork
-from vrx.scores import above_p_value, centred, rank_agreement
+from vrx.scores import above_p_value, centred, finite_mean, rank_agreement
 from vrx.structures import SCG
 
 Table = Mapping[str, Tensor]
@@ -79,15 +79,15 @@ def faithfulness(
     per_method = {name: per_photo(own_scores(grn, table, method), measured, table) for name, method in methods.items()}
     ours = per_method[chosen]
     counted = ~np.isnan(ours)
-    result = {"faithfulness/spearman": _mean(ours[counted]), "faithfulness/photos": float(counted.sum())}
-    result |= {f"faithfulness/spearman_method_{name}": _mean(v[counted]) for name, v in per_method.items()}
+    result = {"faithfulness/spearman": finite_mean(ours[counted]), "faithfulness/photos": float(counted.sum())}
+    result |= {f"faithfulness/spearman_method_{name}": finite_mean(v[counted]) for name, v in per_method.items()}
     for name, values in scores.items():
         baseline = per_photo(values, measured, table)
-        result[f"faithfulness/spearman_{name}"] = _mean(baseline[counted])
+        result[f"faithfulness/spearman_{name}"] = finite_mean(baseline[counted])
         result[f"faithfulness/p_above_{name}"] = above_p_value(ours[counted], baseline[counted])
     if "second_logits" in table:
         second = measured_falls(table, "second_logits")
-        result["faithfulness/ceiling"] = _mean(per_photo(second, measured, table)[counted])
+        result["faithfulness/ceiling"] = finite_mean(per_photo(second, measured, table)[counted])
     return result
 
 
@@ -100,7 +100,7 @@ def evaluation(
         The name of the method, and the metrics: those of the validation photos under ``val/``.
     """
     agreement = {
-        name: _mean_counted(per_photo(own_scores(grn, val, method), measured_falls(val), val))
+        name: finite_mean(per_photo(own_scores(grn, val, method), measured_falls(val), val))
         for name, method in methods.items()
     }
     chosen = max(agreement, key=lambda name: agreement[name])
@@ -166,7 +166,7 @@ def surrogate(grn: GraphNetwork, table: Table, batch_size: int = 64) -> dict[str
     return {
         "surrogate/r2": float(1 - (truth - fall).square().sum() / whole) if whole > 0 else float("nan"),
         "surrogate/emd": float((grn_logits.softmax(1) - logits.softmax(1)).abs().sum(1).mean() / 2),
-        "surrogate/rank": _mean_counted(np.array(ranked)),
+        "surrogate/rank": finite_mean(np.array(ranked)),
     }
 
 
@@ -175,11 +175,3 @@ def _masked_graphs(table: Table, photo: Tensor, variant: Tensor) -> SCG:
     if "masked_nodes" in table:
         return SCG.of(table, (photo, variant), "masked_")
     return SCG.of(table, photo).drop(table["drop"][photo, variant])
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _mean_counted(values: NDArray[np.float64]) -> float:
-    return _mean(values[~np.isnan(values)])

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vrx.concepts.perturbations import PERTURBATIONS, moved_back
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
-from vrx.scores import rank_agreement
+from vrx.scores import finite_mean, rank_agreement
 from vrx.structures import Patches
 
 NAMES = ("top_concept", "rank", "iou", "found")
@@ -34,9 +34,7 @@ def stability(explainer: Explainer, explanations: Sequence[Explanation]) -> dict
             for name in PERTURBATIONS:
                 rows.append(agreement(clean, perturbed(explainer, clean, name)))
     table = np.array(rows).reshape(-1, len(NAMES))
-    columns = (column[np.isfinite(column)] for column in table.T)
-    means = [float(column.mean()) if len(column) else float("nan") for column in columns]
-    return {f"stability/{name}": value for name, value in zip(NAMES, means, strict=True)}
+    return {f"stability/{name}": finite_mean(column) for name, column in zip(NAMES, table.T, strict=True)}
 
 
 def perturbed(explainer: Explainer, clean: Explanation, name: str) -> Explanation:

@@ -16,7 +16,7 @@ from vrx.explain.explainer import Explainer
 from vrx.explain.interactions import GRNGame, Players, placements, together
 from vrx.explain.quality import read_photos, sampled
 from vrx.explanation import NO_RELATION, Explanation, Relations
-from vrx.scores import above_p_value, rank_agreement
+from vrx.scores import above_p_value, finite_mean, rank_agreement
 
 ENOUGH = 5  # pairs of a photo: the three strongest of fewer say little
 TOP = 3
@@ -68,20 +68,20 @@ def structure_metrics(explanations: Sequence[Explanation]) -> dict[str, float]:
         name: np.array([_agreement(score(e, r, e.predicted), r.pairs_measured[..., e.predicted]) for e, r in known])
         for name, score in scores.items()
     }
-    result = {f"relations/{name}": _mean(values) for name, values in found.items()}
+    result = {f"relations/{name}": finite_mean(values) for name, values in found.items()}
     for name in ("product", "distance"):
         counted = ~np.isnan(found["spearman"])
         other = found[f"spearman_{name}"]
         result[f"relations/p_above_{name}"] = above_p_value(found["spearman"][counted], other[counted])
     for name, second in (("placement", False), ("placement_ceiling", True)):
         values = [_agreement_placed(r, e.predicted, second) for e, r in known]
-        result[f"relations/{name}"] = _mean(np.array(values))
-    result["relations/precision_at_3"] = _mean(np.array([_precision(r, e.predicted) for e, r in known]))
+        result[f"relations/{name}"] = finite_mean(np.array(values))
+    result["relations/precision_at_3"] = finite_mean(np.array([_precision(r, e.predicted) for e, r in known]))
     claims = np.array([[part.any() for part in _between(e, r)] for e, r in known], bool).reshape(-1, 2)
     for name, claimed in (("claimed", claims.any(1)), ("claimed_placement", claims[:, 1])):
         result[f"relations/{name}"] = float(claimed.sum() / len(explanations)) if explanations else float("nan")
     for order in (1, 2):
-        result[f"relations/order_{order}"] = _mean(np.array([r.shares[order - 1] for _, r in known]))
+        result[f"relations/order_{order}"] = finite_mean(np.array([r.shares[order - 1] for _, r in known]))
     result["relations/photos"] = float(len(known))
     return result | _absence(explanations)
 
@@ -141,11 +141,6 @@ def confirmed(explanation: Explanation, index: int) -> bool:
     against = (explanation.node_scores[index, index] < 0) & (np.nan_to_num(explanation.measured[index]) < -NO_RELATION)
     gains = [c for c in explanation.counterfactuals if c.graph == index and c.predicted[index] > 0]
     return bool((against & here).any()) or any(c.measured[index] > max(c.noise[index], NO_RELATION) for c in gains)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else float("nan")
 
 
 def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: Sequence[Photo]) -> dict[str, float]:
