@@ -19,6 +19,7 @@ from vrx.storage import json_safe
 from vrx.structures import PERHAPS, UNMATCHED, Patches, edges
 
 NO_RELATION = 0.1  # logits: a smaller relation is none
+CLEAR = 2.0  # times the noise: what a relation must exceed to be told from it
 DERIVED = ("probabilities", "grn_probabilities", "detected", "perhaps", "present", "trust")  # of an explanation, ditto
 
 
@@ -79,18 +80,20 @@ class Relations:
         """Of :meth:`clear`, those that the classifier was measured to have, with the same sign, clear of the noise."""
         measured = self.pairs_measured[..., index], np.nan_to_num(self.placed_measured[..., index])
         predicted = self.pairs[..., index], np.nan_to_num(self.placed[..., index])
-        least = max(self.noise[index], NO_RELATION), max(self.placed_noise[index], NO_RELATION)
         pairs, placed = (
             clear & (np.sign(p) * m > floor)
-            for clear, p, m, floor in zip(self.clear(index), predicted, measured, least, strict=True)
+            for clear, p, m, floor in zip(self.clear(index), predicted, measured, self._least(index), strict=True)
         )
         return pairs, placed
 
+    def _least(self, index: int) -> tuple[float, float]:
+        """What interactions and placements for a class must exceed."""
+        return max(CLEAR * self.noise[index], NO_RELATION), max(CLEAR * self.placed_noise[index], NO_RELATION)
+
     def clear(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which predicted interactions and placements for a class stand clear of the noise, bool ``[P, P]`` each."""
-        pairs = np.abs(self.pairs[..., index]) > max(self.noise[index], NO_RELATION)
-        placed = np.abs(np.nan_to_num(self.placed[..., index])) > max(self.placed_noise[index], NO_RELATION)
-        return pairs, placed
+        least, least_placed = self._least(index)
+        return np.abs(self.pairs[..., index]) > least, np.abs(np.nan_to_num(self.placed[..., index])) > least_placed
 
 
 def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

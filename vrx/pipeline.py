@@ -22,6 +22,7 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from tqdm import tqdm
 
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
@@ -38,6 +39,7 @@ from vrx.explain.absence import Typical
 from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import METHODS, Explainer
 from vrx.explain.faithfulness import evaluation
+from vrx.explain.quality import read_photos, sampled
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.classification import fit_classifier
 from vrx.models.distillation import Distillation, grn_of_checkpoint
@@ -65,6 +67,7 @@ GRN_CODE = (
     "vrx.models.grn",
     "vrx.scores",
 )
+CALIBRATION, MOST_CALIBRATION = 5, 200  # training photos per class, and of all, to which missing concepts are added
 NAMING = 30  # photos per class that say which part a concept shows
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
@@ -172,11 +175,16 @@ class Pipeline:
     def assembled(
         self, data: SCGDataModule, grn: GraphNetwork, method: str, provenance: Mapping[str, Any]
     ) -> Explainer:
-        """The explainer of a distilled GRN."""
+        """The explainer of a distilled GRN, which knows from training photos what adding a concept gains."""
         classifier = data.builder.classifier
         grn = grn.to(classifier.device)
         typical = Typical.of(data.tables["train"], data.builder.bank.num_concepts)
-        return Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods, typical)
+        explainer = Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods, typical)
+        count = min(CALIBRATION * len(classifier.class_names), MOST_CALIBRATION)
+        photos = read_photos(explainer, data.source, sampled(data.source.photos("train"), count, self.seed))
+        bar = tqdm(photos, desc="adding missing concepts", unit="photo", leave=False)
+        explainer.calibrate((x, superpixels) for x, superpixels, _ in bar)
+        return explainer
 
     def classifier(self, settings: Mapping[str, Any], source: PhotoSource) -> Classifier:
         """F on its device: loaded or, when ``settings["fit"]`` is given, fitted once and cached.

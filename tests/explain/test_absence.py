@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vrx.errors import VRXError
-from vrx.explain.absence import ALONG, LEAST_SEEN, Typical
+from vrx.explain.absence import ALONG, LEAST_SEEN, SHRINKAGE, Addition, Typical
 from vrx.structures import EPSILON, NEUTRAL, SCG, edges
 
 N, NUM, WIDTH, LINKS, PHOTOS = 2, 3, 4, 2, 24
@@ -115,3 +115,55 @@ def test_it_is_kept_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(VRXError, match=r"rerun train\.py"):
         Typical.load(tmp_path / "bad.safetensors")
+
+
+def planted_additions(typical: Typical, slopes: tuple[Tensor, Tensor], intercepts: Tensor) -> list[Addition]:
+    """Concepts added to made-up photos: gains are exactly linear, with an intercept per concept and class."""
+    g = torch.Generator().manual_seed(1)
+    found = []
+    for row in range(60):
+        graph, concept = row % N, (row // N) % (NUM - 1)  # the last concept is never added
+        evidence = torch.randn(N, 2, generator=g).double()
+        slope = torch.stack([slopes[0] if c == graph else slopes[1] for c in range(N)])
+        gains = intercepts[graph, concept] + (evidence * slope).sum(1)
+        found.append(Addition(graph, concept, evidence[:, 0], evidence[:, 1], gains))
+    return found
+
+
+def test_calibrated_gains_find_planted_slopes_and_intercepts() -> None:
+    typical = Typical.of(table(), NUM)
+    slopes = (torch.tensor([-0.4, 2.0]).double(), torch.tensor([0.3, 0.5]).double())
+    intercepts = torch.randn(N, NUM, N, generator=torch.Generator().manual_seed(2)).double()
+    rows = planted_additions(typical, slopes, intercepts)
+    found = typical.calibrated(rows)
+    torch.testing.assert_close(found.slopes.double(), torch.stack(slopes), atol=1e-3, rtol=0)
+    for graph in range(N):
+        for c in range(N):
+            same = [a for a in rows if (a.graph == c) == (graph == c)]
+            left = [
+                float(intercepts[a.graph, a.concept, k])
+                for a in rows
+                for k in range(N)
+                if (a.graph == k) == (graph == c)
+            ]
+            usual = sum(left) / len(left)
+            assert same
+            for concept in range(NUM):
+                mine = [a for a in rows if (a.graph, a.concept) == (graph, concept)]
+                expected = (len(mine) * float(intercepts[graph, concept, c]) + SHRINKAGE * usual) / (
+                    len(mine) + SHRINKAGE
+                )
+                assert float(found.gains[graph, concept, c]) == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_is_expected_of_an_addition_is_near_what_was_planted_and_the_grns_gain_before() -> None:
+    typical = Typical.of(table(), NUM)
+    slopes = (torch.tensor([-0.4, 2.0]).double(), torch.tensor([0.3, 0.5]).double())
+    intercepts = torch.full((N, NUM, N), 1.5).double()
+    rows = planted_additions(typical, slopes, intercepts)
+    for addition in rows[:6]:
+        torch.testing.assert_close(typical.expected(addition), addition.predicted.float())
+        torch.testing.assert_close(
+            typical.calibrated(rows).expected(addition), addition.measured.float(), atol=1e-2, rtol=0
+        )
+    assert typical.calibrated([]) is typical

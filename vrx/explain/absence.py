@@ -2,13 +2,14 @@
 
 What is normal for a class is read off the graphs of its training photos: what its concepts hold, how they lie to each
 other. The GRN is asked about the photo's graphs with a concept added, or moved to where it belongs; F about the photo
-with typical patches pasted in, or with the patch moved there.
+with typical patches pasted in, or with the patch moved there. The GRN was distilled on deletions: what it says of an
+addition is calibrated on training photos (:class:`Additions`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +22,31 @@ from vrx.structures import NEUTRAL, SCG, edges
 
 LEAST_SEEN = 3  # photos of a class that a typical value is taken from
 ALONG = 0.5  # share of the photos in which a node comes with a concept
+SHRINKAGE = 1.0  # photos that the mean of all concepts counts for beside those in which a concept was added
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A missing concept added to one photo.
+
+    Args:
+        graph: the class whose concept it is.
+        concept: which.
+        margins: of each class before, ``[n]``.
+        predicted: gain of each class's margin that the GRN expects, ``[n]``.
+        measured: gain of the classifier's, ``[n]``.
+    """
+
+    graph: int
+    concept: int
+    margins: Tensor
+    predicted: Tensor
+    measured: Tensor
+
+    @property
+    def evidence(self) -> Tensor:
+        """What a gain is read off: margin and the GRN's gain, ``[n, 2]``."""
+        return torch.stack([self.margins, self.predicted], 1)
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,10 @@ class Typical:
         offsets: median of the place of concept k minus that of concept l in the class's own graph, ``[n, N (k), N (l),
             2]``; NaN where too few photos show both.
         along: nodes that come with each concept of the class's own graph, being the same patch, bool ``[n, N, n, N]``.
+        gains: what adding a concept gains each class's margin where margin and GRN say nothing of it,
+            ``[n, N, n (class)]``.
+        slopes: how much a gain rises with the margin and with the GRN's gain, for the class whose concept it is and for
+            the others, ``[2, 2]``.
     """
 
     nodes: Tensor
@@ -43,17 +73,64 @@ class Typical:
     places: Tensor
     offsets: Tensor
     along: Tensor
+    gains: Tensor
+    slopes: Tensor
 
     @classmethod
     def of(cls, table: Mapping[str, Tensor], num_concepts: int) -> Typical:
-        """From the graphs of the training photos, as the cache holds them; further nodes are no concepts."""
+        """From the graphs of the training photos, as the cache holds them; further nodes are no concepts.
+
+        Gains are the GRN's until they are :meth:`calibrated`.
+        """
         n = table["detected"].shape[1]
         right = table["logits"].argmax(1) == table["label"]
         made = [cls._of_class(table, right & (table["label"] == c), c, num_concepts) for c in range(n)]
-        return cls(*(torch.stack([getattr(one, f.name) for one in made]) for f in fields(cls)))
+        grn_alone = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+        return cls(
+            *(torch.stack(parts) for parts in zip(*made, strict=True)), torch.zeros(n, num_concepts, n), grn_alone
+        )
 
-    @classmethod
-    def _of_class(cls, table: Mapping[str, Tensor], rows: Tensor, own: int, num: int) -> Typical:
+    def calibrated(self, additions: Sequence[Addition]) -> Typical:
+        """The same with gains as they were measured in training photos.
+
+        A linear model with an intercept per concept and class: slopes from what differs between photos of the same
+        concept, intercepts shrunk to their mean.
+        """
+        n, num = self.gains.shape[:2]
+        if not additions:
+            return self
+        own = torch.tensor([[a.graph == c for c in range(n)] for a in additions])
+        concept = torch.tensor([a.graph * num + a.concept for a in additions])
+        evidence = torch.stack([a.evidence for a in additions]).double()  # [R, n, 2]
+        gains = torch.stack([a.measured for a in additions]).double()[..., None]
+        seen = torch.bincount(concept, minlength=n * num)[:, None, None]
+
+        def sums(values: Tensor) -> Tensor:
+            return values.new_zeros(n * num, *values.shape[1:]).index_add(0, concept, values)
+
+        def within(values: Tensor) -> Tensor:
+            return values - (sums(values) / seen.clamp(min=1))[concept]
+
+        kinds, slopes, left = (own, ~own), [], torch.zeros_like(gains)
+        for kind in kinds:
+            rows, ridge = within(evidence)[kind], 1e-3 * torch.eye(2).double()
+            slope = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ within(gains)[kind])
+            left[kind] = gains[kind] - evidence[kind] @ slope
+            slopes.append(slope[:, 0])
+        usual = [left[kind].mean() if kind.any() else left.new_zeros(()) for kind in kinds]
+        usual_of = torch.where(torch.eye(n, dtype=torch.bool), *usual)[:, None, :]  # [n (graph), 1, n]
+        total, count = sums(left)[..., 0].reshape(n, num, n), seen.reshape(n, num, 1)
+        intercepts = (total + SHRINKAGE * usual_of) / (count + SHRINKAGE)
+        return replace(self, gains=intercepts.float(), slopes=torch.stack(slopes).float())
+
+    def expected(self, addition: Addition) -> Tensor:
+        """What a concept is expected to gain each class's margin, ``[n]``; its ``measured`` is not read."""
+        slopes = self.slopes[1].expand(len(addition.margins), 2).clone()
+        slopes[addition.graph] = self.slopes[0]
+        return self.gains[addition.graph, addition.concept] + (addition.evidence.float() * slopes).sum(1)
+
+    @staticmethod
+    def _of_class(table: Mapping[str, Tensor], rows: Tensor, own: int, num: int) -> tuple[Tensor, ...]:
         scg = SCG.of(table, rows)
         seen = scg.detected.sum(0)
         j, i = edges(scg.detected.shape[2])
@@ -67,7 +144,7 @@ class Typical:
         asked = table["of_node"][rows, own]  # [P, N]
         drop = table["drop"][rows][torch.arange(len(asked))[:, None], asked.clamp(min=0)]  # [P, N, n, N]
         goes = (drop & (asked >= 0)[..., None, None]).sum(0) / (asked >= 0).sum(0).clamp(min=1)[:, None, None]
-        return cls(
+        return (
             nodes,
             links,
             seen >= LEAST_SEEN,

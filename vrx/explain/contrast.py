@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vrx.classifier.classifier import Classifier
 from vrx.edits import Editor, placed
-from vrx.explain.absence import Typical
+from vrx.explain.absence import Addition, Typical
 from vrx.explain.interactions import (
     ClassifierGame,
     GRNGame,
@@ -104,9 +104,7 @@ class Contrast:
         scg = graphs.scg[0]
         found: list[Counterfactual] = []
         for index in classes:
-            for concept in np.flatnonzero(self.bank.present[index]).tolist():
-                if not scg.detected[index, concept]:
-                    found += self._added(x, graphs, scg, index, concept)
+            found += [self._added(x, graphs, index, concept) for concept in self._missing(scg, index)]
             found += self._put_right(x, graphs, scg, index)
         return tuple(found)
 
@@ -124,19 +122,46 @@ class Contrast:
         with torch.inference_mode():
             return self._gains(graphs.logits[0], self.classifier(edited).cpu())
 
-    def _added(self, x: Tensor, graphs: PhotoGraphs, scg: SCG, index: int, concept: int) -> list[Counterfactual]:
-        """A missing concept put where it belongs: none without a typical patch, or where the GRN never saw one."""
-        names = [name for name in self.bank.cutouts if name.startswith(f"{index}.{concept}.")]
-        if not names or not self.typical.known[index, index, concept]:
-            return []
-        place = self.typical.place(scg, index, concept)
+    def additions(self, x: Tensor, graphs: PhotoGraphs, classes: Sequence[int]) -> list[Addition]:
+        """What adding each missing concept of some classes gains, for :meth:`Typical.calibrated`; as in a call."""
+        asked = [(index, concept) for index in classes for concept in self._missing(graphs.scg[0], index)]
+        found = []
+        for index, concept in asked:
+            place = self.typical.place(graphs.scg[0], index, concept)
+            pasted, _ = self._pastes(x, index, concept, place)
+            found.append(self._addition(graphs, index, concept, place, self._measured(graphs, pasted)))
+        return found
+
+    def _missing(self, scg: SCG, index: int) -> list[int]:
+        """Concepts of a class that the photo lacks and that can be added: with cut-outs, and known to the GRN."""
+        there = {int(name.split(".")[1]) for name in self.bank.cutouts if name.startswith(f"{index}.")}
+        return [k for k in sorted(there) if not scg.detected[index, k] and self.typical.known[index, index, k]]
+
+    def _addition(
+        self, graphs: PhotoGraphs, index: int, concept: int, place: Tensor, gains: NDArray[np.float64]
+    ) -> Addition:
+        """With the GRN's gain of a typical example at a place (x, y), and the median gain of several pastes."""
+        scg = graphs.scg[0]
         predicted = self._predicted(scg, [self.typical.added(scg, index, concept, place)])[0]
+        before, measured = margins(graphs.logits[0].double()).cpu(), torch.from_numpy(np.median(gains, axis=0))
+        return Addition(index, concept, before, torch.from_numpy(predicted), measured)
+
+    def _added(self, x: Tensor, graphs: PhotoGraphs, index: int, concept: int) -> Counterfactual:
+        """A missing concept put where it belongs."""
+        place = self.typical.place(graphs.scg[0], index, concept)
+        pasted, masks = self._pastes(x, index, concept, place)
+        covers = self.editor.delete(x[None], masks)
+        gains, covered = np.split(self._measured(graphs, torch.cat([pasted, covers])), 2)
+        addition = self._addition(graphs, index, concept, place, gains)
+        predicted, measured = (v.double().numpy() for v in (self.typical.expected(addition), addition.measured))
+        point, noise = (float(place[0]), float(place[1])), np.abs(np.median(covered, axis=0))
+        return Counterfactual(index, concept, UNMATCHED, point, predicted, measured, noise)
+
+    def _pastes(self, x: Tensor, index: int, concept: int, place: Tensor) -> tuple[Tensor, Tensor]:
+        """The photo with each typical cut-out of a concept at a place, and which pixels were replaced."""
+        names = [name for name in self.bank.cutouts if name.startswith(f"{index}.{concept}.")]
         pasted, masks = zip(*(self._pasted(x, self.bank.cutouts[name], place) for name in names), strict=True)
-        covers = self.editor.delete(x[None], torch.stack(masks))
-        gains, covered = np.split(self._measured(graphs, torch.cat([torch.stack(pasted), covers])), 2)
-        point = (float(place[0]), float(place[1]))
-        measured, noise = np.median(gains, axis=0), np.abs(np.median(covered, axis=0))
-        return [Counterfactual(index, concept, UNMATCHED, point, predicted, measured, noise)]
+        return torch.stack(pasted), torch.stack(masks)
 
     def _pasted(self, x: Tensor, cutout: NDArray[np.uint8], place: Tensor) -> tuple[Tensor, Tensor]:
         """The photo with a cut-out in the middle of a place (x, y), and which pixels were replaced."""
