@@ -113,12 +113,8 @@ def _surroundings(seed: SeedSequence, pose: Pose, background: Background | None)
     rng = default_rng(seed if background is None else background)
     ground, clutter = _ground(rng), _clutter(rng, pose.azimuth)
     sky = np.stack([hsv(rng, (0, 360), (0.0, 0.35), (0.6, 1.0)), hsv(rng, (180, 260), (0.0, 0.5), (0.5, 1.0))])
-    return Surface(
-        *(
-            np.concatenate(p)
-            for p in zip((ground.triangles, ground.colours), (clutter.triangles, clutter.colours), strict=True)
-        )
-    ), sky
+    triangles = np.concatenate([ground.triangles, clutter.triangles])
+    return Surface(triangles, np.concatenate([ground.colours, clutter.colours])), sky
 
 
 def _shadow(toy: Triangles, light: NDArray[np.float64], surroundings: Surface) -> Surface:
