@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from scipy import stats
 from tests import planted
 from tests.explain.test_explainer import make_explainer
 from tests.report.synthetic import make_explanation
+from vrx.concepts.assembly import logits_after
 from vrx.data.images import Photo, PhotoFolder
 from vrx.errors import VRXError
 from vrx.explain import deletion, stability
@@ -75,7 +77,7 @@ def test_falls_and_p_values_are_those_of_photos_edited_one_by_one(
     explainer: Explainer, more: PhotoFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deletion, "elsewhere", halfway)
-    monkeypatch.setattr(deletion, "EDITS", 7)  # batches that do not fit
+    monkeypatch.setattr(deletion, "logits_after", partial(logits_after, step=7))  # batches that do not fit
     read = read_photos(explainer, more, more.photos("test"))
     falls = concept_falls(explainer, read)
     n, num = explainer.bank.present.shape
