@@ -73,6 +73,14 @@ def quality_table(concepts: Sequence[Row]) -> list[list[str]]:
     return table
 
 
+def quality_line(row: Row) -> str:
+    """What was measured of one concept, in words."""
+    need = "needed more" if row["significant"] else "not clearly needed more"
+    falls = f"{plain(row['effect'])} against {plain(row['random_effect'])}, {row['photos']} photos"
+    parts = [f"{head} {plain(row[name])}" for name, head in PART_HEADS.items() if math.isfinite(row[name])]
+    return "; ".join([f"{need} than a random place ({falls})", *parts])
+
+
 def shares_by_class(
     metrics: Mapping[str, float], concepts: Sequence[Row], class_names: Sequence[str]
 ) -> dict[str, dict[str, float]]:

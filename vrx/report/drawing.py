@@ -213,20 +213,25 @@ def draw_relation(
     ax.add_artist(FancyArrowPatch(**both, **head, shrinkA=before, shrinkB=free, linewidth=0.9, edgecolor=CASING))
 
 
-def draw_outline(ax: Axes, mask: NDArray[np.bool_], colour: Any) -> None:
-    """The border of a mask ``[H, W]``; nothing for an empty one."""
+def contours(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """The smoothed borders of a mask ``[H, W]``, closed lines of (x, y) in pixels; none for an empty one."""
     if not mask.any():
-        return
+        return []
     sigma = mask.shape[0] / 150
     pad = 1 + int(np.ceil(4 * sigma))
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     sharp = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], pad).astype(float)
     smooth = gaussian_filter(sharp, sigma)
     origin = np.array([columns[0], rows[0]]) - pad + 0.5
-    lines = [line[:, ::-1] + origin for line in find_contours(smooth if smooth.max() > 0.5 else sharp, 0.5)]
+    return [line[:, ::-1] + origin for line in find_contours(smooth if smooth.max() > 0.5 else sharp, 0.5)]
+
+
+def draw_outline(ax: Axes, mask: NDArray[np.bool_], colour: Any) -> None:
+    """The border of a mask ``[H, W]``; nothing for an empty one."""
     casing = [withStroke(linewidth=3.6, foreground=CASING)]
     style: dict[str, Any] = {"linewidths": 2.2, "path_effects": casing, "zorder": 2, "gid": "outline"}
-    ax.add_artist(LineCollection(lines, colors=[colour], **style))
+    if lines := contours(mask):
+        ax.add_artist(LineCollection(lines, colors=[colour], **style))
 
 
 class Pixels(Artist):
@@ -248,7 +253,9 @@ class Pixels(Artist):
         left, top, width, height = self.box
         corners = self.get_transform().transform([(left, top + height), (left + width, top)])
         (x, y), (right, upper) = np.round(corners).astype(int).tolist()
-        picture = Image.fromarray(self.image).resize((right - x, upper - y), Image.Resampling.BICUBIC).convert("RGBA")
+        finer = renderer.get_image_magnification()  # of a PDF, whose unit is the point
+        size = (round((right - x) * finer), round((upper - y) * finer))
+        picture = Image.fromarray(self.image).resize(size, Image.Resampling.BICUBIC).convert("RGBA")
         renderer.draw_image(renderer.new_gc(), x, y, np.asarray(picture)[::-1])
 
 

@@ -68,8 +68,8 @@ BETWEEN = (
 )
 
 
-def explanation_parts(explanation: Explanation, bank: ConceptBank, classes: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """The pixels of the photo's figure and of one figure per class, on one colour scale.
+def explanation_figures(explanation: Explanation, bank: ConceptBank, classes: Sequence[int]) -> list[Figure]:
+    """The photo's figure and one figure per class, on one colour scale.
 
     Args:
         explanation: of one photo.
@@ -77,8 +77,7 @@ def explanation_parts(explanation: Explanation, bank: ConceptBank, classes: Sequ
         classes: the classes to draw.
     """
     scale = ColourScale.of(explanation, classes)
-    figures = [photo_figure(explanation, scale), *(class_figure(explanation, bank, c, scale) for c in classes)]
-    return [draw(figure) for figure in figures]
+    return [photo_figure(explanation, scale), *(class_figure(explanation, bank, c, scale) for c in classes)]
 
 
 def sheet(explanation: Explanation, classes: Sequence[int], parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -87,7 +86,7 @@ def sheet(explanation: Explanation, classes: Sequence[int], parts: Sequence[NDAr
     Args:
         explanation: of one photo.
         classes: that the parts show.
-        parts: from :func:`explanation_parts`.
+        parts: the pixels of :func:`explanation_figures`.
     """
     gap = round(0.15 * DPI)
     width = sum(part.shape[1] + gap for part in parts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 
 from vrx.report.drawing import EMPTY, QUIET, Pixels, draw_box, draw_label, fit, page
 from vrx.report.figures import TITLE, draw_title
-from vrx.report.html import draw, embed, save_png
-from vrx.report.words import LONGEST, shorten, signed
+from vrx.report.html import draw, save_png
+from vrx.report.words import shorten, signed
 from vrx.scores import SIGNIFICANT
 from vrx.structures import ConceptBank
 
@@ -91,16 +90,3 @@ def write_gallery(folder: Path, bank: ConceptBank, index: int) -> Path:
     path = folder / f"gallery_{bank.class_names[index].replace(' ', '_').replace('/', '_')}.png"
     save_png(path, draw(gallery_figure(bank, index)))
     return path
-
-
-def gallery(bank: ConceptBank, index: int) -> dict[str, Any]:
-    """The concepts of a class as the template of the page wants them."""
-    concepts, name = [], bank.class_names[index]
-    for concept in np.flatnonzero(bank.present[index]).tolist():
-        importance, note = concept_note(bank, index, concept)
-        strip, called = exemplar_strip(bank, index, concept), shorten(bank.name(index, concept), LONGEST)
-        text = f"Typical patches of concept {concept + 1} of {name}{f', {called}' * bool(called)}"
-        concepts.append({"number": concept + 1, "name": called, "importance": importance, "note": note,
-                         "weak": weak(bank, index, concept),
-                         "picture": None if strip is None else embed(strip, text)})  # fmt: skip
-    return {"name": name, "concepts": concepts, "missing": missing_note(bank, index)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -45,11 +46,24 @@ def embed(content: Figure | NDArray[np.uint8], alt: str) -> dict[str, Any]:
         alt: what it shows, in words, for those who cannot see it.
     """
     pixels = draw(content) if isinstance(content, Figure) else content
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-    uri = Markup("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
+    buffer, chart = io.BytesIO(), isinstance(content, Figure)
+    image = Image.fromarray(pixels)
+    image.save(buffer, "WEBP", lossless=True) if chart else image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    kind = "webp" if chart else "jpeg"
+    uri = Markup(f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode())
     height, width = (round(96 * side / DPI) for side in pixels.shape[:2])
     return {"uri": uri, "alt": alt, "width": width, "height": height}
+
+
+def save_pdf(path: Path, figures: Sequence[Figure]) -> None:
+    """Write figures as vectors, each on a page of its own size: the whole file or nothing."""
+
+    def write(part: Path) -> None:
+        with PdfPages(part) as pages:
+            for figure in figures:
+                pages.savefig(figure, dpi=2 * DPI)
+
+    write_atomically(path, write)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -61,20 +75,14 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
     return rows
 
 
-def write_html(
-    path: Path, template: Path, metrics: Mapping[str, float], settings: Mapping[str, Any], **values: Any
-) -> Path:
-    """Fill a template that extends ``base.html.j2`` and write the page: the whole file or nothing.
+def render(template: Path, metrics: Mapping[str, float], settings: Mapping[str, Any], **values: Any) -> str:
+    """Fill a template that extends ``base.html.j2``.
 
     Args:
-        path: of the page.
         template: of the page; templates beside it and in this package can be included.
         metrics: shown at the end of the page; what is not finite is left out.
         settings: shown below them, nested.
         values: everything else that the template names.
-
-    Returns:
-        The page.
     """
     environment = Environment(
         loader=ChoiceLoader([FileSystemLoader(template.parent), FileSystemLoader(Path(__file__).parent)]),
@@ -85,5 +93,12 @@ def write_html(
     )
     numbers = sorted((name, f"{value:.4g}") for name, value in metrics.items() if math.isfinite(value))
     page = environment.get_template(template.name)
-    write_text(path, page.render(metrics=numbers, settings=flatten(settings), **values))
+    return page.render(metrics=numbers, settings=flatten(settings), **values)
+
+
+def write_html(
+    path: Path, template: Path, metrics: Mapping[str, float], settings: Mapping[str, Any], **values: Any
+) -> Path:
+    """Write what :func:`render` makes of the rest: the whole page or nothing. Returns the page."""
+    write_text(path, render(template, metrics, settings, **values))
     return path

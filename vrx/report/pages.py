@@ -1,4 +1,4 @@
-"""Explanations and runs as single files that anybody can open: JSON, PNG and self-contained HTML."""
+"""Explanations and runs as single files that anybody can open: JSON, PNG, PDF and self-contained HTML."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -16,17 +17,19 @@ from vrx.errors import VRXError
 from vrx.explanation import Explanation
 from vrx.report.charts import CONCEPTS, MISSING, RELATIONS, Kind, scatter_figure
 from vrx.report.concept_quality import quality_charts, quality_table
-from vrx.report.figures import explanation_parts, sheet
+from vrx.report.content import concept_entries, photo_entry
+from vrx.report.figures import explanation_figures, sheet, words_figure
 from vrx.report.findings import bars_text, faithfulness_figure, findings
-from vrx.report.galleries import gallery
-from vrx.report.html import embed, save_png, write_html
+from vrx.report.html import draw, embed, render, save_pdf, save_png, write_html
+from vrx.report.mistakes import Predictions, confusion, lists
 from vrx.report.trust import LEVELS, pair_effects, trust
-from vrx.report.words import blank_line, join, panel_text, sentence, sentences, trust_line, trust_parts
-from vrx.storage import write_text
+from vrx.report.words import blank_line, join, sentence, trust_line
+from vrx.storage import json_safe, write_text
 from vrx.structures import ConceptBank
 
-FORMATS = ("html", "png", "json")
+FORMATS = ("html", "png", "pdf", "json")
 TEMPLATES = Path(__file__).parent
+SCRIPT = Markup((TEMPLATES / "report.js").read_text(encoding="utf-8"))
 BARS_CAPTION = (
     "The same question put to simpler scores, on the same patches. The ceiling is how far two ways of deleting a "
     "concept agree with each other."
@@ -55,7 +58,7 @@ def checked_formats(formats: Collection[str]) -> list[str]:
 def write_explanation(
     folder: Path, explanation: Explanation, bank: ConceptBank, formats: Collection[str] = FORMATS
 ) -> None:
-    """Write ``explanation.json``, ``.png`` and a self-contained ``.html`` of one photo, or some of them.
+    """Write ``explanation.json``, ``.png``, ``.pdf`` and a self-contained ``.html`` of one photo, or some of them.
 
     Args:
         folder: made if it is missing.
@@ -67,18 +70,96 @@ def write_explanation(
         VRXError: a format that there is not.
     """
     formats = checked_formats(formats)
-    shown = explanation.shown()
     if "json" in formats:
         write_text(folder / "explanation.json", _json(explanation))
-    if {"html", "png"}.isdisjoint(formats):
-        return
-    parts = explanation_parts(explanation, bank, shown)
-    if "png" in formats:
-        save_png(folder / "explanation.png", sheet(explanation, shown, parts))
+    _draw(folder / "explanation", explanation, bank, formats)
     if "html" in formats:
-        title = f"Why {explanation.class_names[explanation.predicted]}? {PurePath(explanation.name).name}"
-        entry = _entry(explanation, shown, parts, "photo")
-        write_html(folder / "explanation.html", TEMPLATES / "explanation.html.j2", {}, {}, title=title, entry=entry)
+        write_text(folder / "explanation.html", explanation_page(explanation, bank))
+
+
+def explanation_page(explanation: Explanation, bank: ConceptBank) -> str:
+    """The self-contained page of one photo."""
+    title = f"Why {explanation.class_names[explanation.predicted]}? {PurePath(explanation.name).name}"
+    return _page(title, [(None, [photo_entry(explanation, 1)])], [bank], [""])
+
+
+def write_comparison(
+    page: Path, titles: Sequence[str], explanations: Sequence[Sequence[Explanation]], banks: Sequence[ConceptBank]
+) -> Path:
+    """Write one self-contained page on which several runs explain the same photos, side by side.
+
+    Args:
+        page: the file.
+        titles: of the runs.
+        explanations: of each run, of the same photos in the same order.
+        banks: the concepts of each run.
+
+    Raises:
+        VRXError: the runs have other classes.
+    """
+    for title, bank in zip(titles, banks, strict=True):
+        if set(bank.class_names) != set(banks[0].class_names):
+            ours, theirs = join(banks[0].class_names), join(bank.class_names)
+            raise VRXError(f"compare: {titles[0]} tells {ours} apart, {title} {theirs}: compare runs of one task.")
+    groups = []
+    for number, same in enumerate(zip(*explanations, strict=True)):
+        entries = [photo_entry(e, number * len(same) + run + 1, run) for run, e in enumerate(same)]
+        groups.append(({"head": entries[0]["file"], "text": _difference(titles, same)}, entries))
+    write_text(page, _page(f"Compared: {join(titles)}", groups, banks, titles))
+    return page
+
+
+def _difference(titles: Sequence[str], explanations: Sequence[Explanation]) -> str:
+    """What the runs predict, and how far what supports it lies at the same place."""
+    predicted = [e.class_names[e.predicted] for e in explanations]
+    first, *others = (_support(e) for e in explanations)
+    same = len(set(predicted)) == 1
+    text = f"All predict {predicted[0]}." if same else " ".join(
+        f"{title} predicts {name}." for title, name in zip(titles, predicted, strict=True)
+    )  # fmt: skip
+    if same and all(other.shape == first.shape and (other | first).any() for other in others):
+        shares = [f"{(other & first).sum() / (other | first).sum():.0%}" for other in others]
+        text += f" The regions that support it overlap by {join(shares)} (intersection over union)."
+    return text
+
+
+def _support(explanation: Explanation) -> NDArray[np.bool_]:
+    """The pixels of the found concepts that support the predicted class, bool ``[H, W]``."""
+    own = explanation.predicted
+    found = np.flatnonzero(explanation.detected[own] & (np.nan_to_num(explanation.node_scores[own, own]) > 0))
+    none = np.zeros((1, *explanation.image.shape[:2]), bool)
+    return np.asarray(np.concatenate([none, *(explanation.mask(own, k)[None] for k in found.tolist())]).any(0))
+
+
+def _page(title: str, groups: Sequence[Any], banks: Sequence[ConceptBank], titles: Sequence[str]) -> str:
+    """Photos and concepts without a run's numbers."""
+    galleries = [concept_entries(bank) for bank in banks]
+    data = _data([entry for _, entries in groups for entry in entries], banks, titles)
+    template = TEMPLATES / "explanation.html.j2"
+    return render(template, {}, {}, title=title, groups=groups, galleries=galleries, titles=titles, data=data,
+                  source=SCRIPT)  # fmt: skip
+
+
+def _data(entries: Sequence[dict[str, Any]], banks: Sequence[ConceptBank], titles: Sequence[str]) -> Any:
+    """What the script reads beside the page itself."""
+    runs = [
+        {"title": title, "classes": list(bank.class_names), "names": [list(row) for row in bank.all_names]}
+        for title, bank in zip(titles, banks, strict=True)
+    ]
+    return json_safe({"runs": runs, "photos": [entry["data"] for entry in entries]})
+
+
+def _draw(stem: Path, explanation: Explanation, bank: ConceptBank, formats: Collection[str]) -> None:
+    """The figures of an explanation, as one PNG or as the pages of a PDF."""
+    if {"png", "pdf"}.isdisjoint(formats):
+        return
+    shown = explanation.shown()
+    figures = explanation_figures(explanation, bank, shown)
+    if "png" in formats:
+        save_png(stem.with_suffix(".png"), sheet(explanation, shown, [draw(figure) for figure in figures]))
+    if "pdf" in formats:
+        width = sum(figure.get_figwidth() for figure in figures)
+        save_pdf(stem.with_suffix(".pdf"), [words_figure(explanation, shown, width), *figures])
 
 
 def write_report(
@@ -90,6 +171,8 @@ def write_report(
     settings: Mapping[str, Any],
     notes: Sequence[str],
     concepts: Sequence[Mapping[str, Any]] = (),
+    predictions: Predictions | None = None,
+    pairs: NDArray[np.float64] | None = None,
 ) -> Path:
     """Write the report of a run as one self-contained page, and every explanation as PNG and JSON beside it.
 
@@ -102,26 +185,23 @@ def write_report(
         settings: of the run, nested.
         notes: remarks of the run, in plain words.
         concepts: what was measured of each concept, a row each (:data:`vrx.report.concept_quality.Row`).
+        predictions: of all test photos; None: the explained ones.
+        pairs: mean contribution of the relation from one concept of a class to another, ``[n, N, N]``, NaN where none.
 
     Returns:
         The page, ``index.html``.
     """
-    entries = []
     for number, explanation in enumerate(explanations, 1):
-        shown = explanation.shown()
-        parts = explanation_parts(explanation, bank, shown)
-        save_png(folder / f"explanation_{number:02d}.png", sheet(explanation, shown, parts))
+        _draw(folder / f"explanation_{number:02d}", explanation, bank, ["png"])
         write_text(folder / f"explanation_{number:02d}.json", _json(explanation))
-        entries.append(_entry(explanation, shown, parts, f"photo-{number}"))
+    entries = [photo_entry(explanation, number) for number, explanation in enumerate(explanations, 1)]
     best = best_explanation(explanations)
-    rest = [entry for number, entry in enumerate(entries) if number != best]
-    groups = {"Photos that the classifier gets right": True, "Photos that the classifier gets wrong": False,
-              "More photos": None}  # fmt: skip
     measured = {name: float(value) for name, value in metrics.items() if math.isfinite(float(value))}
     charts = [
         (faithfulness_figure(measured), bars_text(measured), BARS_CAPTION),
         *((_scatter(kind, explanations), f"{kind.title}.", caption) for kind, caption in SCATTERS.items()),
     ]
+    tested = predictions or Predictions.of(explanations)
     return write_html(
         folder / "index.html",
         TEMPLATES / "report.html.j2",
@@ -129,15 +209,21 @@ def write_report(
         settings,
         title=title,
         classes=join(bank.class_names),
-        best=None if best is None else entries[best],
-        groups=[(head, some) for head, right in groups.items() if (some := [e for e in rest if e["right"] is right])],
+        run=next((e.provenance["run"] for e in explanations if "run" in e.provenance), "<run folder>"),
+        entries=entries,
+        first="" if best is None else f"photo-{best + 1}",
+        confusion=confusion(tested, explanations, bank.class_names),
+        tested=len(tested.labels),
+        lists=lists(explanations),
         findings=findings(measured),
         charts=[{**embed(figure, alt), "caption": caption} for figure, alt, caption in charts if figure is not None],
         blank=blank_line(bank),
         quality=quality_charts(measured, concepts, bank.class_names),
         quality_table=quality_table(concepts),
-        galleries=[gallery(bank, index) for index in range(len(bank.class_names))],
+        galleries=concept_entries(bank, explanations, concepts, pairs),
         notes=list(notes),
+        data=_data(entries, [bank], [title]) | {"first": "" if best is None else f"photo-{best + 1}"},
+        source=SCRIPT,
     )
 
 
@@ -155,31 +241,6 @@ def best_explanation(explanations: Sequence[Explanation]) -> int | None:
         )
 
     return max(range(len(explanations)), key=lambda i: rank(explanations[i]), default=None)
-
-
-def _entry(
-    explanation: Explanation, shown: Sequence[int], parts: Sequence[NDArray[np.uint8]], anchor: str
-) -> dict[str, Any]:
-    """One explanation as the template wants it: words, and a picture per class that stack on a phone."""
-    true = explanation.true_class
-    likely = ", ".join(f"{explanation.class_names[c]} {explanation.probabilities[c]:.2f}" for c in shown)
-    texts = [f"The photo. Probabilities: {likely}. Key to colours, arrows and bars."]
-    texts += [panel_text(explanation, c) for c in shown]
-    return {
-        "anchor": anchor,
-        "name": explanation.name,
-        "file": PurePath(explanation.name).name,
-        "right": None if true is None else true == explanation.predicted,
-        "sentences": [_headed(text) for text in sentences(explanation, shown)],
-        "trust": [(level.split()[-1], level, text) for level, text in trust_parts(explanation)],
-        "pictures": [embed(part, text) for part, text in zip(parts, texts, strict=True)],
-    }
-
-
-def _headed(text: str) -> tuple[str, str]:
-    """A sentence in two: the question that it answers, or "", and the rest."""
-    question, mark, rest = text.partition("? ")
-    return (f"{question}?", rest) if mark and question.startswith("Why ") else ("", text)
 
 
 def _scatter(kind: Kind, explanations: Sequence[Explanation]) -> Figure | None:

@@ -27,33 +27,36 @@ class Step:
         name: what contributes.
         value: to the logit of the predicted class minus that of the other.
         rest: it is no concept or relation of its own: what is left, or an error.
+        labels: of the patches that contribute.
     """
 
     name: str
     value: float
     rest: bool = False
+    labels: tuple[int, ...] = ()
 
 
-def steps(explanation: Explanation, index: int, most: int = MOST_STEPS) -> list[Step]:
-    """From a class to the predicted one: the values add up to the classifier's difference of the two logits.
+def steps(explanation: Explanation, index: int, most: int = MOST_STEPS, to: int | None = None) -> list[Step]:
+    """From a class to another one: the values add up to the classifier's difference of the two logits.
 
     Args:
         explanation: of one photo.
         index: of the class.
         most: contributions with a step of their own, the largest.
+        to: the other class; None: the predicted one.
 
     Returns:
         Main effects and pairs of the players, the largest first; all others; what is left without any player; and what
         the graph network gets wrong. None where relations were not asked for.
     """
-    relations, predicted = explanation.relations, explanation.predicted
+    relations, end = explanation.relations, explanation.predicted if to is None else to
     if relations is None:
         return []
-    each = sorted(_contributions(explanation, index), key=lambda step: -abs(step.value))
+    each = sorted(_contributions(explanation, index, end), key=lambda step: -abs(step.value))
     named = [step for step in each[:most] if abs(step.value) >= NO_RELATION]
     others = sum(step.value for step in each[len(named) :])
-    left = float(relations.empty[predicted] - relations.empty[index])
-    whole = float(explanation.logits[predicted] - explanation.logits[index])
+    left = float(relations.empty[end] - relations.empty[index])
+    whole = float(explanation.logits[end] - explanation.logits[index])
     error = whole - left - sum(step.value for step in each)
     rest = [Step(OTHERS, others, True)] * (len(each) > len(named))
     return [*named, *rest, Step(_left(relations.left_out), left, True), Step(ERROR, error, True)]
@@ -63,18 +66,19 @@ def _left(left_out: int) -> str:
     return "what is left without them" if not left_out else f"what is left ({left_out} more found)"
 
 
-def _contributions(explanation: Explanation, index: int) -> Iterator[Step]:
+def _contributions(explanation: Explanation, index: int, end: int) -> Iterator[Step]:
     """Every player and every pair of them, each once."""
-    relations, predicted = explanation.relations, explanation.predicted
+    relations = explanation.relations
     if relations is None:
         return
-    names = [player_name(explanation, label, index) for label in relations.labels.tolist()]
-    main = relations.main[:, predicted] - relations.main[:, index]
-    pairs = relations.pairs[..., predicted] - relations.pairs[..., index]
+    labels = relations.labels.tolist()
+    names = [player_name(explanation, label, index) for label in labels]
+    main = relations.main[:, end] - relations.main[:, index]
+    pairs = relations.pairs[..., end] - relations.pairs[..., index]
     for i, (name, owner) in enumerate(names):
-        yield Step(f"{'concept ' * name.isdigit()}{name}{owner}", float(main[i]))
+        yield Step(f"{'concept ' * name.isdigit()}{name}{owner}", float(main[i]), labels=(labels[i],))
         for j in range(i):
-            yield Step(_pair(names[j], (name, owner)), float(pairs[j, i]))
+            yield Step(_pair(names[j], (name, owner)), float(pairs[j, i]), labels=(labels[j], labels[i]))
 
 
 def _pair(*ends: tuple[str, str]) -> str:

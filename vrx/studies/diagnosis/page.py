@@ -14,7 +14,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from vrx.data.images import Photo
 from vrx.report.drawing import Pixels, page
-from vrx.report.figures import TITLE, WIDTH, draw_title, explanation_parts, sheet
+from vrx.report.figures import TITLE, WIDTH, draw_title, explanation_figures, sheet
 from vrx.report.html import draw
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, write_page
@@ -163,7 +163,7 @@ def _example(context: StudyContext, row: Row) -> Picture:
     caption += "" if row["detected"] else " No concept was detected in this photo."
     support = support_figure(explanation.image, delete_parts(explainer, explanation, row["true"]))
     classes = [row["predicted"], row["true"]]
-    parts = [*explanation_parts(explanation, explainer.bank, classes), draw(support)]
+    parts = [draw(figure) for figure in (*explanation_figures(explanation, explainer.bank, classes), support)]
     return Picture(sheet(explanation, classes, parts), caption)
 
 
