@@ -53,7 +53,7 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_the_wheel_holds_every_module_template_and_setting(wheel: ZipFile) -> None:
     held = set(wheel.namelist())
-    code = {f"vrx/{name}" for name in relative(ROOT / "vrx", "*.py", "*.j2", "py.typed")}
+    code = {f"vrx/{name}" for name in relative(ROOT / "vrx", "*.py", "*.j2", "*.js", "py.typed")}
     settings = {f"vrx/conf/{name}" for name in relative(ROOT / "conf", "*.yaml")}
     assert len(settings) > 30 and any(name.endswith(".j2") for name in code)
     inside = {name for name in held if ".dist-info/" not in name}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -265,6 +266,13 @@ class Explanation:
         j, i = edges(num).numpy()
         links = self.edge_scores[index, index]
         return np.asarray(np.bincount(j, links, num) + np.bincount(i, links, num))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the page of the photo, in a frame of its own."""
+        from vrx.report.pages import explanation_page  # knows how things look; nothing else here does
+
+        page = escape(explanation_page(self), quote=True)
+        return f'<iframe srcdoc="{page}" title="explanation" style="width: 100%; height: 860px; border: 0"></iframe>'
 
     def to_json(self) -> str:
         """Everything but the pixels and masks, as JSON (NaN becomes null)."""

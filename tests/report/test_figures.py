@@ -17,7 +17,7 @@ from tests.report.synthetic import NAMES, make_bank, make_explanation
 from vrx.explanation import Explanation
 from vrx.report import figures
 from vrx.report.drawing import ColourScale, fit, spread
-from vrx.report.figures import class_figure, explanation_parts, photo_figure, sheet, words_figure
+from vrx.report.figures import class_figure, explanation_figures, photo_figure, sheet, words_figure
 from vrx.report.galleries import WEAK, gallery_figure
 from vrx.report.html import draw
 
@@ -172,7 +172,7 @@ def test_names_stay_text() -> None:
     """Neither mathematics nor an error of its parser."""
     explanation = only([1, 2, 3, 4], class_names=("a$b", "$c$", "d_^{"))
     assert "Why not $c$?" in texts(panel(explanation, 1))
-    for part in explanation_parts(explanation, make_bank(), [0, 1, 2]):
+    for part in map(draw, explanation_figures(explanation, make_bank(), [0, 1, 2])):
         assert part.dtype == np.uint8
     assert not any(t.get_parse_math() for t in written(panel(explanation, 1)) if "$" in t.get_text())
 
@@ -216,13 +216,14 @@ def test_odd_input_draws() -> None:
     unknown = only([np.nan, 1, 2, 3], measured=np.full((3, 4), np.nan, np.float32))
     nothing = make_explanation(3, 4, detected=np.zeros((3, 4), bool))
     for explanation, bank in ((unknown, make_bank(missing=True)), (nothing, make_bank(exemplars=0))):
-        explanation_parts(explanation, bank, [0, 1, 2])
+        for figure in explanation_figures(explanation, bank, [0, 1, 2]):
+            draw(figure)
     assert "none of its concepts was found" in texts(panel(nothing))
 
 
 def test_the_sheet_holds_every_part_unchanged_side_by_side() -> None:
     explanation = make_explanation(3, 4)
-    parts = explanation_parts(explanation, make_bank(), [0, 1])
+    parts = [draw(figure) for figure in explanation_figures(explanation, make_bank(), [0, 1])]
     page_pixels = sheet(explanation, [0, 1], parts)
     head = len(page_pixels) - max(len(part) for part in parts)
     left = 0

@@ -1,4 +1,4 @@
-"""``explain.py``: a finished run and photos -> explanations; or, with the word ``names``, a list of its concepts."""
+"""``explain.py``: a finished run and photos -> explanations; ``compare``: several runs; ``names``: its concepts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -20,7 +20,7 @@ from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.pipeline import device_of
 from vrx.report.galleries import write_gallery
-from vrx.report.pages import checked_formats, write_explanation
+from vrx.report.pages import check_comparable, checked_formats, write_comparison, write_explanation
 from vrx.report.words import sentence, signed, trust_line
 from vrx.runtime import CONFIG, require, script
 
@@ -89,10 +89,39 @@ def list_names(run: Path) -> str:
     return "\n".join(lines)
 
 
+def compare(cfg: DictConfig) -> Path:
+    """Explain the same photos by several runs on one page, ``comparison.html``."""
+    require(cfg, "images", "python explain.py compare=<run>,<run> images=<file or folder>")
+    runs = [name.strip() for name in str(cfg.compare).split(",") if name.strip()]
+    if len(runs) < 2:
+        raise VRXError(f"compare={cfg.compare}: give two run folders or more, with commas between them.")
+    cfg = OmegaConf.merge({"run": runs[0]}, cfg) if OmegaConf.is_missing(cfg, "run") else cfg
+    explainers = [open_run(OmegaConf.merge(cfg, {"run": name})) for name in runs]
+    banks = [explainer.bank for explainer in explainers]
+    check_comparable(runs, banks)
+    labels = [class_index(cfg.label, bank.class_names) for bank in banks]
+    found = []
+    with logging_redirect_tqdm():
+        for path in tqdm(find_images(Path(str(cfg.images))), desc="explaining", unit="photo"):
+            try:
+                found.append([e.explain(path, label) for e, label in zip(explainers, labels, strict=True)])
+            except VRXError as error:
+                log.warning("skipped: %s", error)
+    if not found:
+        raise VRXError(f"images={cfg.images}: none of the photos could be read.")
+    return write_comparison(Path(str(cfg.out)) / "comparison.html", runs, list(zip(*found, strict=True)), banks)
+
+
 def main() -> None:
-    """The command line; Hydra takes no plain words, so ``names`` becomes a setting."""
-    sys.argv[1:] = ["names=true" if word == "names" else word for word in sys.argv[1:]]
+    """The command line; Hydra takes no plain words, so ``names`` becomes a setting, and commas are of its sweeps."""
+    sys.argv[1:] = ["names=true" if word == "names" else _quoted(word) for word in sys.argv[1:]]
     run()
+
+
+def _quoted(word: str) -> str:
+    """``compare='a,b'`` for ``compare=a,b``."""
+    value = word.removeprefix("compare=")
+    return word if value == word or value[:1] in "'\"[" else f"compare='{value}'"
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG, config_name="explain")
@@ -102,6 +131,9 @@ def run(cfg: DictConfig) -> None:
     if cfg.names:
         require(cfg, "run", "python explain.py run=<run folder> names")
         log.info(list_names(Path(str(cfg.run))))
+        return
+    if cfg.compare:
+        log.info("Open %s", compare(cfg).resolve())
         return
     for key in ("run", "images"):
         require(cfg, key, "python explain.py run=<run folder> images=<file or folder>")

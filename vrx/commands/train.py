@@ -18,11 +18,12 @@ from vrx.data.images import Photo
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
-from vrx.explain.faithfulness import evaluation
+from vrx.explain.faithfulness import evaluation, mean_relations
 from vrx.explain.quality import concept_quality
 from vrx.explain.structure import structure_quality
 from vrx.pipeline import first_process
 from vrx.report.galleries import write_gallery
+from vrx.report.mistakes import Predictions
 from vrx.report.pages import write_report
 from vrx.runtime import CONFIG, Run, build, build_pipeline, in_sweep, running, script
 from vrx.scores import SIGNIFICANT
@@ -131,7 +132,20 @@ def report(
     explanations = [explainer.explain(source.read(photo), photo.label, name=photo.path) for photo in photos]
     folder = run.folder / "reports"
     title = f"VRX: {run.cfg.name}"
-    page = write_report(folder, title, run.metrics, explanations, explainer.bank, run.settings, run.notes, concepts)
+    table, paths = data.tables["test"], [photo.path for photo in source.photos("test")]
+    names = [paths[i] for i in table["index"].tolist()]
+    page = write_report(
+        folder,
+        title,
+        run.metrics,
+        explanations,
+        explainer.bank,
+        run.settings,
+        run.notes,
+        concepts,
+        Predictions(names, table["logits"].double().numpy(), table["label"].numpy()),
+        mean_relations(explainer.grn, table, explainer.bank.num_concepts),
+    )
     for number, explanation in enumerate(explanations, 1):
         run.log_image(f"explanations/{number:02d}", folder / f"explanation_{number:02d}.png", explanation.name)
     return page

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vrx.explain.contributions import ContributionMethod
+from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding
 from vrx.explain.explainer import measured_effects, shared_nodes
 from vrx.explain.grn_metrics import grn_metrics
 from vrx.graphs.scg import BASELINES
@@ -33,6 +33,24 @@ def own_scores(grn: GraphNetwork, table: Table, method: ContributionMethod, batc
         nodes, _ = method(grn, scg, shared=shared, edges=False)
         parts.append(nodes[:, own, own].detach().float())
     return torch.cat(parts)
+
+
+def mean_relations(grn: GraphNetwork, table: Table, num_concepts: int, batch_size: int = 64) -> NDArray[np.float64]:
+    """What the relation from a concept j to a concept i of a class adds to it (Eq. 5-6), ``[n, N (i), N (j)]``.
+
+    The mean over the photos in which both are found; NaN where they never are, and on the diagonal.
+    """
+    n = table["logits"].shape[1]
+    own, (j, i) = torch.arange(n), grn.edge_index.cpu()
+    total, count = torch.zeros(n, len(j)), torch.zeros(n, len(j))
+    for rows in torch.arange(len(table["label"])).split(batch_size):
+        scg = SCG.of(table, rows)
+        _, links = GradientTimesEmbedding()(grn, scg)
+        total += links[:, own, own].detach().float().sum(0)
+        count += (scg.detected[..., j] & scg.detected[..., i]).sum(0)
+    found = np.full((n, int(i.max()) + 1, int(i.max()) + 1), np.nan)
+    found[:, i, j] = (total / count.where(count > 0, torch.nan)).numpy()
+    return found[:, :num_concepts, :num_concepts]
 
 
 def per_photo(scores: Tensor, measured: Tensor, table: Table) -> NDArray[np.float64]:

@@ -27,7 +27,9 @@ def findings(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
     if (clean := get("fidelity/agreement")) is not None:
         masked = get("fidelity/agreement_masked")
         also = "" if masked is None else f"; {masked:.1%} when a concept is deleted from the photo"
-        rows.append((f"{clean:.1%}", f"of held-out photos get the same class from the graph network{also}.", "95% or more"))
+        rows.append(
+            (f"{clean:.1%}", f"of held-out photos get the same class from the graph network{also}.", "95% or more")
+        )
     if (l1 := get("fidelity/l1")) is not None:
         masked = get("fidelity/l1_masked")
         also = "" if masked is None else f"; {masked:.3f} with a concept deleted"
@@ -65,11 +67,17 @@ def _structure(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
         "when a concept that is missing is put in.",
         "absence/confirmed": "of the panels “why not” name a reason that the classifier confirms.",
     }
-    good = {"relations/spearman": "close to what two ways of deleting reach; 0 is chance", "surrogate/emd": "0.05 or less"}
+    good = {
+        "relations/spearman": "close to that of two ways of deleting; 0 is chance",
+        "surrogate/emd": "0.05 or less",
+    }
     shares, fine = {"relations/deciding_first", "absence/confirmed"}, {"surrogate/emd"}
     return [
-        (f"{value:.0%}" if name in shares else f"{value:.3f}" if name in fine else plain(value), text,
-         good.get(name, "80% or more" if name in shares else "0.7 or more; 0 is chance"))
+        (
+            f"{value:.0%}" if name in shares else f"{value:.3f}" if name in fine else plain(value),
+            text,
+            good.get(name, "80% or more" if name in shares else "0.7 or more; 0 is chance"),
+        )
         for name, text in texts.items()
         if (value := metrics.get(name)) is not None
     ]

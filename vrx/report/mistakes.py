@@ -126,7 +126,9 @@ def likely_cause(explanation: Explanation) -> tuple[str, str]:
     both = np.flatnonzero(explanation.matched[t] == explanation.matched[p, strongest]).tolist()
     concept, score = called(explanation, p, strongest), float(explanation.node_scores[p, p, strongest])
     if both:
-        text = f"What supports {names[p]} most, its concept {concept}, is concept {both[0] + 1} of {names[t]} too.{also}"
+        text = (
+            f"What supports {names[p]} most, its concept {concept}, is concept {both[0] + 1} of {names[t]} too.{also}"
+        )
         return text, "Add photos of both classes that show it, so that the classifier must use what differs."
     effect = float(explanation.measured[p, strongest])
     alone = np.isfinite(effect) and effect > float(np.diff(explanation.logits[[t, p]])[0])

@@ -77,10 +77,10 @@ def write_explanation(
         write_text(folder / "explanation.html", explanation_page(explanation, bank))
 
 
-def explanation_page(explanation: Explanation, bank: ConceptBank) -> str:
-    """The self-contained page of one photo."""
+def explanation_page(explanation: Explanation, bank: ConceptBank | None = None) -> str:
+    """The self-contained page of one photo; without a bank it has no typical patches."""
     title = f"Why {explanation.class_names[explanation.predicted]}? {PurePath(explanation.name).name}"
-    return _page(title, [(None, [photo_entry(explanation, 1)])], [bank], [""])
+    return _page(title, [(None, [photo_entry(explanation, 1)])], [bank or explanation], [""])
 
 
 def write_comparison(
@@ -97,16 +97,21 @@ def write_comparison(
     Raises:
         VRXError: the runs have other classes.
     """
-    for title, bank in zip(titles, banks, strict=True):
-        if set(bank.class_names) != set(banks[0].class_names):
-            ours, theirs = join(banks[0].class_names), join(bank.class_names)
-            raise VRXError(f"compare: {titles[0]} tells {ours} apart, {title} {theirs}: compare runs of one task.")
+    check_comparable(titles, banks)
     groups = []
     for number, same in enumerate(zip(*explanations, strict=True)):
         entries = [photo_entry(e, number * len(same) + run + 1, run) for run, e in enumerate(same)]
         groups.append(({"head": entries[0]["file"], "text": _difference(titles, same)}, entries))
     write_text(page, _page(f"Compared: {join(titles)}", groups, banks, titles))
     return page
+
+
+def check_comparable(titles: Sequence[str], banks: Sequence[ConceptBank]) -> None:
+    """Refuse to compare runs with other classes."""
+    for title, bank in zip(titles, banks, strict=True):
+        if set(bank.class_names) != set(banks[0].class_names):
+            ours, theirs = join(banks[0].class_names), join(bank.class_names)
+            raise VRXError(f"compare: {titles[0]} tells {ours} apart, {title} {theirs}: compare runs of one task.")
 
 
 def _difference(titles: Sequence[str], explanations: Sequence[Explanation]) -> str:
@@ -131,22 +136,24 @@ def _support(explanation: Explanation) -> NDArray[np.bool_]:
     return np.asarray(np.concatenate([none, *(explanation.mask(own, k)[None] for k in found.tolist())]).any(0))
 
 
-def _page(title: str, groups: Sequence[Any], banks: Sequence[ConceptBank], titles: Sequence[str]) -> str:
+def _page(title: str, groups: Sequence[Any], banks: Sequence[ConceptBank | Explanation], titles: Sequence[str]) -> str:
     """Photos and concepts without a run's numbers."""
-    galleries = [concept_entries(bank) for bank in banks]
+    galleries = [concept_entries(bank) if isinstance(bank, ConceptBank) else [] for bank in banks]
     data = _data([entry for _, entries in groups for entry in entries], banks, titles)
     template = TEMPLATES / "explanation.html.j2"
     return render(template, {}, {}, title=title, groups=groups, galleries=galleries, titles=titles, data=data,
                   source=SCRIPT)  # fmt: skip
 
 
-def _data(entries: Sequence[dict[str, Any]], banks: Sequence[ConceptBank], titles: Sequence[str]) -> Any:
+def _data(
+    entries: Sequence[dict[str, Any]], banks: Sequence[ConceptBank | Explanation], titles: Sequence[str]
+) -> dict[str, Any]:
     """What the script reads beside the page itself."""
-    runs = [
-        {"title": title, "classes": list(bank.class_names), "names": [list(row) for row in bank.all_names]}
-        for title, bank in zip(titles, banks, strict=True)
-    ]
-    return json_safe({"runs": runs, "photos": [entry["data"] for entry in entries]})
+    runs = []
+    for title, bank in zip(titles, banks, strict=True):
+        names = bank.all_names if isinstance(bank, ConceptBank) else bank.names
+        runs.append({"title": title, "classes": bank.class_names, "names": names})
+    return dict(json_safe({"runs": runs, "photos": [entry["data"] for entry in entries]}))
 
 
 def _draw(stem: Path, explanation: Explanation, bank: ConceptBank, formats: Collection[str]) -> None:

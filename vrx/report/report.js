@@ -38,7 +38,7 @@
 
   function given(run, c, k) {
     const input = card(run, c, k)?.querySelector(".name");
-    return (input ? input.value.trim() : data.runs[run].names[c][k]) || "";
+    return (input ? input.value.trim() : data.runs[run].names[c]?.[k]) || "";
   }
 
   function called(run, c, k) {
