@@ -104,7 +104,7 @@ def test_what_must_be_given(album: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["label=circuss"], ["label='circuss'", "nearest: circus"]),
         (["method=shap"], ["method='shap'", "knockout and gradient"]),
         (["device=tpu"], ["device='tpu'", "cpu or cuda"]),
-        (["formats=[html,pdf]"], ["'pdf'", "html, png and json"]),
+        (["formats=[html,svg]"], ["'svg'", "html, png, pdf and json"]),
     ],
 )
 def test_bad_options_are_one_line(
@@ -164,6 +164,28 @@ def test_a_run_that_was_interrupted_is_refused(
     shutil.copytree(finished.folder, unfinished)
     (unfinished / "explainer.json").unlink()
     assert "not a finished run" in refused(capsys, script, f"run={unfinished}", f"images={album}")
+
+
+def test_two_runs_explain_the_same_photos_on_one_page(finished: Finished, album: Path, tmp_path: Path) -> None:
+    runs = f"compare={finished.folder},{finished.folder}"
+    run_explain(runs, f"images={album}/more", f"out={tmp_path}")
+    page = (tmp_path / "comparison.html").read_text()
+    assert page.count("<article") == 2 and "overlap by 100%" in page
+    assert [p.name for p in tmp_path.iterdir()] == ["comparison.html"]
+
+
+def test_runs_that_cannot_be_compared(
+    finished: Finished, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, script, f"compare={finished.folder}", f"images={album}")
+    assert "two run folders" in line
+    other = tmp_path / "other"
+    shutil.copytree(finished.folder, other)
+    bank = json.loads((other / "concepts" / "bank.json").read_text())
+    bank["class_names"][0] = "horse"
+    (other / "concepts" / "bank.json").write_text(json.dumps(bank))
+    line = refused(capsys, script, f"compare={finished.folder},{other}", f"images={album}", f"out={tmp_path}/out")
+    assert "horse" in line and "compare runs of one task" in line and not (tmp_path / "out").exists()
 
 
 def listed(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:

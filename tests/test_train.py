@@ -69,7 +69,8 @@ def check_finished(run: Path, classes: int) -> None:
     for name in ("fidelity/agreement", "fidelity/l1", "val/objective"):
         assert isinstance(found[name], float) and np.isfinite(found[name]), name
     assert len(list((run / "concepts").glob("gallery_*.png"))) == classes
-    assert "data:image" in (run / "reports" / "index.html").read_text()
+    page = (run / "reports" / "index.html").read_text()
+    assert "data:image" in page and 'class="confusion"' in page and "What pairs of its concepts add" in page
     assert len(list((run / "reports").glob("explanation_*.png"))) == 2
     assert len(Explainer.load(run).bank.class_names) == classes
 

@@ -15,7 +15,7 @@ from tests import planted
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.explain.explainer import METHODS, shared_nodes
-from vrx.explain.faithfulness import faithfulness, fidelity, measured_falls, own_scores, per_photo
+from vrx.explain.faithfulness import faithfulness, fidelity, mean_relations, measured_falls, own_scores, per_photo
 from vrx.graphs.scg import BASELINES
 from vrx.models.grn import GRN
 from vrx.scores import rank_agreement
@@ -53,6 +53,25 @@ def test_measured_falls_against_a_loop(data: Any) -> None:
                 )
                 assert float(falls[b, c, k]) == pytest.approx(clean - edited, abs=1e-4)
     assert (falls[..., -1].isnan()).all(), "the rest is never edited away"
+
+
+def test_mean_relations_against_a_loop(data: Any, grn: GRN) -> None:
+    """One photo at a time, one class at a time: gradient times embedding of each edge."""
+    table, sums = data.tables["test"], dict[tuple[int, int, int], list[float]]()
+    for b in range(len(table["label"])):
+        scg = SCG.of(table, [b])
+        nodes, links = grn.embed(scg)
+        links = links.detach().requires_grad_()
+        for c in range(3):
+            (slope,) = torch.autograd.grad(grn.read_out(nodes.detach(), links)[0, c], links)
+            for e, (j, i) in enumerate(grn.edge_index.T.tolist()):
+                if scg.detected[0, c, j] and scg.detected[0, c, i] and max(i, j) < 4:
+                    value = float((slope * links)[0, c, e].sum())
+                    sums.setdefault((c, i, j), []).append(value)
+    found = mean_relations(grn, table, 4)
+    assert found.shape == (3, 4, 4) and np.isfinite(found).sum() == len(sums) > 0
+    for place, values in sums.items():
+        assert found[place] == pytest.approx(np.mean(values), abs=1e-5)
 
 
 def test_shared_nodes_against_a_loop(data: Any) -> None:

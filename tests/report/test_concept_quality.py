@@ -6,11 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pytest
-from matplotlib.figure import Figure
-
 from tests.report.synthetic import make_bank
-from vrx.report import concept_quality as page
 from vrx.report.concept_quality import ALL, quality_charts, quality_table, shares_by_class
 from vrx.report.pages import write_report
 
@@ -46,16 +42,9 @@ ROWS = [
 ]
 
 
-def drawn(figures: list[Figure]) -> list[list[float]]:
-    """Lengths of all bars of each figure."""
-    return [[round(p.get_width(), 3) for p in f.axes[0].patches] for f in figures]
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    found: list[Figure] = []
-    monkeypatch.setattr(page, "embed", lambda figure, alt: found.append(figure) or {"alt": alt})
-    return found
+def values(chart: dict[str, Any]) -> list[str]:
+    """What stands at all bars of a chart."""
+    return [bar["text"] for _, bars in chart["rows"] for bar in bars]
 
 
 def test_shares_are_means_over_the_concepts_of_a_class() -> None:
@@ -68,35 +57,26 @@ def test_shares_are_means_over_the_concepts_of_a_class() -> None:
     assert shares["bus"]["significant"] == 1 and math.isnan(shares["bus"]["purity"])
 
 
-def test_bars_and_words_hold_the_numbers(figures: list[Figure]) -> None:
+def test_bars_and_words_hold_the_numbers() -> None:
     concepts, completeness, stability = quality_charts(METRICS, ROWS, CLASSES)
-    assert drawn(figures) == [
-        [0.5, 0.5, 1, 0.75, 0.75, 0, 0.9, 0.8, 0],
-        [0.93, 0.41],
-        [0.9, 0.8, 0.95, 0.7],
-    ]
-    assert "tank: needed by the classifier 0.50, on one part (purity) 0.75" in concepts["alt"]
-    assert "on one part (purity) not measured" in concepts["alt"], "of the bus nothing is known"
-    assert (
-        "lies on one part" in concepts["caption"]
-        and "parts found in photos of other classes 0.40" in concepts["caption"]
-    )
-    assert "cover 12% of the photo" in figures[1].axes[0].get_title(loc="left")
-    assert "0.70" in completeness["caption"] and "random pixels 0.41" in completeness["alt"]
-    assert "overlap of a concept (IoU) 0.70" in stability["alt"]
+    unknown = ["1.00", "not known", "not known"]  # of the bus
+    assert values(concepts) == ["0.50", "0.75", "0.90", "0.50", "0.75", "0.80", *unknown]
+    assert [label for label, _ in concepts["rows"]] == [ALL, "tank", "bus"]
+    assert values(completeness) == ["0.93", "0.41"] and values(stability) == ["0.90", "0.80", "0.95", "0.70"]
+    assert "lies on one part" in concepts["caption"]
+    assert "parts found in photos of other classes 0.40" in concepts["caption"]
+    assert "cover 12% of the photo" in completeness["note"] and "0.70" in completeness["caption"]
     assert all(chart["caption"].startswith("Good is ") for chart in (concepts, completeness, stability))
 
 
-def test_what_was_not_measured_is_not_shown(figures: list[Figure]) -> None:
+def test_what_was_not_measured_is_not_shown() -> None:
     assert quality_charts({}, [], CLASSES) == []
     plain_rows = [row("tank", 1, True), row("tank", 2, False)]
     charts = quality_charts({"concepts/significant": 0.5, "stability/found": 1.0}, plain_rows, ["tank"])
-    assert drawn(figures) == [[0.5, 0.5], [1.0]]
+    assert [values(chart) for chart in charts] == [["0.50", "0.50"], ["1.00"]]
     assert "part" not in charts[0]["caption"]
-    quality_charts(
-        {"completeness/deletion": 0.9, "completeness/deletion_random": 0.4, "completeness/area": 0.1}, [], CLASSES
-    )
-    assert len(figures) == 3
+    half = {"completeness/deletion": 0.9, "completeness/deletion_random": 0.4, "completeness/area": 0.1}
+    assert len(quality_charts(half, [], CLASSES)) == 1
 
 
 def test_the_table_is_words() -> None:
@@ -107,15 +87,9 @@ def test_the_table_is_words() -> None:
     assert quality_table([row("tank", 1, True)])[0][-1] == "photos" and quality_table([]) == []
 
 
-def test_a_class_without_a_concept_says_so_once(figures: list[Figure]) -> None:
-    quality_charts(METRICS, ROWS, [*CLASSES, "jeep"])
-    texts = [text.get_text() for text in figures[0].axes[0].texts]
+def test_a_class_without_a_concept_says_so_once() -> None:
+    texts = values(quality_charts(METRICS, ROWS, [*CLASSES, "jeep"])[0])
     assert texts.count("no concept") == 1 and texts.count("not known") == 2
-
-
-def test_pictures_are_inside_the_page() -> None:
-    for chart in quality_charts(METRICS, ROWS, CLASSES):
-        assert chart["uri"].startswith("data:image/jpeg") and 400 < chart["width"] < 700
 
 
 def test_the_report_has_the_section_where_something_was_measured(tmp_path: Path) -> None:

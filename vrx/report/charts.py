@@ -1,20 +1,16 @@
-"""Charts of numbers that reports and studies share: bars with intervals, a scatter of effects."""
+"""Charts of a page as values that its template draws: bars in a table, a scatter of effects."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from vrx.report.drawing import CASING, DPI, QUIET, SCALE
 from vrx.scores import rank_agreement
-
-OURS, OTHERS = "#2166ac", "#b5b5b5"
 
 
 @dataclass(frozen=True)
@@ -47,84 +43,62 @@ MISSING = Kind(
 )
 
 
-def open_chart(width: float, height: float, title: str, note: str) -> tuple[Figure, Any]:
-    """An empty chart of that many inches, with its title and, smaller, what it shows: the figure and its axes."""
-    figure = Figure((width, height), DPI, layout="constrained", facecolor="white")
-    ax = figure.subplots()
-    ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold", parse_math=False)
-    ax.set_title(note, loc="left", fontsize=9, color=QUIET, parse_math=False)
-    return figure, ax
+def plain(value: float) -> str:
+    """Two decimals with a true minus sign."""
+    return f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "not measured"
 
 
-def bar_figure(
-    values: Mapping[str, float],
+def bar_chart(
     title: str,
     note: str,
+    rows: Mapping[str, Sequence[tuple[str, float, str]]],
+    caption: str,
     line: tuple[str, float] | None = None,
-    intervals: Mapping[str, tuple[float, float]] | None = None,
-    ours: int = 1,
-) -> Figure:
-    """Horizontal bars with their values, the first ones ours.
+    legend: Sequence[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """Horizontal bars from zero on.
 
     Args:
-        values: label -> value, in order.
         title: of the chart.
         note: what the values are.
+        rows: label -> bars: the kind that the style colours, the value, and what stands where it is not finite.
+        caption: what is good, in words.
         line: a dashed line across all bars: its label and value.
-        intervals: label -> (low, high); drawn as whiskers where given.
-        ours: how many of them are ours.
+        legend: kind and what it means.
     """
-    figure, ax = open_chart(6.4, 1.15 + 0.36 * len(values), title, note)
-    labels, lengths = list(values), np.array(list(values.values()), float)
-    colours = [OURS] * ours + [OTHERS] * (len(labels) - ours)
-    errors = None
-    if intervals is not None:
-        bounds = [intervals.get(label, (value, value)) for label, value in values.items()]
-        errors = np.abs(np.array(bounds).T - lengths)
-    bars = ax.barh(labels, lengths, 0.64, xerr=errors, color=colours, capsize=3, ecolor=CASING)
-    texts = ax.bar_label(
-        bars,
-        [f"{v:.2f}".replace("-", "−") for v in lengths],
-        padding=4,
-        fontsize=10,
-        bbox={"fc": "white", "ec": "none", "pad": 0.5},
-    )
-    for text in [*texts[:ours], *ax.get_yticklabels()[:ours]]:
-        text.set_fontweight("bold")
-    ax.axvline(0, color=CASING, linewidth=0.8)
-    ax.margins(x=0.2)
-    ax.invert_yaxis()
-    ax.spines[["left"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    if line is not None and math.isfinite(line[1]):
-        ax.axvline(line[1], color=CASING, linewidth=1.4, linestyle=(0, (4, 2)))
-        at = ax.get_xaxis_transform()
-        ax.text(line[1], 0.02, f"{line[0]} {line[1]:.2f} ", transform=at, ha="right", va="bottom", fontsize=9)
-    return figure
+    values = [value for bars in rows.values() for _, value, _ in bars if math.isfinite(value)]
+    values += [line[1]] if line is not None and math.isfinite(line[1]) else []
+    low, high = min(0.0, *values, 0.0), max(0.0, *values, 1e-9)
+
+    def at(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
+    def bar(kind: str, value: float, missing: str) -> dict[str, Any]:
+        if not math.isfinite(value):
+            return {"kind": kind, "left": at(0), "width": 0, "text": missing}
+        return {"kind": kind, "left": at(min(0, value)), "width": round(at(abs(value) + low), 2), "text": plain(value)}
+
+    drawn = [(label, [bar(*some) for some in bars]) for label, bars in rows.items()]
+    marked = None if line is None or not math.isfinite(line[1]) else (f"{line[0]} {plain(line[1])}", at(line[1]))
+    return {"title": title, "note": note, "rows": drawn, "caption": caption, "line": marked, "legend": list(legend)}
 
 
-def scatter_figure(contributions: ArrayLike, measured: ArrayLike, kind: Kind = CONCEPTS) -> Figure:
+def scatter(expected: ArrayLike, measured: ArrayLike, kind: Kind, caption: str) -> dict[str, Any]:
     """What the graph network expects against what was measured; pairs that are not finite are left out.
 
     Args:
-        contributions: in logits, ``[M]``.
+        expected: in logits, ``[M]``.
         measured: on the classifier, ``[M]``.
         kind: what they are of.
+        caption: the same in a sentence.
     """
-    x, y = np.asarray(contributions, float), np.asarray(measured, float)
+    x, y = np.asarray(expected, float), np.asarray(measured, float)
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]
     note, rank = f"{len(x)} {kind.things}", rank_agreement(x, y)
     note += f", same sign {(np.sign(x) == np.sign(y)).mean():.0%}" if len(x) else ""
     note += f", Spearman over all {rank:.2f}".replace("-", "−") if math.isfinite(rank) else ""
-    figure, ax = open_chart(4.9, 4.9, kind.title, note)
     wide, high = (1.08 * float(np.abs(v).max(initial=0)) or 1.0 for v in (x, y))
-    ax.set(xlim=(-wide, wide), ylim=(-high, high))
-    for low, left in ((-high, -wide), (0, 0)):  # the same sign
-        ax.fill_between([left, left + wide], low, low + high, color="#f1f1f1", zorder=0)
-    ax.axhline(0, color=QUIET, linewidth=0.7)
-    ax.axvline(0, color=QUIET, linewidth=0.7)
-    ax.scatter(x, y, s=26, c=x, cmap=SCALE, vmin=-wide, vmax=wide, edgecolors=CASING, linewidths=0.6, zorder=3)
-    ax.set(xlabel=kind.expected, ylabel=kind.measured)
-    return figure
+    points = np.round(100 * np.stack([x / wide, -y / high], 1), 1).tolist()
+    ends = f"±{plain(wide)}", f"±{plain(high)}"
+    return {"title": kind.title, "note": note, "kind": kind, "points": points, "ends": ends, "caption": caption}

@@ -7,19 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from vrx.report.charts import OTHERS, OURS, bar_figure, open_chart
-from vrx.report.drawing import CASING
-from vrx.report.findings import plain
-from vrx.report.html import embed
-from vrx.report.words import shorten
+from vrx.report.charts import bar_chart, plain
 
-SHARES = {  # of a concept's row -> of all classes in metrics.json, label, colour
-    "significant": ("concepts/significant", "needed by the classifier", OURS),
-    "purity": ("concepts/purity", "on one part (purity)", "#92c5de"),
-    "recall_own": ("concepts/recall_own", "part found where visible (recall)", OTHERS),
-    "precision": ("concepts/precision", "what is found is the part (precision)", "#e08214"),
+SHARES = {  # of a concept's row -> of all classes in metrics.json, label
+    "significant": ("concepts/significant", "needed by the classifier"),
+    "purity": ("concepts/purity", "on one part (purity)"),
+    "recall_own": ("concepts/recall_own", "part found where visible (recall)"),
+    "precision": ("concepts/precision", "what is found is the part (precision)"),
 }
 BESIDE = {
     "concepts/recall_other": "parts found in photos of other classes",
@@ -44,7 +39,7 @@ Row = Mapping[str, Any]
 def quality_charts(
     metrics: Mapping[str, float], concepts: Sequence[Row], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """A picture with a caption for each question that was measured, for the page.
+    """A chart for each question that was measured, for the page.
 
     Args:
         metrics: flat name -> number.
@@ -56,7 +51,7 @@ def quality_charts(
         _completeness(metrics),
         _stability(metrics),
     ]
-    return [{**embed(figure, alt), "caption": caption} for figure, alt, caption in filter(None, charts)]
+    return [chart for chart in charts if chart]
 
 
 def quality_table(concepts: Sequence[Row]) -> list[list[str]]:
@@ -97,47 +92,36 @@ def shares_by_class(
     return shares
 
 
-def _concepts(shares: Mapping[str, Mapping[str, float]], metrics: Mapping[str, float]) -> tuple[Figure, str, str]:
-    names, rows = list(shares[ALL]), list(shares)
+def _concepts(shares: Mapping[str, Mapping[str, float]], metrics: Mapping[str, float]) -> dict[str, Any]:
+    names = list(shares[ALL])
+    rows = {}
+    for label, known in shares.items():
+        nothing = not any(math.isfinite(share) for share in known.values())
+        missing = ["no concept" if i == 0 else "" for i in range(len(names))] if nothing else ["not known"] * len(names)
+        rows[label] = [(n, known[n], text) for n, text in zip(names, missing, strict=True)]
     title = (
         "Does the classifier need the concepts?" if len(names) == 1 else "Are the concepts needed, and are they parts?"
     )
-    figure, ax = open_chart(6.4, 1.6 + len(rows) * (0.22 + 0.17 * len(names)), title, "shares, 0 to 1; more is better")
-    step = 0.84 / len(names)
-    there = [any(math.isfinite(share) for share in shares[row].values()) for row in rows]
-    for i, name in enumerate(names):
-        _, label, colour = SHARES[name]
-        values = np.array([shares[row][name] for row in rows])
-        bars = ax.barh(np.arange(len(rows)) + (i + 0.5) * step - 0.42, np.nan_to_num(values), 0.88 * step,
-                       color=colour, label=label)  # fmt: skip
-        missing = ["not known" if known else "no concept" if i == 0 else "" for known in there]
-        texts = [plain(v) if math.isfinite(v) else text for v, text in zip(values, missing, strict=True)]
-        ax.bar_label(bars, texts, padding=4, fontsize=8.5)
-    ax.set_yticks(range(len(rows)), [shorten(row, 20) for row in rows], parse_math=False)
-    ax.get_yticklabels()[0].set_fontweight("bold")
-    ax.set(xlim=(0, 1.16), xticks=np.linspace(0, 1, 6))
-    ax.axvline(0, color=CASING, linewidth=0.8)
-    ax.invert_yaxis()
-    ax.spines["left"].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    figure.legend(loc="outside lower left", ncols=min(2, len(names)), frameon=False, fontsize=9)
     parts = "" if len(names) == 1 else (
         ", lies on one part of the object, is found wherever that part is visible, and what is found is that part"
     )  # fmt: skip
     caption = f"Good is 1 in every bar: a concept is {NEEDED}{parts}."
     beside = [f"{text} {plain(metrics[n])}" for n, text in BESIDE.items() if math.isfinite(metrics.get(n, math.nan))]
     caption += f" Beside that: {', '.join(beside)}." if beside else ""
-    words = [f"{row}: " + ", ".join(f"{SHARES[n][1]} {plain(shares[row][n])}" for n in names) for row in rows]
-    return figure, "; ".join(words) + ".", caption
+    legend = [(name, SHARES[name][1]) for name in names]
+    return bar_chart(title, "shares, 0 to 1; more is better", rows, caption, legend=legend)
 
 
-def _completeness(metrics: Mapping[str, float]) -> tuple[Figure, str, str] | None:
+def _completeness(metrics: Mapping[str, float]) -> dict[str, Any] | None:
     deletion, random, area, order = (
         metrics.get(f"completeness/{name}", math.nan) for name in ("deletion", "deletion_random", "area", "c_deletion")
     )
     if not math.isfinite(deletion):
         return None
-    values = {"all found concepts": deletion, "as many random pixels": random}
+    rows = {
+        "all found concepts": [("ours", deletion, "")],
+        "as many random pixels": [("other", random, "not measured")],
+    }
     note = f"share of the margin that goes; the concepts cover {area:.0%} of the photo"
     caption = (
         "Good is close to 1 for the concepts and far less for as many random pixels of what the classifier looks at: "
@@ -148,23 +132,16 @@ def _completeness(metrics: Mapping[str, float]) -> tuple[Figure, str, str] | Non
             f" As concepts go one by one, largest contribution first, the class keeps {plain(order)} times the "
             "probability that it keeps in random order (less than 1 is good)."
         )
-    return bar_figure(values, "Do the concepts hold what the classifier sees?", note), _words(values), caption
+    return bar_chart("Do the concepts hold what the classifier sees?", note, rows, caption)
 
 
-def _stability(metrics: Mapping[str, float]) -> tuple[Figure, str, str] | None:
+def _stability(metrics: Mapping[str, float]) -> dict[str, Any] | None:
     known = {label: metrics.get(name, math.nan) for name, label in STABILITY.items()}
-    values = {label: value for label, value in known.items() if math.isfinite(value)}
-    if not values:
-        return None
-    note = "before and after the change; 1: no difference"
+    rows = {label: [("ours", value, "")] for label, value in known.items() if math.isfinite(value)}
     caption = (
         "Good is 1, or close to it: a photo that is changed so that nobody sees it (JPEG of quality 90, 2 % brighter, "
         "shifted by 2 pixels; the mean of the three) is explained by the same concepts, in the same order, at the same "
         "place."
     )
-    figure = bar_figure(values, "Does an explanation survive what nobody sees?", note, ours=len(values))
-    return figure, _words(values), caption
-
-
-def _words(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{label} {plain(value)}" for label, value in values.items()) + "."
+    note = "before and after the change; 1: no difference"
+    return bar_chart("Does an explanation survive what nobody sees?", note, rows, caption) if rows else None

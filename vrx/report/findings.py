@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
-from matplotlib.figure import Figure
-
-from vrx.report.charts import bar_figure
+from vrx.report.charts import bar_chart, plain
 
 OURS = "VRX contributions"
+CAPTION = (
+    "The same question put to simpler scores, on the same patches. The ceiling is how far two ways of deleting a "
+    "concept agree with each other."
+)
 BASELINES = {
     "spearman_gradact": "gradient × activation",
     "spearman_head_area": "classifier's last layer × area",
@@ -91,21 +94,10 @@ def faithfulness(metrics: Mapping[str, float]) -> dict[str, float]:
     return {OURS: ours, **dict(ranked)} if math.isfinite(ours) else {}
 
 
-def faithfulness_figure(metrics: Mapping[str, float]) -> Figure | None:
+def faithfulness_chart(metrics: Mapping[str, float]) -> dict[str, Any] | None:
     """The same as bars, with the ceiling as a line; None when the run measured no faithfulness."""
     values = faithfulness(metrics)
+    rows = {label: [("ours" if label == OURS else "other", value, "")] for label, value in values.items()}
     ceiling = ("ceiling", metrics.get("faithfulness/ceiling", math.nan))
     note = "mean rank agreement (Spearman) with the measured effects"
-    return bar_figure(values, "Do the contributions predict the effects?", note, ceiling) if values else None
-
-
-def bars_text(metrics: Mapping[str, float]) -> str:
-    """The chart in words, for those who cannot see it."""
-    text = ", ".join(f"{label} {plain(value)}" for label, value in faithfulness(metrics).items())
-    ceiling = metrics.get("faithfulness/ceiling", math.nan)
-    return f"Mean Spearman with the measured effects: {text}; ceiling {plain(ceiling)}."
-
-
-def plain(value: float) -> str:
-    """Two decimals with a true minus sign."""
-    return f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "not measured"
+    return bar_chart("Do the contributions predict the effects?", note, rows, CAPTION, ceiling) if values else None

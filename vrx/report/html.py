@@ -46,11 +46,9 @@ def embed(content: Figure | NDArray[np.uint8], alt: str) -> dict[str, Any]:
         alt: what it shows, in words, for those who cannot see it.
     """
     pixels = draw(content) if isinstance(content, Figure) else content
-    buffer, chart = io.BytesIO(), isinstance(content, Figure)
-    image = Image.fromarray(pixels)
-    image.save(buffer, "WEBP", lossless=True) if chart else image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-    kind = "webp" if chart else "jpeg"
-    uri = Markup(f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode())
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    uri = Markup("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
     height, width = (round(96 * side / DPI) for side in pixels.shape[:2])
     return {"uri": uri, "alt": alt, "width": width, "height": height}
 

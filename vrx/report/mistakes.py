@@ -36,7 +36,7 @@ class Predictions:
     def of(cls, explanations: Sequence[Explanation]) -> Predictions:
         """Those of explained photos with a label."""
         known = [e for e in explanations if e.true_class is not None]
-        logits = np.array([e.logits for e in known], float).reshape(len(known), -1)
+        logits = np.array([e.logits for e in known], float).reshape(len(known), -1 if known else 1)
         return cls([e.name for e in known], logits, np.array([e.true_class for e in known], np.int64))
 
 

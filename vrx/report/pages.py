@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vrx.errors import VRXError
 from vrx.explanation import Explanation
-from vrx.report.charts import CONCEPTS, MISSING, RELATIONS, Kind, scatter_figure
+from vrx.report.charts import CONCEPTS, MISSING, RELATIONS, Kind, scatter
 from vrx.report.concept_quality import quality_charts, quality_table
 from vrx.report.content import concept_entries, photo_entry
 from vrx.report.figures import explanation_figures, sheet, words_figure
-from vrx.report.findings import bars_text, faithfulness_figure, findings
-from vrx.report.html import draw, embed, render, save_pdf, save_png, write_html
+from vrx.report.findings import faithfulness_chart, findings
+from vrx.report.html import draw, render, save_pdf, save_png, write_html
 from vrx.report.mistakes import Predictions, confusion, lists
 from vrx.report.trust import LEVELS, pair_effects, trust
 from vrx.report.words import blank_line, join, sentence, trust_line
@@ -30,10 +29,6 @@ from vrx.structures import ConceptBank
 FORMATS = ("html", "png", "pdf", "json")
 TEMPLATES = Path(__file__).parent
 SCRIPT = Markup((TEMPLATES / "report.js").read_text(encoding="utf-8"))
-BARS_CAPTION = (
-    "The same question put to simpler scores, on the same patches. The ceiling is how far two ways of deleting a "
-    "concept agree with each other."
-)
 SCATTERS = {
     CONCEPTS: "Every concept of the predicted class in the photos of this page.",
     RELATIONS: "Every pair of found concepts in the photos of this page: by how much both together count for more, or "
@@ -204,10 +199,6 @@ def write_report(
     entries = [photo_entry(explanation, number) for number, explanation in enumerate(explanations, 1)]
     best = best_explanation(explanations)
     measured = {name: float(value) for name, value in metrics.items() if math.isfinite(float(value))}
-    charts = [
-        (faithfulness_figure(measured), bars_text(measured), BARS_CAPTION),
-        *((_scatter(kind, explanations), f"{kind.title}.", caption) for kind, caption in SCATTERS.items()),
-    ]
     tested = predictions or Predictions.of(explanations)
     return write_html(
         folder / "index.html",
@@ -223,7 +214,8 @@ def write_report(
         tested=len(tested.labels),
         lists=lists(explanations),
         findings=findings(measured),
-        charts=[{**embed(figure, alt), "caption": caption} for figure, alt, caption in charts if figure is not None],
+        faithful=faithfulness_chart(measured),
+        scatters=list(filter(None, (_scatter(kind, explanations) for kind in SCATTERS))),
         blank=blank_line(bank),
         quality=quality_charts(measured, concepts, bank.class_names),
         quality_table=quality_table(concepts),
@@ -250,12 +242,12 @@ def best_explanation(explanations: Sequence[Explanation]) -> int | None:
     return max(range(len(explanations)), key=lambda i: rank(explanations[i]), default=None)
 
 
-def _scatter(kind: Kind, explanations: Sequence[Explanation]) -> Figure | None:
+def _scatter(kind: Kind, explanations: Sequence[Explanation]) -> dict[str, Any] | None:
     """None with too few points."""
     points = {CONCEPTS: _concepts, RELATIONS: pair_effects, MISSING: _missing}[kind]
     found = [np.stack(points(explanation), 1) for explanation in explanations]
     x, y = np.concatenate([np.zeros((0, 2)), *found]).T
-    return scatter_figure(x, y, kind) if np.isfinite(x + y).sum() >= LEAST_POINTS else None
+    return scatter(x, y, kind, SCATTERS[kind]) if np.isfinite(x + y).sum() >= LEAST_POINTS else None
 
 
 def _concepts(explanation: Explanation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
