@@ -102,7 +102,7 @@ def photo_entry(explanation: Explanation, number: int, run: int = 0) -> dict[str
         "height": height,
         "regions": [(label, path) for label, (path, _) in regions.items()],
         "own": set(explanation.matched[predicted].tolist()),
-        "text": panel_text(explanation, predicted),
+        "text": panel_text(explanation, predicted).removeprefix(why(explanation, predicted)).strip(),
         "data": data | {"boxes": {label: box for label, (_, box) in regions.items()}},
     }
 
