@@ -59,7 +59,7 @@ def save_pdf(path: Path, figures: Sequence[Figure]) -> None:
     def write(part: Path) -> None:
         with PdfPages(part) as pages:
             for figure in figures:
-                pages.savefig(figure, dpi=2 * DPI)
+                pages.savefig(figure, dpi=DPI)  # of the photos in them
 
     write_atomically(path, write)
 
