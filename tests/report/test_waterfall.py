@@ -66,6 +66,16 @@ def test_without_the_graph_networks_error_the_rest_is_what_it_says_itself() -> N
     assert sum(found.values()) - found[ERROR] == pytest.approx(1.0)  # 0.3 + 0.7 of players and pairs
 
 
+def test_any_pair_of_classes_adds_up_and_turns_around() -> None:
+    explanation = make()
+    for start, end in ((1, 2), (2, 0), (2, 1)):
+        found = steps(explanation, start, 99, to=end)
+        assert sum(s.value for s in found) == pytest.approx(explanation.logits[end] - explanation.logits[start])
+        back = {step.labels: step.value for step in steps(explanation, end, 99, to=start) if step.labels}
+        assert back == {step.labels: pytest.approx(-step.value) for step in found if step.labels}
+    assert steps(explanation, 1) == steps(explanation, 1, to=explanation.predicted)
+
+
 def test_players_are_called_as_in_the_figure_of_the_class() -> None:
     names = [step.name for step in steps(make(names=NAMED), 1)]
     assert names[:4] == ["ladder (1) of fire engine", "cross (1)", "ladder (1) + 2 of fire engine",
@@ -73,7 +83,7 @@ def test_players_are_called_as_in_the_figure_of_the_class() -> None:
     pairs = [step.name for step in steps(make(), 1, 99)]
     assert "2 of fire engine + 1" in pairs and "1 + 2 of fire engine" in pairs
     shared = make(matched=np.array([[1, 2, -1, -1], [5, 1, -1, -1], [9, -1, -1, -1]]))
-    assert steps(shared, 1)[0] == Step("concept 2", 1.5)
+    assert steps(shared, 1)[0] == Step("concept 2", 1.5, labels=(1,))
 
 
 def test_what_did_not_take_part_is_said() -> None:

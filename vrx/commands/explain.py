@@ -10,7 +10,7 @@ from pathlib import Path
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -95,8 +95,11 @@ def compare(cfg: DictConfig) -> Path:
     runs = [name.strip() for name in str(cfg.compare).split(",") if name.strip()]
     if len(runs) < 2:
         raise VRXError(f"compare={cfg.compare}: give two run folders or more, with commas between them.")
-    cfg = OmegaConf.merge({"run": runs[0]}, cfg) if OmegaConf.is_missing(cfg, "run") else cfg
-    explainers = [open_run(OmegaConf.merge(cfg, {"run": name})) for name in runs]
+    explainers = []
+    for name in runs:
+        cfg.run = name
+        explainers.append(open_run(cfg))
+    cfg.run = runs[0]  # its folder gets the page
     banks = [explainer.bank for explainer in explainers]
     check_comparable(runs, banks)
     labels = [class_index(cfg.label, bank.class_names) for bank in banks]

@@ -125,7 +125,7 @@ def concept_entries(
     found = []
     for index, name in enumerate(bank.class_names):
         own = [e.detected[index] for e in explanations if e.true_class == index]
-        concepts = []
+        concepts: list[dict[str, Any]] = []
         for k in np.flatnonzero(bank.present[index]).tolist():
             importance, note = concept_note(bank, index, k)
             strip, called = exemplar_strip(bank, index, k), shorten(bank.name(index, k), LONGEST)
@@ -184,7 +184,7 @@ def _class_entry(explanation: Explanation, index: int) -> dict[str, Any]:
     ]  # fmt: skip
     gains = gains_if_there(explanation, index)
     expected = {c.concept: c for c in explanation.counterfactuals if c.graph == index and c.added}
-    missing = [
+    missing: list[dict[str, Any]] = [
         {"k": k, "gain": gains.get(k, (None, False))[0], "clear": gains.get(k, (None, False))[1],
          "expected": _short(expected[k].predicted[index]) if k in expected else None,
          "place": expected[k].place if k in expected else None, "maybe": bool(explanation.perhaps[index, k])}

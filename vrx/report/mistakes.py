@@ -40,7 +40,9 @@ class Predictions:
         return cls([e.name for e in known], logits, np.array([e.true_class for e in known], np.int64))
 
 
-def confusion(predictions: Predictions, explanations: Sequence[Explanation], class_names: Sequence[str]) -> Any:
+def confusion(
+    predictions: Predictions, explanations: Sequence[Explanation], class_names: Sequence[str]
+) -> dict[str, Any]:
     """The confusion matrix for the template: rows of cells, each with its photos, and the pair confused most.
 
     Args:
@@ -55,9 +57,9 @@ def confusion(predictions: Predictions, explanations: Sequence[Explanation], cla
     """
     predicted, labels = predictions.logits.argmax(1), predictions.labels
     numbers = {(e.name, e.true_class): i for i, e in enumerate(explanations, 1)}
-    rows = []
+    rows: list[list[dict[str, Any]]] = []
     for t, name in enumerate(class_names):
-        row = []
+        row: list[dict[str, Any]] = []
         for p, other in enumerate(class_names):
             names = [predictions.names[i] for i in np.flatnonzero((labels == t) & (predicted == p)).tolist()]
             row.append({"anchor": f"cell-{t}-{p}", "count": len(names), "right": t == p, "true": name,
