@@ -38,7 +38,14 @@ def second_editor(editor: Editor) -> Editor:
 
 
 def relations_of(
-    classifier: Classifier, editor: Editor, grn: GraphNetwork, x: Tensor, graphs: PhotoGraphs, most: int = MOST_PLAYERS
+    classifier: Classifier,
+    editor: Editor,
+    grn: GraphNetwork,
+    x: Tensor,
+    graphs: PhotoGraphs,
+    most: int = MOST_PLAYERS,
+    measure: bool = True,
+    first: int | None = None,
 ) -> Relations | None:
     """What pairs of found concepts count for; None with fewer than two.
 
@@ -49,28 +56,33 @@ def relations_of(
         x: the photo, normalised ``[3, H, W]``.
         graphs: of this photo alone.
         most: players at most.
+        measure: False: the classifier is not asked, what it says is NaN.
+        first: the class whose concepts are players first; None: the predicted one.
     """
-    players = Players.of(graphs, 0, most)
+    players = Players.of(graphs, 0, most, first=first)
     count = len(players)
     if count < 2:
         return None
     predicted = GRNGame(grn, graphs.scg.to(x.device), players)
     values, main, pairs = together(predicted, count)
-    measured = [ClassifierGame(classifier, fill, x, players) for fill in (editor, second_editor(editor))]
-    f_values, f_main, f_pairs = zip(*(together(game, count) for game in measured), strict=True)
-    f_placed = [placements(game, players.movable) for game in measured]
+    placed = placements(predicted, players.movable)
+    asked = (editor, second_editor(editor)) if measure else ()
+    games = [ClassifierGame(classifier, fill, x, players) for fill in asked]
+    unknown = [tuple(np.full_like(found, np.nan) for found in (values, main, pairs, placed))] * 2
+    measured = [(*together(game, count), placements(game, players.movable)) for game in games]
+    f_values, f_main, f_pairs, f_placed = zip(*(measured or unknown), strict=True)
     return Relations(
         graphs.patches[0].ids[players.patches].astype(np.int64),
         main,
         f_main[0],
         pairs,
         f_pairs[0],
-        placements(predicted, players.movable),
+        placed,
         f_placed[0],
         f_pairs[1],
         f_placed[1],
         values[0],
-        explained_shares(f_values[0][:, int(graphs.logits[0].argmax())]),
+        explained_shares(f_values[0][:, int(graphs.logits[0].argmax())]) if measure else (np.nan, np.nan),
         len(np.unique(graphs.matched[0][graphs.matched[0] != UNMATCHED])) - count,
     )
 
@@ -85,6 +97,7 @@ class Contrast:
         grn: in eval mode.
         typical: what is normal for the classes.
         bank: with cut-outs of typical patches.
+        measure: False: the classifier is not asked, what it says is NaN.
     """
 
     classifier: Classifier
@@ -92,6 +105,7 @@ class Contrast:
     grn: GraphNetwork
     typical: Typical
     bank: ConceptBank
+    measure: bool = True
 
     def __call__(self, x: Tensor, graphs: PhotoGraphs, classes: Sequence[int]) -> tuple[Counterfactual, ...]:
         """Counterfactuals of one photo.
@@ -149,9 +163,11 @@ class Contrast:
     def _added(self, x: Tensor, graphs: PhotoGraphs, index: int, concept: int) -> Counterfactual:
         """A missing concept put where it belongs."""
         place = self.typical.place(graphs.scg[0], index, concept)
-        pasted, masks = self._pastes(x, index, concept, place)
-        covers = self.editor.delete(x[None], masks)
-        gains, covered = np.split(self._measured(graphs, torch.cat([pasted, covers])), 2)
+        gains = covered = np.full((1, len(graphs.logits[0])), np.nan)
+        if self.measure:
+            pasted, masks = self._pastes(x, index, concept, place)
+            covers = self.editor.delete(x[None], masks)
+            gains, covered = np.split(self._measured(graphs, torch.cat([pasted, covers])), 2)
         addition = self._addition(graphs, index, concept, place, gains)
         predicted, measured = (v.double().numpy() for v in (self.typical.expected(addition), addition.measured))
         point, noise = (float(place[0]), float(place[1])), np.abs(np.median(covered, axis=0))
@@ -191,11 +207,14 @@ class Contrast:
         height, width = x.shape[1:]
         for choice in best.tolist():
             k, anchor, place = pairs[choice]
+            point, unknown = (float(place[0]), float(place[1])), np.full_like(predicted[choice], np.nan)
+            if not self.measure:
+                found.append(Counterfactual(index, k, anchor, point, predicted[choice], unknown, unknown))
+                continue
             way = ((place - scg.centroids[index, k]) * torch.tensor([width, height])).round().long()[None]
             mask = torch.from_numpy(graphs.patches[0].select(graphs.matched[0][index, k : k + 1]).masks)
             editors = self.editor, second_editor(self.editor)
             gains = self._measured(graphs, torch.cat([editor.move(x[None], mask, way)[0] for editor in editors]))
-            point = (float(place[0]), float(place[1]))
             mean, noise = (gains[0] + gains[1]) / 2, np.abs(gains[0] - gains[1]) / 2
             found.append(Counterfactual(index, k, anchor, point, predicted[choice], mean, noise))
         return found

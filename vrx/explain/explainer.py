@@ -210,7 +210,8 @@ class Explainer:
             x: normalised, ``[3, H, W]``.
             superpixels: None: made of the photo; those of the clean photo keep the patches of an edited one comparable.
             measure: whether F is asked about each concept; False leaves ``measured`` at NaN.
-            relations: what pairs of concepts count for, and what is missing, too (it takes longer).
+            relations: what pairs of concepts count for, and what is missing, too (it takes longer); measured where the
+                concepts are.
             name: of the photo.
             true_class: index of its label, if known.
         """
@@ -218,20 +219,22 @@ class Explainer:
         graphs = self.builder(x[None], [superpixels])
         explanation = self._explanation(x, graphs.regions[0], graphs, measure, relations)
         explanation = replace(explanation, name=name, true_class=true_class)
-        return self._with_structure(explanation, graphs) if measure and relations else explanation
+        return self._with_structure(explanation, graphs, measure) if relations else explanation
 
-    def _with_structure(self, explanation: Explanation, graphs: PhotoGraphs) -> Explanation:
+    def _with_structure(
+        self, explanation: Explanation, graphs: PhotoGraphs, measure: bool, first: int | None = None
+    ) -> Explanation:
         """The same explanation with what pairs of concepts count for, and what is missing."""
         x = explanation.x
         with evaluating(self.grn):
-            pairs = relations_of(self.classifier, self.editor, self.grn, x, graphs)
+            pairs = relations_of(self.classifier, self.editor, self.grn, x, graphs, measure=measure, first=first)
             if self.typical is None:
                 return replace(explanation, relations=pairs)
-            missing = self._contrast(self.typical)(x, graphs, explanation.shown())
+            missing = self._contrast(self.typical, measure)(x, graphs, explanation.shown())
             return replace(explanation, relations=pairs, counterfactuals=missing)
 
-    def _contrast(self, typical: Typical) -> Contrast:
-        return Contrast(self.classifier, self.editor, self.grn, typical, self.bank)
+    def _contrast(self, typical: Typical, measure: bool = True) -> Contrast:
+        return Contrast(self.classifier, self.editor, self.grn, typical, self.bank, measure)
 
     def calibrate(self, photos: Iterable[tuple[Tensor, Patches]]) -> None:
         """Learn from training photos what adding a missing concept gains, where what is normal is known.
@@ -261,12 +264,14 @@ class Explainer:
             before: of the photo before the edit.
             x: after it, normalised ``[3, H, W]``.
             moved: superpixel label -> where its patch is now, bool ``[H, W]``.
-            relations: contributions of the relations too.
+            relations: what the GRN says of them, and of what is missing or lies elsewhere, too.
         """
         patches = relocated(before, moved or {})
         matched = np.where(before.detected, np.searchsorted(patches.ids, before.matched), UNMATCHED)
         graphs = self.builder.rebuild(x[None], [patches], matched[None])
-        return replace(self._explanation(x, patches, graphs, False, relations), name=before.name)
+        after = self._explanation(x, patches, graphs, False, relations)
+        after = replace(after, name=before.name, true_class=before.true_class)
+        return self._with_structure(after, graphs, False, before.predicted) if relations else after
 
     def _explanation(
         self, x: Tensor, superpixels: Patches, graphs: PhotoGraphs, measure: bool, relations: bool

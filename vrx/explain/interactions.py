@@ -53,18 +53,19 @@ class Players:
         return np.asarray((self.offsets != 0).any(1))
 
     @classmethod
-    def of(cls, graphs: PhotoGraphs, photo: int, most: int, seed: int = 0) -> Players:
-        """The distinct patches of the found concepts: of the predicted class first, large ones first.
+    def of(cls, graphs: PhotoGraphs, photo: int, most: int, seed: int = 0, first: int | None = None) -> Players:
+        """The distinct patches of the found concepts: of one class first, large ones first.
 
         Args:
             graphs: of a batch.
             photo: which of them.
             most: players at most.
             seed: of the places that they are moved to.
+            first: the class whose concepts come first; None: the predicted one.
         """
         patches, matched = graphs.patches[photo], graphs.matched[photo]
         used = np.unique(matched[matched != UNMATCHED])
-        other = ~np.isin(used, matched[int(graphs.logits[photo].argmax())])
+        other = ~np.isin(used, matched[int(graphs.logits[photo].argmax()) if first is None else first])
         chosen = used[np.lexsort((-patches.areas[used], other))][:most] if len(used) else used
         masks, rng = patches.select(chosen).masks, np.random.default_rng([seed, *chosen])
         offsets = np.zeros((len(chosen), 2), np.int64)

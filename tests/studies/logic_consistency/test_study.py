@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.planted import DISCOVERY, PlantedExplainer, PlantedSource, context, donors_of
+from tests.studies.planted import DISCOVERY, PlantedExplainer, PlantedSource, context, donors_of, loudness
 from vrx.edits import Editor, placed
 from vrx.errors import VRXError
-from vrx.studies.logic_consistency.method import ARMS, Arm, Edit, noise_floor, resized
+from vrx.explanation import Counterfactual, Explanation
+from vrx.structures import UNMATCHED
+from vrx.studies.logic_consistency.method import ARMS, Arm, Arms, Edit, applied, noise_floor, resized
 from vrx.studies.logic_consistency.study import LogicConsistency, at_fault, corrected
 
 # a red photo whose third quarter shouts green: replacing that quarter corrects the prediction, no other does
@@ -58,11 +61,44 @@ def test_an_explanation_that_lies_corrects_nothing(tmp_path: Path) -> None:
     assert metrics["left/vrx_guided"] == 1
 
 
+class MissesAQuarter(PlantedExplainer):
+    """Says that the third quarter of a red photo is missing where it is green, and what it would give there."""
+
+    def explain_input(self, x: torch.Tensor, superpixels: Any = None, **_: Any) -> Explanation:
+        found = super().explain_input(x)
+        margin = float(np.diff(loudness(x)[:, 2])[0])
+        missing = Counterfactual(0, 2, UNMATCHED, (0.25, 0.75), np.array([margin, -margin]), *[np.full(2, np.nan)] * 2)
+        return replace(found, counterfactuals=(missing,))
+
+
+def test_a_concept_is_put_where_the_explanation_says_that_it_belongs(tmp_path: Path) -> None:
+    metrics, _ = run(tmp_path, [FLAWED] * 6, MissesAQuarter(), max_edits=1)
+    assert metrics["errors/with_structure"] == metrics["corrected/structure"] == metrics["corrected/content"] == 6
+    assert metrics["left/structure"] == metrics["corrected/structure_alone"] == 0
+    assert metrics["left/structure_random"] > 0.5 and metrics["p_value/structure"] == 1
+    for record in records(tmp_path).values():
+        (edit,) = record["arms"]["structure"]["edits"]
+        assert edit == {"edit": "add", "class": "red", "concept": 3, "area": 0.25}
+
+
+def test_a_concept_that_lies_elsewhere_is_moved(tmp_path: Path) -> None:
+    explainer, source = PlantedExplainer(), PlantedSource(discovery=DISCOVERY, test=[FLAWED])
+    x = explainer.read(source.read(source.photos("test")[0]))
+    explanation = explainer.explain_input(x)
+    arms = Arms(explainer, donors_of(tmp_path, source)[0], explanation, 0, 1, 0.0, np.random.default_rng(0))  # type: ignore[arg-type]
+    gain = np.ones(2)
+    edit = arms._put(explanation, Counterfactual(0, 2, 1, (0.75, 0.25), gain, gain, gain), (0.75, 0.25))
+    assert edit is not None and edit.record(("red", "green"))["edit"] == "move" and edit.mask.mean() == 0.5
+    after = loudness(applied(explainer, x, edit))  # type: ignore[arg-type]
+    np.testing.assert_allclose(after[:, 1], loudness(x)[:, 2], atol=1e-6)  # the green quarter covers the second
+    assert after[1, 2] < 1, "and is filled where it was"
+
+
 def test_every_arm_has_the_same_budget(tmp_path: Path) -> None:
     run(tmp_path, [HOPELESS, FLAWED], max_edits=3)
     for record in records(tmp_path).values():
         guided = [edit["area"] for edit in record["arms"]["vrx_guided"]["edits"]]
-        for arm in ARMS:
+        for arm in set(ARMS) - {"structure", "structure_random"}:
             areas = [edit["area"] for edit in record["arms"][arm]["edits"]]
             assert len(areas) <= 3
             assert areas == [guided[i % len(guided)] for i in range(len(areas))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from vrx.data.images import Photo
 from vrx.edits import far_offset
 from vrx.errors import VRXError
 from vrx.explain.explainer import relocated
-from vrx.explanation import Explanation
-from vrx.structures import UNMATCHED, Patches, edges
+from vrx.explanation import Explanation, Relations
+from vrx.structures import UNMATCHED, Patches
 from vrx.studies.sensitivity.method import edited_concepts
 from vrx.studies.sensitivity.study import Sensitivity, chance, falls, is_found, summary
 
@@ -43,8 +44,8 @@ def at_step(plane: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 class PairExplainer(PlantedExplainer):
     """Per class a colour; its logit: the mean brightness of a part, plus what bright things STEP apart give together.
 
-    The contributions are exact: a node's is the brightness of its pixels, an edge's what its two patches give together,
-    half in each direction. ``shuffled``: each concept gets the contributions of the next one.
+    The contributions are exact: a node's is the brightness of its pixels, a pair's what its two patches give together,
+    which is also what the place of either counts for. ``shuffled``: each concept gets those of the next one.
     """
 
     def __init__(self, shuffled: bool = False, blind: bool = False) -> None:
@@ -67,17 +68,24 @@ class PairExplainer(PlantedExplainer):
 
     def _exact(self, x: Tensor, patches: Patches) -> Explanation:
         masks = [np.zeros((SIDE, SIDE), bool) if self.blind else (patches.labels == k).any(0) for k in range(4)]
-        nodes, links = np.zeros((2, 2, 4)), np.zeros((2, 2, 12))
+        nodes, pairs = np.zeros((2, 2, 4)), np.zeros((4, 4, 2))
         order = np.roll(range(4), 1) if self.shuffled else range(4)
         for c, plane in enumerate(x[:2].double().numpy()):
             own = np.array([plane[mask].sum() for mask in masks]) / 64
             pair = np.array([[sum((plane * m * s).sum() for s in at_step(plane * n)) for n in masks] for m in masks])
-            both = (pair + pair.T) / 64
             nodes[c, c] = own[order]
-            links[c, c] = [both[order[j], order[i]] for j, i in edges(4).T.tolist()]
+            pairs[..., c] = 2 * ((pair + pair.T) / 64)[np.ix_(order, order)] * (1 - np.eye(4))
         matched = np.tile(np.full(4, UNMATCHED) if self.blind else np.arange(4), (2, 1))
         logits = self.logits(x[None])[0]
-        return explanation_of(self.pixels(x), x, logits, nodes, matched, patches, edge_scores=links)
+        found = explanation_of(self.pixels(x), x, logits, nodes, matched, patches)
+        return replace(found, relations=None if self.blind else exact(pairs, nodes))
+
+
+def exact(pairs: NDArray[np.float64], nodes: NDArray[np.float64]) -> Relations:
+    """Relations, predicted as they are and not measured, from raw logits of two classes."""
+    pairs = pairs - pairs.mean(2, keepdims=True)
+    main, unknown = np.stack([nodes[c, c] for c in range(2)], 1), np.full_like(pairs, np.nan)
+    return Relations(np.arange(4), main, unknown[0], pairs, unknown, pairs, unknown, unknown, unknown, np.zeros(2))
 
 
 class PairSource(PlantedSource):
@@ -110,7 +118,10 @@ def test_the_planted_explanation_adds_up_to_the_classifier() -> None:
     explainer, source = PairExplainer(), PairSource(test=GOOD)
     for photo in source.photos("test"):
         found = explainer.explain_input(explainer.read(source.read(photo)))
-        np.testing.assert_allclose(found.node_scores.sum((1, 2)) + found.edge_scores.sum((1, 2)), found.logits)
+        assert found.relations is not None
+        raw = found.relations.pairs.sum((0, 1)) / 2  # centred: half of what one class gets beyond the other
+        total = found.node_scores.sum((1, 2))
+        np.testing.assert_allclose(total - total.mean() + raw, found.logits - found.logits.mean())
 
 
 def test_an_exact_explanation_finds_every_edit(tmp_path: Path) -> None:
@@ -120,7 +131,8 @@ def test_an_exact_explanation_finds_every_edit(tmp_path: Path) -> None:
     assert metrics["chance/structure"] == 0.25
     assert metrics["p_value/structure"] == pytest.approx(0.25 ** len(GOOD))
     assert metrics["spearman_grn/structure"] == pytest.approx(1)  # the GRN is the classifier here
-    assert metrics["fall_edges_touched/structure"] > metrics["fall_edges_others/structure"] > 0
+    assert metrics["fall_together_touched/structure"] > metrics["fall_together_others/structure"] > 0
+    assert metrics["partner/structure"] > metrics["partner_chance/structure"] == pytest.approx(1 / 3)
     assert abs(metrics["fall_nodes_touched/structure"]) < 1e-6, "a moved part is as bright as before"
     assert "data:image" in (tmp_path / "index.html").read_text()
     assert json.loads((tmp_path / "metrics.json").read_text())["found/structure"] == 1
@@ -178,7 +190,7 @@ def record(**change: Any) -> dict[str, Any]:
         "concepts": [1],
         "detected": [0, 1, 3],
         "nodes": [[1.0, 2.0, 9.0, 3.0], [1.0, 0.5, 0.0, 2.0]],
-        "edges": [[1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0]],
+        **dict.fromkeys(("together", "placement", "elsewhere"), [[1.0, 1.0, 0.0, 1.0]] * 2),
         "margin": [3.0, 1.0],
         "grn_margin": [2.0, 1.0],
     }
@@ -189,7 +201,7 @@ def test_found_by_hand() -> None:
     assert falls(record(), "nodes").tolist() == [0, 1.5, 9, 1]
     assert is_found(record(), "nodes")  # the concept that fell by 9 was not detected
     assert not is_found(record(concepts=[3]), "nodes")
-    assert not is_found(record(), "edges")  # nothing fell: nothing was found
+    assert not is_found(record(), "placement")  # nothing fell: nothing was found
     assert chance(record()) == pytest.approx(1 / 3)
 
 

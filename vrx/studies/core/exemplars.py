@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from vrx.data.images import Photo
 from vrx.edits import placed
-from vrx.explanation import Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.photos import readable
 from vrx.studies.core.records import Records
+from vrx.studies.core.relations import sums
 
 Mask = NDArray[np.bool_]
 AMONG = 5  # exemplars that count as good, or as bad; patches of the nearest area that one is drawn from
@@ -38,11 +38,6 @@ def placed_patch(x: Tensor, mask: Mask, hole: Mask) -> tuple[Tensor, Mask]:
     """A patch of another photo in the place of a hole, :func:`vrx.edits.placed`: what shows, and where."""
     layer, changed = placed(x, torch.from_numpy(mask), torch.from_numpy(hole))
     return layer, changed.numpy()
-
-
-def sums(explanation: Explanation, index: int) -> tuple[float, float]:
-    """Contributions to a class of all nodes, and of all edges, of its own graph."""
-    return float(explanation.node_scores[index, index].sum()), float(explanation.edge_scores[index, index].sum())
 
 
 class Donors:

@@ -1,9 +1,9 @@
 """The arms of the logic consistency study: which patches are edited, and with what (4.2).
 
-All arms edit with the same code, and the i-th edit of each covers exactly as many pixels as the i-th guided one. The
-other arms go on for all N edits (through the guided areas again, where the guided arm stopped earlier), so that both
-can be counted: what they correct with the guided budget, and with all tries. Only the guided arm reads contributions
-of the photo to choose its places; the classifier is run after an edit, never on a candidate.
+All arms edit with the same code. The i-th edit of an arm of content covers exactly as many pixels as the i-th guided
+one; these arms go on for all N edits (through the guided areas again, where the guided arm stopped earlier), so that
+both can be counted: what they correct with the guided budget, and with all tries. The arms of structure put concepts
+where they belong, or the same concepts at random places. The classifier is run after an edit, never on a candidate.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from vrx.explain.explainer import Explainer
-from vrx.explanation import Explanation
+from vrx.explanation import Counterfactual, Explanation
 from vrx.studies.core.exemplars import Donor, Donors, Mask, placed_patch
 from vrx.studies.core.records import Records
 from vrx.studies.core.statistics import log_odds
@@ -30,7 +31,11 @@ ARMS = {
     "random_places": "guided content, random places",
     "good_for_good": "good concepts for good ones",
     "pasted_onto_itself": "guided places, own pixels",
+    "structure": "VRX-guided structure: put where they belong",
+    "structure_random": "the same concepts, put at random places",
 }
+GUIDED = {"structure": "structure", "structure_random": "structure"}
+"""The guided arm that an arm is measured by, where it is not ``vrx_guided``."""
 OUT_OF_PLACE = 0.02  # of the photo's side: how far a patch is off that is pasted back onto itself
 
 
@@ -43,11 +48,12 @@ class Edit:
     graph: int = -1  # class whose concept lies there; -1: no concept decided
     concept: int = -1  # which; -1: none
     donor: Donor | None = None  # whose exemplar it is, if it is one
+    kind: str = "substitute"  # or add, move; delete where nothing shows
 
     def record(self, names: Sequence[str]) -> dict[str, Any]:
         """In plain values; the area is a share of the photo."""
         return {
-            "edit": "delete" if self.layer is None else "substitute",
+            "edit": "delete" if self.layer is None else self.kind,
             "class": names[self.graph] if self.graph >= 0 else None,
             "concept": self.concept + 1 if self.concept >= 0 else None,
             "area": float(self.mask.mean()),
@@ -103,7 +109,7 @@ class Arms:
     budget: list[Edit] = field(default_factory=list)
 
     def run(self) -> dict[str, Arm]:
-        """Make the edits of every arm of ``ARMS``."""
+        """Make the edits of every arm of ``ARMS``, in their order."""
         guided, *others = ARMS
         arms = {guided: self._arm(self.vrx_guided())}
         edits = arms[guided].edits
@@ -156,6 +162,51 @@ class Arms:
                     layer, changed = placed_patch(*self.donors.patch(donor), mask)
                     covered = sum(float(scores[g, k]) * float(changed[m].mean()) for g, k, m in patches)
                     yield donor.score - covered, Edit(changed, layer, true, own, donor)
+
+    def structure(self) -> Iterator[Edit]:
+        """Concepts of the true class put where they belong, as the counterfactuals of the explanation say.
+
+        A missing one is added (a good exemplar), one that lies elsewhere is moved: the one of which the GRN expects the
+        largest gain of the true class, each once. After each edit the photo as it is now is explained again.
+        """
+        return self._put_right()
+
+    def structure_random(self) -> Iterator[Edit]:
+        """What :meth:`structure` does, but each concept is put at a random place: how much is it the place?"""
+        return self._put_right(self.rng)
+
+    def _put_right(self, rng: np.random.Generator | None = None) -> Iterator[Edit]:
+        explanation, true, done = self.explanation, self.true, set[int]()
+        while True:
+            gains = [(c.predicted[true], c) for c in explanation.counterfactuals if c.graph == true]
+            wanted = sorted(
+                (pair for pair in gains if pair[0] > 0 and pair[1].concept not in done), key=lambda p: -p[0]
+            )
+            edits = (self._put(explanation, c, c.place if rng is None else rng.random(2)) for _, c in wanted)
+            edit = next((made for made in edits if made is not None), None)
+            if edit is None:
+                return
+            yield edit
+            done.add(edit.concept)
+            x = applied(self.explainer, explanation.x, edit)
+            explanation = self.explainer.explain_input(x, true_class=true)
+
+    def _put(self, explanation: Explanation, wanted: Counterfactual, place: ArrayLike) -> Edit | None:
+        """A concept of the true class put at a place (x, y) in [0, 1]; None without an exemplar of a missing one."""
+        true, concept, x = self.true, wanted.concept, explanation.x
+        size = np.array(x.shape[:0:-1])  # width, height
+        if wanted.added:
+            if not (good := self.donors.good(true, concept)):
+                return None
+            column, row = np.minimum(np.array(place) * size, size - 1).astype(int)
+            hole = np.zeros(x.shape[1:], bool)
+            hole[row, column] = True
+            layer, changed = placed_patch(*self.donors.patch(good[0]), hole)
+            return Edit(changed, layer, true, concept, good[0], "add")
+        mask = torch.from_numpy(explanation.mask(true, concept))
+        way = ((np.array(place) - explanation.centroids[true, concept]) * size).round().astype(int)
+        moved, to = self.explainer.editor.move(x[None], mask[None], torch.from_numpy(way)[None])
+        return Edit((mask | to[0]).numpy(), moved[0], true, concept, None, "move")
 
     def random(self) -> Iterator[Edit]:
         """Random attended patches, each replaced by a random patch (or deleted, where the guided arm deletes)."""

@@ -19,16 +19,21 @@ from vrx.studies.core.photos import spaced
 from vrx.studies.core.statistics import Share
 from vrx.studies.logic_consistency.method import ARMS, Arm
 
-COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "#7f7f7f")  # Okabe and Ito: distinguishable by all
-MARKS = ("o", "s", "^", "v", "D", "x")
+STYLES = (  # of the arms' lines: colours of Okabe and Ito, distinguishable by all
+    ("#0072B2", "o"), ("#D55E00", "s"), ("#E69F00", "^"), ("#CC79A7", "v"), ("#009E73", "D"), ("#7f7f7f", "x"),
+    ("#000000", "P"), ("#56B4E9", "*"),
+)  # fmt: skip
 OUTLINE = (255, 0, 255)
 TITLE = "Does the classifier reason as the explanation says? Errors, corrected by editing"
 METHOD = (
-    "Every arm makes as many edits as the guided one, of the same areas, with the same code; the classifier is run "
-    "after each. A photo counts as corrected once the log-odds of its true class exceed {floor:.2f}: what pasting a "
+    "Every arm of content makes as many edits as the guided one, of the same areas, with the same code; the arms of "
+    "structure put concepts of the true class where they usually lie, missing ones too, or at random places. The "
+    "classifier is run after each edit. A photo counts as corrected once the log-odds of its true class exceed "
+    "{floor:.2f}: what pasting a "
     "patch back onto itself, a little out of place, moves them by at most in 95 % of right photos. “Share without the "
     "noise floor” counts every right prediction; “share after all edits” lets every arm go on until the prediction is "
-    "right or all edits are spent. Intervals are Wilson's, 95 %; p is McNemar's exact test against the guided arm."
+    "right or all edits are spent. Intervals are Wilson's, 95 %; p is McNemar's exact test against the guided arm; of "
+    "random places against guided structure."
 )
 Record = Mapping[str, Any]
 
@@ -59,7 +64,8 @@ def write_logic_consistency(
     lead = (
         f"The classifier gets {metrics['errors/all']:.0f} of {metrics['photos/total']:.0f} photos wrong. Of the "
         f"{len(records)} studied, {guided} stay wrong after at most {max_edits} edits that the explanation chose; as "
-        f"many edits of the same size at random leave {metrics['left/random']:.0%}."
+        f"many edits of the same size at random leave {metrics['left/random']:.0%}. Concepts put where they belong "
+        f"correct {metrics['corrected/structure']:.0f}, {metrics['corrected/structure_alone']:.0f} of these alone."
     )
     method = METHOD.format(floor=metrics["noise_floor"])
     curve = Picture(curve_figure(len(records), metrics, max_edits), "Errors not corrected, by the edits allowed.")
@@ -85,14 +91,15 @@ def chosen_examples(records: Mapping[str, Record], count: int) -> list[str]:
 
 
 def sentence(record: Record) -> str:
-    """What the guided arm did."""
-    arm = record["arms"]["vrx_guided"]
-    verbs = {"substitute": "replaced by a good one", "delete": "deleted"}
-    done = [f"concept {edit['concept']} of {edit['class']} {verbs[edit['edit']]}" for edit in arm["edits"]]
-    end = f"the prediction is {arm['predicted'][-1]}{'' if arm['corrected_after'] else ', not corrected'}"
-    return (
-        f"A {record['true']} predicted as {record['predicted']} (cause: {record['cause']}): {', '.join(done)}; {end}."
-    )
+    """What the guided arms did."""
+    verbs = {"substitute": "replaced by a good one", "delete": "deleted", "add": "added", "move": "moved"}
+    parts = [f"A {record['true']} predicted as {record['predicted']} (cause: {record['cause']})."]
+    for title, name in (("Content", "vrx_guided"), ("Structure", "structure")):
+        if (arm := record["arms"][name])["edits"]:
+            done = [f"concept {edit['concept']} of {edit['class']} {verbs[edit['edit']]}" for edit in arm["edits"]]
+            end = "" if arm["corrected_after"] else ", not corrected"
+            parts.append(f"{title}: {', '.join(done)}; the prediction is {arm['predicted'][-1]}{end}.")
+    return " ".join(parts)
 
 
 def curve_figure(errors: int, metrics: Mapping[str, float], max_edits: int) -> Figure:
@@ -100,7 +107,7 @@ def curve_figure(errors: int, metrics: Mapping[str, float], max_edits: int) -> F
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     ax = figure.subplots()
     budgets = range(max_edits + 1)
-    for (arm, label), colour, mark in zip(ARMS.items(), COLOURS, MARKS, strict=True):
+    for (arm, label), (colour, mark) in zip(ARMS.items(), STYLES, strict=True):
         values = [1.0, *(metrics[f"left/{arm}_{b}"] for b in budgets[1:])]
         low, high = zip(*(Share(round(v * errors), errors).interval for v in values), strict=True)
         ax.plot(budgets, values, color=colour, marker=mark, label=label, linewidth=2)
@@ -118,9 +125,11 @@ def example_figure(folder: Path, name: str, record: Record) -> Figure:
     arms = [record["arms"][arm] for arm in ARMS]
     states = [(record["predicted"], arms[0]["margins"][0])]
     states += [([record["predicted"], *arm["predicted"]][-1], arm["margins"][-1]) for arm in arms]
-    heads = [f"label: {record['true']}", *ARMS.values()]
-    figure = Figure(figsize=(2.35 * len(tiles), 3.0), layout="constrained")
-    for ax, tile, head, (predicted, margin) in zip(figure.subplots(1, len(tiles)), tiles, heads, states, strict=True):
+    heads = [f"label: {record['true']}", *(words.replace(": ", ":\n").replace(", ", ",\n") for words in ARMS.values())]
+    figure = Figure(figsize=(2.6 * 5, 6.2), layout="constrained")
+    axes = figure.subplots(2, 5).ravel()
+    axes[-1].set_axis_off()
+    for ax, tile, head, (predicted, margin) in zip(axes, tiles, heads, states, strict=False):
         right = predicted == record["true"]
         ax.imshow(tile)
         ax.set(xticks=[], yticks=[])

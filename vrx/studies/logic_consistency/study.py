@@ -13,11 +13,12 @@ from tqdm import tqdm
 from vrx.data.images import Photo
 from vrx.errors import VRXError
 from vrx.studies.core.context import StudyContext
-from vrx.studies.core.exemplars import Donors, sums
+from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.photos import predictions, rng_of, spaced
 from vrx.studies.core.records import write_results
+from vrx.studies.core.relations import sums
 from vrx.studies.core.statistics import Share, mcnemar
-from vrx.studies.logic_consistency.method import ARMS, Arms, noise_floor
+from vrx.studies.logic_consistency.method import ARMS, GUIDED, Arms, noise_floor
 from vrx.studies.logic_consistency.page import Record, save_arms, write_logic_consistency
 
 AT_FAULT = ("concept", "structure", "both")
@@ -84,7 +85,7 @@ class LogicConsistency:
         """The edits of every arm on one photo, and the predictions after each."""
         explainer, true = context.explainer, photo.label
         names = explainer.bank.class_names
-        explanation = explainer.explain_input(explainer.read(context.source.read(photo)))
+        explanation = explainer.explain_input(explainer.read(context.source.read(photo)), true_class=true)
         rng = rng_of(photo, self.seed)
         arms = Arms(explainer, donors, explanation, true, self.max_edits, floor, rng).run()
         if save:
@@ -99,10 +100,10 @@ class LogicConsistency:
 
 
 def at_fault(found: tuple[float, float], right: NDArray[np.float64], quantile: float) -> str:
-    """The cause rule: which part of the true class' own graph falls short of what it is in right photos.
+    """The cause rule: which contributions to the true class fall short of what they are in right photos.
 
     Args:
-        found: summed contributions of nodes and of edges of the true class' graph to the true class, in this photo.
+        found: :func:`~vrx.studies.core.relations.sums` of the true class in this photo: concepts, relations.
         right: the same in discovery photos of the class that the classifier gets right, ``[M, 2]``.
         quantile: of the right photos: parts below it are at fault; when neither is, the one with the lower rank.
 
@@ -118,13 +119,14 @@ def at_fault(found: tuple[float, float], right: NDArray[np.float64], quantile: f
 def corrected(record: Record, arm: str, budget: int, rule: str = "noise") -> bool:
     """Whether an arm had corrected the prediction of one error with at most ``budget`` edits, by a rule.
 
-    * ``noise``: right by more than a paste alone can move, with no more edits than the guided arm made,
-    * ``answer``: the prediction is right, with no more edits than the guided arm needed for that,
+    * ``noise``: right by more than a paste alone can move, with no more edits than its guided arm made,
+    * ``answer``: the prediction is right, with no more edits than its guided arm needed for that,
     * ``all_tries``: the prediction was right after any edit, however many the guided arm made.
     """
     arms = record["arms"]
     after: int | None = arms[arm][AFTER[rule]]
-    made = arms["vrx_guided"][AFTER[rule]] or len(arms["vrx_guided"]["edits"])
+    leader = arms[GUIDED.get(arm, "vrx_guided")]
+    made = leader[AFTER[rule]] or len(leader["edits"])
     return after is not None and after <= (budget if rule == "all_tries" else min(budget, made))
 
 
@@ -134,8 +136,9 @@ def left(records: Sequence[Record], arm: str, budget: int, rule: str = "noise") 
 
 
 def p_value(records: Sequence[Record], arm: str, budget: int) -> float:
-    """McNemar's test of an arm against the guided one."""
-    return mcnemar(*([corrected(r, one, budget) for r in records] for one in ("vrx_guided", arm)))
+    """McNemar's test of an arm against its guided one; of the guided arm of structure against that of content."""
+    other = GUIDED[arm] if arm == "structure_random" else "vrx_guided"
+    return mcnemar(*([corrected(r, one, budget) for r in records] for one in (other, arm)))
 
 
 def summary(records: Sequence[Record], max_edits: int) -> dict[str, float]:
@@ -150,6 +153,10 @@ def summary(records: Sequence[Record], max_edits: int) -> dict[str, float]:
     metrics["errors/grn_agrees"] = float(np.mean([r["agrees"] for r in records]))
     metrics["edits/mean"] = float(np.mean([len(some) for some in areas]))
     metrics["edits/area"] = float(np.mean([sum(some) for some in areas]))
+    content, structure = (np.array([corrected(r, a, max_edits) for r in records]) for a in ("vrx_guided", "structure"))
+    metrics["errors/with_structure"] = float(sum(bool(r["arms"]["structure"]["edits"]) for r in records))
+    metrics["corrected/content"], metrics["corrected/structure"] = float(content.sum()), float(structure.sum())
+    metrics["corrected/structure_alone"] = float((structure & ~content).sum())
     for arm in ARMS:
         metrics |= left(records, arm, max_edits).metrics(f"left/{arm}")
         for budget in range(1, max_edits + 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from vrx.edits import FAR, Editor, far_offset, shifted
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
 from vrx.report.words import called
+from vrx.scores import centred
+from vrx.structures import UNMATCHED
 from vrx.studies.core.exemplars import Donors, Mask, placed_patch
 
 EXPOSED = 0.5  # a concept is edited when this share of its patch changes, or of the change lies in its patch
@@ -53,6 +55,28 @@ def edited_concepts(before: Explanation, index: int, changed: Mask) -> tuple[int
     exposure = np.array([changed[mask].mean() for mask in masks])
     held = np.array([(changed & mask).sum() / max(changed.sum(), 1) for mask in masks])
     return tuple(found[(exposure >= EXPOSED) | (held >= EXPOSED)].tolist())
+
+
+def partners(explainer: Explainer, before: Explanation, edited: EditedPhoto, own: int) -> dict[str, Any]:
+    """Because of which other concepts the place of the moved one counts for its class.
+
+    Returns:
+        ``partners``: of each other concept, predicted: the placement effect in the explanation of the photo before the
+        move; and measured: the fall of the class's centred logit by the move, less the fall where the other concept is
+        deleted. Nothing where nothing moved, or with fewer than two others.
+    """
+    relations, label = before.relations, int(before.matched[own, edited.concepts[0]]) if edited.concepts else UNMATCHED
+    if relations is None or label not in edited.moved:
+        return {}
+    other = relations.labels != label
+    predicted = relations.placed[other][:, ~other, own].ravel()
+    if len(predicted) < 2 or np.isnan(predicted).any():
+        return {}
+    masks = torch.stack([torch.from_numpy(before.label_mask(int(k))) for k in relations.labels[other]])
+    photos = [torch.cat([x[None], explainer.editor.delete(x[None], masks)]) for x in (before.x, edited.x)]
+    clean, after = (centred(torch.from_numpy(explainer.logits(x)))[:, own].numpy() for x in photos)
+    cost = clean - after
+    return {"partners": [predicted, cost[0] - cost[1:]]}
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,18 @@ from numpy.typing import NDArray
 
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, edited_path, read_edited, write_page
+from vrx.studies.core.relations import READINGS
 from vrx.studies.core.statistics import Share
 
 HEADINGS = {"appearance": "A good concept replaced by a worse one", "structure": "A concept moved to an abnormal place"}
-KINDS = {"appearance": "nodes", "structure": "edges"}  # kind of edit -> the contributions that should fall
+KINDS = {"appearance": "nodes", "structure": "placement"}  # kind of edit -> which of READINGS should fall
 COLUMNS = {
     "p (above chance)": "p_value",
-    "found by node": "found_by_nodes",
-    "found by edges": "found_by_edges",
-    "fall of the node, edited": "fall_nodes_touched",
-    "fall of the node, others": "fall_nodes_others",
-    "fall of the edges, edited": "fall_edges_touched",
-    "fall of the edges, others": "fall_edges_others",
+    **{f"found by {words}": f"found_by_{name}" for name, words in READINGS.items()},
     "Spearman with the classifier": "spearman",
     "Spearman of the GRN with the classifier": "spearman_grn",
+    "relation named that the classifier loses": "partner",
+    "by chance": "partner_chance",
 }
 SAVED = 12  # photos of each kind that are saved for the page
 EDITED = "#d6007f"  # marks edited concepts: neither end of the colour scale
@@ -107,8 +105,7 @@ def edit_figure(versions: Sequence[NDArray[np.uint8]], kind: str, record: Record
     for i, (state, hatch) in enumerate((("before", ""), ("after", "////"))):
         bars.barh(lines + 0.4 * i - 0.2, values[i], 0.38, label=state, hatch=hatch, color="#9ecae1")
     bars.set(yticks=lines, yticklabels=[str(k + 1) for k in detected], ylabel="concept", xlabel="logits")
-    whose = "concept" if kind == "appearance" else "concept's relations"
-    bars.set_title(f"contribution of the {whose}", fontsize=10)
+    bars.set_title(f"of each concept: {READINGS[KINDS[kind]]}", fontsize=10)
     for label, colour in zip(bars.get_yticklabels(), colours, strict=True):
         label.set_color(colour)
     bars.invert_yaxis()

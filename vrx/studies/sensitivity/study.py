@@ -14,14 +14,15 @@ from tqdm import tqdm
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.errors import VRXError
-from vrx.explanation import Explanation
+from vrx.explanation import NO_RELATION, Explanation
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.page import save_edited
 from vrx.studies.core.photos import predictions, rng_of
 from vrx.studies.core.records import Records, write_results
+from vrx.studies.core.relations import READINGS, by_concept
 from vrx.studies.core.statistics import Share, above_chance, correlation, log_odds
-from vrx.studies.sensitivity.method import ConceptEditor, EditedPhoto, PastedEdits, RenderedEdits
+from vrx.studies.sensitivity.method import ConceptEditor, EditedPhoto, PastedEdits, RenderedEdits, partners
 from vrx.studies.sensitivity.page import KINDS, SAVED, Record, write_sensitivity
 
 
@@ -34,8 +35,10 @@ class Sensitivity:
 
     The patches keep their concepts (:meth:`Explainer.follow`): the question is whether the contributions move, not
     whether the concept is detected again. An edit counts as found when, of all detected concepts of the class, an
-    edited one has the largest fall: of its node contribution (appearance), of the contributions of its edges, in and
-    out (structure).
+    edited one has the largest fall of what the GRN says of it: of its own contribution (appearance), of its relations
+    (structure, ``KINDS``). Of a moved concept the explanation of the photo before the move says, too, because of
+    which other concept its place counts (*partner*): that is compared with what the classifier loses by the move with
+    each other concept there and deleted.
 
     Raises:
         VRXError: a setting out of range.
@@ -105,7 +108,9 @@ class Sensitivity:
         names = {kind: f"{kind} {photo.path}" for kind in KINDS}
         if any(name not in records for name in names.values()):
             explainer, own = context.explainer, photo.label
-            before = explainer.explain_input(explainer.read(context.source.read(photo)), relations=False)
+            before = explainer.explain_input(
+                explainer.read(context.source.read(photo)), relations=False, true_class=own
+            )
             enough = before.detected[own].sum() >= self.min_detected
             before = explainer.follow(before, before.x) if enough else before
             for number, (kind, name) in enumerate(names.items()):
@@ -116,7 +121,8 @@ class Sensitivity:
                     records.add(name, {"tried": tried})
                     continue
                 after = explainer.follow(before, edited.x, edited.moved)
-                records.add(name, {"tried": tried, **measured(photo, before, after, edited)})
+                found = measured(photo, before, after, edited) | partners(explainer, before, edited, own)
+                records.add(name, {"tried": tried, **found})
                 if len(list(context.folder.glob(f"edited/{kind}_*.png"))) < SAVED:
                     save_edited(context.folder, kind, photo.path, [before.image, after.image])
         return {kind: records[name] for kind, name in names.items()}
@@ -143,8 +149,7 @@ def measured(photo: Photo, before: Explanation, after: Explanation, edited: Edit
         "what": edited.what,
         "concepts": edited.concepts,
         "detected": np.flatnonzero(before.detected[own]),
-        "nodes": [e.node_scores[own, own] for e in both],
-        "edges": [e.at_edges(own) for e in both],
+        **{name: [by_concept(e, own)[name] for e in both] for name in READINGS},
         "centroids": [e.centroids[own] for e in both],
         "probability": [e.probabilities[own] for e in both],
         "margin": [e.margin(own) for e in both],
@@ -187,7 +192,13 @@ def summary(records: Mapping[str, Sequence[Record]]) -> dict[str, float]:
         metrics |= correlation(f"spearman/{kind}", edited, noticed)
         metrics |= correlation(f"spearman_grn/{kind}", followed, noticed)
         metrics[f"fell/{kind}"] = float(np.mean(np.array(edited) > 0))
-        for part in KINDS.values():
+        asked = [r["partners"] for r in rows if "partners" in r and max(r["partners"][1]) >= NO_RELATION]
+        if asked:
+            hits, chances = [int(np.argmax(p)) == int(np.argmax(m)) for p, m in asked], [1 / len(p) for p, _ in asked]
+            metrics |= Share.of(hits).metrics(f"partner/{kind}")
+            metrics[f"partner_chance/{kind}"] = float(np.mean(chances))
+            metrics[f"partner_p_value/{kind}"] = above_chance(hits, chances)
+        for part in READINGS:
             own = [falls(r, part)[k] for r in rows for k in r["concepts"]]
             others = [falls(r, part)[k] for r in rows for k in r["detected"] if k not in r["concepts"]]
             metrics[f"found_by_{part}/{kind}"] = float(np.mean([is_found(r, part) for r in rows]))
