@@ -28,18 +28,15 @@ def gains(accuracies: Mapping[str, ArrayLike]) -> dict[str, float]:
     ``accuracies``: of each of ``SETTINGS``, one per seed, in [0, 1].
     """
     values = {name: np.asarray(accuracies[name], float) for name in SETTINGS}
-    found: dict[str, float] = {f"accuracy/{name}": float(v.mean()) for name, v in values.items()}
+    found = {f"accuracy/{name}": float(v.mean()) for name, v in values.items()}
     for name in SETTINGS[1:]:
         gain = values[name] - values["base"]
-        half = float(stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain))
-        mean = float(gain.mean())
+        half, mean = float(stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain)), float(gain.mean())
         found |= {f"gain/{name}": mean, f"gain/{name}_low": mean - half, f"gain/{name}_high": mean + half}
     difference = values["setting1"] - values["setting2"]
-    if np.ptp(difference) == 0:  # no spread: the test has no scale
-        found["gain/p_value"] = 1.0 if difference[0] == 0 else 0.0
-    else:
-        found["gain/p_value"] = float(stats.ttest_1samp(difference, 0.0).pvalue)
-    return found
+    same = 1.0 if difference[0] == 0 else 0.0  # without spread the test has no scale
+    spread = np.ptp(difference) > 0
+    return found | {"gain/p_value": float(stats.ttest_1samp(difference, 0.0).pvalue) if spread else same}
 
 
 def advice_scores(asked: set[tuple[int, str]], own: Sequence[str], poses: Sequence[str]) -> tuple[float, float]:
@@ -59,12 +56,10 @@ def diagnosis_scores(errors: Sequence[Mapping[str, Any]], own: Sequence[str]) ->
 
     ``unseen/missing_poses`` and ``unseen/old_poses``, in [0, 1]; without the one for which there is no error.
     """
-    found = {}
-    for name, old in (("missing_poses", False), ("old_poses", True)):
-        causes = [e["cause"] for e in errors if (e["pose"] == own[e["true"]]) == old]
-        if causes:
-            found[f"unseen/{name}"] = causes.count(UNSEEN) / len(causes)
-    return found
+    causes: dict[str, list[str]] = {"missing_poses": [], "old_poses": []}
+    for error in errors:
+        causes["old_poses" if error["pose"] == own[error["true"]] else "missing_poses"].append(error["cause"])
+    return {f"unseen/{name}": some.count(UNSEEN) / len(some) for name, some in causes.items() if some}
 
 
 def measured(runs: Sequence[Run], own: Sequence[str], poses: Sequence[str]) -> dict[str, float]:
@@ -86,8 +81,7 @@ def result_table(runs: Sequence[Run], class_names: Sequence[str]) -> list[dict[s
             **{name: accuracy(run["predictions"][name]) for name in SETTINGS},
             "errors": len(run["errors"]),
             **{cause: sum(e["cause"] == cause for e in run["errors"]) for cause in ERROR_CAUSES},
-            "added": ", ".join(f"{count} {class_names[c]} in pose {pose}" for c, pose, count in run["wanted"])
-            or "none",
+            "added": ", ".join(f"{n} {class_names[c]} in pose {pose}" for c, pose, n in run["wanted"]) or "none",
         }
         for run in runs
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,12 +15,14 @@ from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, write_page
 from vrx.studies.dataset_fix.gains import SETTINGS, Run, accuracy, result_table
 from vrx.studies.dataset_fix.poses import PosePool
-from vrx.studies.diagnosis.causes import ERROR_CAUSES
 
-TITLE = "Dataset fix: does the diagnosis help?"
 NAMES = {"base": "before", "setting1": "setting 1: what VRX asks for", "setting2": "setting 2: more of the old pose"}
 BETTER, SAME = "#1f6fb4", "#8a8a8a"
 COUNTS = "Accuracy on the test photos; errors on the probe photos by diagnosed cause; what setting 1 added."
+POSES = (
+    "A test photo of each class in each pose. Boxed: the one pose that training shows. Bars: share of such photos "
+    "classified correctly, mean of {} seeds. Below the others: how many of the {} added photos go there."
+)  # fmt: skip
 
 
 def dataset_fix_page(
@@ -30,25 +31,32 @@ def dataset_fix_page(
     """Write ``index.html``; ``runs``: of each seed, ``added``: photos added in either setting."""
     predictions = {name: np.array([run["predictions"][name] for run in runs]) for name in SETTINGS}
     own = ", ".join(f"{name} in pose {pose}" for name, pose in zip(pool.class_names, pool.own, strict=True))
-    poses = pose_figure(pool, {name: counts.sum(0) for name, counts in predictions.items()}, requested(runs, pool))
+    asked = np.zeros((len(pool.class_names), len(pool.poses)))  # mean of the seeds
+    for label, pose, count in (one for run in runs for one in run["wanted"]):
+        asked[label, pool.poses.index(pose)] += count / len(runs)
     line = gain_figure({name: [accuracy(one) for one in counts] for name, counts in predictions.items()})
+    poses = pose_figure(pool, {name: counts.sum(0) for name, counts in predictions.items()}, asked)
     pictures = [
-        Picture(
-            poses,
-            "A test photo of each class in each pose. Boxed: the one pose that training shows. Bars: share of such "
-            f"photos classified correctly, mean of {len(runs)} seeds. Below the others: how many of the {added} added "
-            "photos the diagnosis spends there.",
-        ),
+        Picture(poses, POSES.format(len(runs), added)),
         Picture(line, "Accuracy on all test photos; a line per seed."),
     ]
     intro = f"Training shows {own}, and no other pose. The test photos show every class in every pose."
+    table = [
+        {
+            "training photos": NAMES[name],
+            "accuracy": f"{metrics[f'accuracy/{name}']:.1%}",
+            "gain": "" if name == "base" else gained(metrics, name),
+        }
+        for name in SETTINGS
+    ]
     advice = [f"The advice of seed {runs[0]['seed']}:", *(runs[0]["advice"] or ["No error, no advice."])]
     sections = [
-        Section("Where the added photos help", [intro], table_2(metrics), pictures),
-        Section("The diagnosis", [judged(metrics), *advice], cause_table(runs, pool)),
+        Section("Where the added photos help", [intro], table, pictures),
+        Section("The diagnosis", [judged(metrics), *advice]),
         Section("Each seed", [COUNTS], result_table(runs, pool.class_names)),
     ]
-    write_page(context, TITLE, lead(metrics, added, len(runs)), sections, metrics)
+    title = "Dataset fix: does the diagnosis help?"
+    write_page(context, title, lead(metrics, added, len(runs)), sections, metrics)
 
 
 def lead(metrics: Mapping[str, float], added: int, seeds: int) -> str:
@@ -62,8 +70,8 @@ def lead(metrics: Mapping[str, float], added: int, seeds: int) -> str:
 
 def gained(metrics: Mapping[str, float], name: str) -> str:
     """A gain in points, with its interval."""
-    low, high = metrics[f"gain/{name}_low"], metrics[f"gain/{name}_high"]
-    return f"{100 * metrics[f'gain/{name}']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    mean, low, high = (100 * metrics[f"gain/{name}{ending}"] for ending in ("", "_low", "_high"))
+    return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
 def judged(metrics: Mapping[str, float]) -> str:
@@ -78,43 +86,6 @@ def judged(metrics: Mapping[str, float]) -> str:
     return " ".join(parts)
 
 
-def table_2(metrics: Mapping[str, float]) -> list[dict[str, str]]:
-    """The paper's table 2."""
-    return [
-        {
-            "training photos": NAMES[name],
-            "accuracy": f"{metrics[f'accuracy/{name}']:.1%}",
-            "gain": "" if name == "base" else gained(metrics, name),
-        }
-        for name in SETTINGS
-    ]
-
-
-def cause_table(runs: Sequence[Run], pool: PosePool) -> list[dict[str, Any]]:
-    """Errors of all seeds by confused pair, pose and cause, the most frequent first."""
-    groups: dict[tuple[int, int, str], list[str]] = {}
-    for error in (error for run in runs for error in run["errors"]):
-        groups.setdefault((error["true"], error["predicted"], error["pose"]), []).append(error["cause"])
-    return [
-        {
-            "confused": f"{pool.class_names[true]} → {pool.class_names[predicted]}",
-            "in pose": f"{pose} (in training)" if pose == pool.own[true] else pose,
-            "errors": len(causes),
-            **{cause: causes.count(cause) for cause in ERROR_CAUSES},
-        }
-        for (true, predicted, pose), causes in sorted(groups.items(), key=lambda item: -len(item[1]))
-    ]
-
-
-def requested(runs: Sequence[Run], pool: PosePool) -> NDArray[np.float64]:
-    """Photos of each class and pose asked for, ``[n, P]``, mean of the seeds."""
-    found = np.zeros((len(pool.class_names), len(pool.poses)))
-    for run in runs:
-        for label, pose, count in run["wanted"]:
-            found[label, pool.poses.index(pose)] += count
-    return found / len(runs)
-
-
 def pose_figure(pool: PosePool, predictions: Mapping[str, NDArray[np.int64]], asked: NDArray[np.float64]) -> Figure:
     """Class by pose: a photo, and how often the prediction is right after each training.
 
@@ -124,17 +95,16 @@ def pose_figure(pool: PosePool, predictions: Mapping[str, NDArray[np.int64]], as
     figure = Figure(figsize=(4.1 * columns, 1.55 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, 2 * columns, squeeze=False, width_ratios=[1, 1.7] * columns)
     for label, name in enumerate(pool.class_names):
+        axes[label, 0].set_ylabel(name, fontsize=11)
         for place, pose in enumerate(pool.poses):
             photo, bars = axes[label, 2 * place : 2 * place + 2]
-            old = pose == pool.own[label]
             _draw_photo(photo, pool, label, pose)
             own = [predictions[setting][label, place] for setting in SETTINGS]
             shares = [counts[label] / max(counts.sum(), 1) for counts in own]
+            old = pose == pool.own[label]
             _draw_bars(bars, shares, "in training" if old else f"+{asked[label, place]:.0f} photos")
-            if label == 0:
-                photo.set_title(f"pose {pose}", fontsize=11, fontweight="bold", loc="left")
-            if place == 0:
-                photo.set_ylabel(name, fontsize=11)
+    for ax, pose in zip(axes[0, ::2], pool.poses, strict=True):
+        ax.set_title(f"pose {pose}", fontsize=11, fontweight="bold", loc="left")
     return figure
 
 

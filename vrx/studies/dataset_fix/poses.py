@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ class PosePool:
 
     def even(self, role: str, count: int, rng: np.random.Generator) -> list[Photo]:
         """``count`` photos of every class in every pose."""
-        pairs = [(label, pose) for label in range(len(self.class_names)) for pose in self.poses]
+        pairs = itertools.product(range(len(self.class_names)), self.poses)
         return [photo for label, pose in pairs for photo in self.draw(role, label, pose, count, rng)]
 
 
@@ -93,14 +94,6 @@ def pool_of(source: Any, sizes: Sizes, seed: int, poses: Mapping[str, Any] | Non
         "dataset_fix needs photos whose pose is known: give a run of toy_vehicles, or of ilab20m "
         "(python train.py experiment=resnet18_ilab20m data.root=<folder>)."
     )
-
-
-def _own(poses: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    if set(poses) != set(names):
-        raise VRXError(
-            f"study.poses names {', '.join(poses) or 'nothing'}: give one pose for each of {', '.join(names)}."
-        )
-    return [str(poses[name]) for name in names]
 
 
 def rendered_pool(root: Path, sizes: Sizes, seed: int, poses: Mapping[str, Any] | None = None) -> PosePool:
@@ -130,14 +123,15 @@ def listed_pool(source: PosedSource, poses: Mapping[str, Any] | None = None) -> 
     The test photos are probe photos and test photos in turn: by object, or photo by photo where objects are few.
     """
     views = source.photos("test")
-    objects = sorted({_object(p) for p in views})
-    probing = set(objects[::2]) if len(objects) >= 2 * len(source.class_names) else None
-    probe = [p for i, p in enumerate(views) if (_object(p) in probing if probing is not None else i % 2 == 0)]
+    toys = ["-".join(Path(p.path).name.split("-")[:2]) for p in views]  # in an iLab-20M name: <class>-<instance>
+    objects = sorted(set(toys))
+    by_object = set(objects[::2]) if len(objects) >= 2 * len(source.class_names) else None
+    probe = [p for i, p in enumerate(views) if (i % 2 == 0 if by_object is None else toys[i] in by_object)]
     chosen = set(probe)
     roles = {"train": source.photos("train"), "probe": probe, "test": [p for p in views if p not in chosen]}
-    return PosePool(source, _own(ILAB_POSES if poses is None else poses, source.class_names), roles)
-
-
-def _object(photo: Photo) -> str:
-    """The object that an iLab-20M file name stands for: ``<class>-<instance>``."""
-    return "-".join(Path(photo.path).name.split("-")[:2])
+    poses, names = ILAB_POSES if poses is None else poses, source.class_names
+    if set(poses) != set(names):
+        raise VRXError(
+            f"study.poses names {', '.join(poses) or 'nothing'}: give a pose for each of {', '.join(names)}."
+        )
+    return PosePool(source, [str(poses[name]) for name in names], roles)

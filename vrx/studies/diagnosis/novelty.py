@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from vrx.classifier.classifier import Classifier
@@ -45,8 +46,8 @@ class Novelty:
     """How far a photo is from the training photos: their ``features``, ``DEPTHS`` arrays ``[P, 2 D]``."""
 
     def __init__(self, features: Sequence[Features], labels: NDArray[np.int64]) -> None:
-        self._scaling = [(f.mean(0), np.maximum(f.std(0), 1e-6)) for f in features]
-        scaled = [(f - mean) / std for f, (mean, std) in zip(features, self._scaling, strict=True)]
+        self._scaling = [(f.mean(0), np.maximum(f.std(0), 1e-6) * f.shape[1] ** 0.5) for f in features]
+        scaled = [(f - mean) / scale for f, (mean, scale) in zip(features, self._scaling, strict=True)]
         chosen = {c: labels == c for c in np.unique(labels).tolist()} | {None: np.ones(len(labels), bool)}
         self._known: dict[int | None, list[Features]] = {c: [f[own] for f in scaled] for c, own in chosen.items()}
         self._typical = {c: [_typical(own) for own in known] for c, known in self._known.items()}
@@ -58,9 +59,9 @@ class Novelty:
             Logarithm of the distance over the typical one, ``[DEPTHS]``: 0 is typical, 0.7 twice as far; NaN: unknown.
         """
         found = np.full(len(features), np.nan)
-        for depth, (values, (mean, std)) in enumerate(zip(features, self._scaling, strict=True)):
+        for depth, (values, (mean, scale)) in enumerate(zip(features, self._scaling, strict=True)):
             if label in self._known and (typical := self._typical[label][depth]) > 0:
-                distance = _nearest(self._known[label][depth], (values - mean) / std)
+                distance = _nearest(cdist([(values - mean) / scale], self._known[label][depth]))[0]
                 found[depth] = np.log(max(distance, 1e-9) / typical)
         return found
 
@@ -69,10 +70,10 @@ def _typical(own: Features) -> float:
     """Median over photos ``[P, D]`` of the distance to the nearest others; NaN: fewer than two."""
     if len(own) < 2:
         return float("nan")
-    return float(np.median([_nearest(np.delete(own, i, 0), one) for i, one in enumerate(own)]))
+    others = cdist(own, own)[~np.eye(len(own), dtype=bool)].reshape(len(own), -1)
+    return float(np.median(_nearest(others)))
 
 
-def _nearest(known: Features, place: Features) -> float:
-    """Mean root-mean-square distance of the nearest few of ``[P, D]`` from ``[D]``."""
-    distances = np.sqrt(((known - place) ** 2).mean(1))
-    return float(np.sort(distances)[:NEIGHBOURS].mean())
+def _nearest(distances: Features) -> Features:
+    """Mean of the few smallest of each row."""
+    return np.asarray(np.sort(distances)[:, :NEIGHBOURS].mean(1))

@@ -11,11 +11,15 @@ The three causes of section 4.4, each planted by one change alone, and nothing e
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -23,6 +27,7 @@ from tqdm import tqdm
 from vrx.data.images import Photo
 from vrx.explain.explainer import Explainer
 from vrx.studies.core.records import Records
+from vrx.studies.diagnosis.causes import ERROR_CAUSES
 
 CLEAR = 0.02  # at most this share of an object may be hidden by a distractor, and of a distractor be near the object
 BATCH = 16  # attempts that are classified together
@@ -45,17 +50,41 @@ class Attempt:
         return predicted != self.photo.label and self.donor in (None, predicted)
 
 
-class Planter(Protocol):
-    """Plants causes into photos; ``method`` says how, for the page."""
+class Planter(ABC):
+    """Plants causes into photos by changes that are drawn at random; ``kind`` and ``method`` say how."""
 
+    kind: str
     method: str
 
-    def attempts(self, photos: Sequence[Photo], cause: str, trials: int, skip: Skip = ...) -> Iterator[Attempt]:
-        """Changes of one cause: every photo once, then every photo again, up to ``trials`` times.
+    def __init__(self, explainer: Explainer, source: Any, seed: int = 0) -> None:
+        self._explainer, self._source, self._seed = explainer, source, seed
+
+    @abstractmethod
+    def plant(self, photo: Photo, cause: str, rng: np.random.Generator) -> tuple[Tensor, int | None] | None:
+        """A change: the photo after it, normalised ``[3, H, W]``, and :attr:`Attempt.donor`; None: there is none."""
+
+    def attempts(
+        self, photos: Sequence[Photo], cause: str, trials: int, skip: Skip = lambda name: False
+    ) -> Iterator[Attempt]:
+        """Changes of one cause: every photo once in random order, then every photo again, up to ``trials`` times.
 
         Attempts whose name is to be skipped are not made: they are known to have failed.
         """
-        ...
+        for trial in range(trials):
+            order = np.random.default_rng([self._seed, ERROR_CAUSES.index(cause), trial]).permutation(len(photos))
+            for photo in (photos[number] for number in order.tolist()):
+                name = f"{self.kind} {'/'.join(Path(photo.path).parts[-3:])} {cause} {trial}"
+                rng = np.random.default_rng([self._seed, *hashlib.sha256(name.encode()).digest()])
+                made = None if skip(name) else self.plant(photo, cause, rng)
+                if made is not None:
+                    yield Attempt(name, photo, *made)
+
+    def _read(self, photo: Photo) -> Tensor:
+        return self._explainer.read(self._source.read(photo))
+
+    def _other_class(self, photo: Photo, rng: np.random.Generator) -> int:
+        """The label of a random other class."""
+        return int(rng.choice([c for c in range(len(self._source.class_names)) if c != photo.label]))
 
 
 @dataclass(frozen=True)
@@ -77,11 +106,10 @@ class ErrorPlanter:
         with tqdm(total=wanted, desc=f"planting: {cause}", unit="error") as bar:
             while len(rows) < wanted and (some := list(islice(attempts, BATCH))):
                 self._try(some, wanted - len(rows))
-                for attempt in some:
-                    row = self._known(attempt.name)
-                    if row and len(rows) < wanted:
-                        rows.append({**row, "photo": attempt.photo.path, "cause": cause})
-                        bar.update()
+                known = [(attempt, self._known(attempt.name)) for attempt in some]
+                made = [{**row, "photo": attempt.photo.path, "cause": cause} for attempt, row in known if row]
+                rows += made[: wanted - len(rows)]
+                bar.update(len(rows) - bar.n)
         return rows
 
     def _known(self, name: str) -> Row | None:

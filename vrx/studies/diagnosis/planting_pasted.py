@@ -7,10 +7,8 @@ but *unseen* differs from both in that nothing is pasted.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,8 +24,8 @@ from vrx.data.sources import PhotoSource
 from vrx.edits import Editor, gaussian_blur, shifted
 from vrx.explain.explainer import Explainer
 from vrx.studies.core.exemplars import Donors, Mask, placed_patch
-from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, UNSEEN
-from vrx.studies.diagnosis.planting import CLEAR, Attempt, Skip
+from vrx.studies.diagnosis.causes import FALSE_ALARM, UNSEEN
+from vrx.studies.diagnosis.planting import CLEAR, Planter
 
 ON = 0.5  # a paste is on a patch when at least this share of the smaller of the two lies in both
 PASTES = 3  # exemplars pasted at most
@@ -38,9 +36,10 @@ LAYOUTS = (
 )  # fmt: skip
 
 
-class PastedPlanter:
+class PastedPlanter(Planter):
     """Plants causes by pasting good exemplars of another class, and by layouts that no training photo has."""
 
+    kind = "pasted"
     method = (
         "Errors with a planted cause: good exemplars of another class are pasted on a patch that speaks for the true "
         "class (shared) or clear of all such patches (false alarm), or the photo is turned, sheared or made small "
@@ -49,31 +48,18 @@ class PastedPlanter:
     )
 
     def __init__(self, explainer: Explainer, source: PhotoSource, donors: Donors, seed: int = 0) -> None:
-        self._explainer, self._source, self._donors, self._seed = explainer, source, donors, seed
-        self._editor = explainer.editor
+        super().__init__(explainer, source, seed)
+        self._donors, self._editor = donors, explainer.editor
         self._speaking = lru_cache(maxsize=4096)(self._speaking_patches)
 
-    def attempts(
-        self, photos: Sequence[Photo], cause: str, trials: int, skip: Skip = lambda name: False
-    ) -> Iterator[Attempt]:
-        """In random order; see :meth:`vrx.studies.diagnosis.planting.Planter.attempts`."""
-        for trial in range(trials):
-            order = np.random.default_rng([self._seed, ERROR_CAUSES.index(cause), trial]).permutation(len(photos))
-            for photo in (photos[number] for number in order.tolist()):
-                name = f"pasted {'/'.join(Path(photo.path).parts[-3:])} {cause} {trial}"
-                rng = np.random.default_rng([self._seed, *hashlib.sha256(name.encode()).digest()])
-                made = None if skip(name) else self._plant(photo, cause, rng)
-                if made is not None:
-                    yield Attempt(name, photo, *made)
-
-    def _read(self, photo: Photo) -> Tensor:
-        return self._explainer.read(self._source.read(photo))
-
-    def _plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None] | None:
+    def plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None] | None:
+        """A change of one cause."""
         x = self._read(photo)
-        if cause == UNSEEN:
-            return relaid(x, str(rng.choice(LAYOUTS)), self._editor), None
-        return self._paste(x, photo, cause, rng)
+        return (
+            (relaid(x, str(rng.choice(LAYOUTS)), self._editor), None)
+            if cause == UNSEEN
+            else self._paste(x, photo, cause, rng)
+        )
 
     def _speaking_patches(self, photo: Photo) -> tuple[Mask, ...]:
         """The patches, each once, of the concepts of a photo's class that speak for it, each ``[H, W]``."""
@@ -85,7 +71,7 @@ class PastedPlanter:
     def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int] | None:
         """Exemplars of one other class, one to ``PASTES`` of them; None where not even the first finds a place."""
         own = self._speaking(photo)
-        label = int(rng.choice([c for c in range(len(self._source.class_names)) if c != photo.label]))
+        label = self._other_class(photo, rng)
         stock = self._stock(label)
         if not own or not stock:
             return None

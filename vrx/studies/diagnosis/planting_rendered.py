@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from scipy.ndimage import label as label_pieces
+from torch import Tensor
 
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.data.toys.models import BUILDERS, model
 from vrx.data.toys.stage import ELEVATIONS, VIEW_ANGLE, Pose
-from vrx.explain.explainer import Explainer
 from vrx.studies.core.exemplars import Mask
-from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
-from vrx.studies.diagnosis.planting import CLEAR, Attempt, Skip
+from vrx.studies.diagnosis.causes import FALSE_ALARM, SHARED, UNSEEN
+from vrx.studies.diagnosis.planting import CLEAR, Planter
 
 GAP = 0.03  # near: nearer than this, share of the frame's side
 SEEN = 0.02  # at least this share of the frame must show a distractor
@@ -35,30 +34,19 @@ def can_render(source: Any) -> bool:
     return isinstance(source, CanRender) and set(source.class_names) <= set(BUILDERS)  # type: ignore[attr-defined]
 
 
-class RenderedPlanter:
+class RenderedPlanter(Planter):
     """Plants causes by rendering; ``source``: one that :func:`can_render`."""
 
+    kind = "rendered"
     method = (
         "Errors with a planted cause: the vehicle gets parts of another class, a distractor stands in the background, "
         "or the camera stands where no training photo was taken. The classifier was right before."
     )
 
-    def __init__(self, explainer: Explainer, source: Any, seed: int = 0) -> None:
-        self._explainer, self._source, self._seed = explainer, source, seed
-
-    def attempts(
-        self, photos: Sequence[Photo], cause: str, trials: int, skip: Skip = lambda name: False
-    ) -> Iterator[Attempt]:
-        """See :meth:`vrx.studies.diagnosis.planting.Planter.attempts`."""
-        plant = {SHARED: self._shared, FALSE_ALARM: self._false_alarm, UNSEEN: self._unseen}[cause]
-        for trial in range(trials):
-            for number, photo in enumerate(photos):
-                name = f"{photo.split} {photo.label} {photo.path.rsplit('/', 1)[-1]} {cause} {trial}"
-                rng = np.random.default_rng([self._seed, ERROR_CAUSES.index(cause), trial, number])
-                made = None if skip(name) else plant(photo, rng)
-                if made is not None:
-                    frame, donor = made
-                    yield Attempt(name, photo, self._explainer.read(Image.fromarray(frame)), donor)
+    def plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None] | None:
+        """A change of one cause."""
+        made = {SHARED: self._shared, FALSE_ALARM: self._false_alarm, UNSEEN: self._unseen}[cause](photo, rng)
+        return None if made is None else (self._explainer.read(Image.fromarray(made[0])), made[1])
 
     def _scene(self, photo: Photo) -> dict[str, Any]:
         """Arguments of :meth:`ToyVehicles.render` that give the photo again."""
@@ -66,14 +54,8 @@ class RenderedPlanter:
         seed, pose = [int(s) for s in truth["seed"]], (truth["azimuth"], truth["elevation"])
         return {"class_name": truth["class"], "seed": seed, "pose": pose}
 
-    def _donor(self, photo: Photo, rng: Generator) -> tuple[int, str]:
-        """Label and name of another class."""
-        names = self._source.class_names
-        chosen = int(rng.choice([i for i in range(len(names)) if i != photo.label]))
-        return chosen, names[chosen]
-
     def _shared(self, photo: Photo, rng: Generator) -> Change | None:
-        label, donor = self._donor(photo, rng)
+        donor = self._source.class_names[label := self._other_class(photo, rng)]
         scene = self._scene(photo)
         own, theirs = list(model(scene["class_name"])), list(model(donor))
         count = int(rng.integers(1, 4))
@@ -90,7 +72,7 @@ class RenderedPlanter:
         return (frame, label) if in_one_piece(labels > 0) else None
 
     def _false_alarm(self, photo: Photo, rng: Generator) -> Change | None:
-        label, donor = self._donor(photo, rng)
+        donor = self._source.class_names[label := self._other_class(photo, rng)]
         scene = self._scene(photo)
         parts = list(model(donor))
         chosen = rng.choice(parts, size=int(rng.integers(len(parts) // 2, len(parts) + 1)), replace=False).tolist()
