@@ -219,7 +219,8 @@ class Explainer:
         graphs = self.builder(x[None], [superpixels])
         explanation = self._explanation(x, graphs.regions[0], graphs, measure, relations)
         explanation = replace(explanation, name=name, true_class=true_class)
-        return self._with_structure(explanation, graphs, measure) if relations else explanation
+        first = None if measure else true_class
+        return self._with_structure(explanation, graphs, measure, first) if relations else explanation
 
     def _with_structure(
         self, explanation: Explanation, graphs: PhotoGraphs, measure: bool, first: int | None = None

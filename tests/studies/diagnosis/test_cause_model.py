@@ -10,9 +10,8 @@ import pytest
 from vrx.errors import VRXError
 from vrx.studies.diagnosis.cause_model import EVIDENCE, OVERLAP, CauseModel, gradcam_overlap, rule
 from vrx.studies.diagnosis.causes import ERROR_CAUSES
-from vrx.studies.diagnosis.novelty import NOVELTY
 
-TELLING = dict(zip(ERROR_CAUSES, ("deletion: all gains", "place: gap", NOVELTY[0]), strict=True))
+TELLING = dict(zip(ERROR_CAUSES, ("both: patches", "both: gap", "absent: best gain of true class"), strict=True))
 
 
 def planted_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -70,14 +69,14 @@ def test_the_model_can_choose_among_some_causes_alone() -> None:
         assert chosen != "unseen" and found[chosen] == max(found["shared"], found["false alarm"])
 
 
-def test_rule_asks_first_whether_the_concepts_support_the_prediction_and_then_where() -> None:
-    far, near = {"place: distance of centres": 0.4}, {"place: distance of centres": 0.1}
-    drop = "predicted class' concepts alone deleted: drop of predicted class"
-    assert drop in EVIDENCE and "place: distance of centres" in EVIDENCE
-    assert rule(of(**far, **{drop: 0.1})) == rule(of(**near, **{drop: 0.1})) == "unseen"
-    assert rule(of(**far, **{drop: 1.0})) == "false alarm"
-    assert rule(of(**near, **{drop: 1.0})) == "shared"
-    assert rule(of(**dict.fromkeys(EVIDENCE))) == "unseen"  # no concept found: none supports the prediction
+def test_rule_asks_first_whether_the_true_class_is_there_and_then_where_the_evidence_lies() -> None:
+    far, near = {"both: distance of centres": 0.4}, {"both: distance of centres": 0.1}
+    found = "present: share of concepts of true class"
+    assert found in EVIDENCE and "both: distance of centres" in EVIDENCE
+    assert rule(of(**far, **{found: 0.1})) == rule(of(**near, **{found: 0.1})) == "unseen"
+    assert rule(of(**far, **{found: 1.0})) == "false alarm"
+    assert rule(of(**near, **{found: 1.0})) == "shared"
+    assert rule(of(**dict.fromkeys(EVIDENCE))) == "unseen"  # no concept found
 
 
 def test_too_few_errors_are_refused() -> None:

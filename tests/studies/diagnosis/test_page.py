@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vrx.studies.diagnosis.deletions import Deletions
 from vrx.studies.diagnosis.page import (
     Found,
     accuracies,
@@ -13,7 +12,6 @@ from vrx.studies.diagnosis.page import (
     lead,
     quality_table,
     shared_or_false_alarm,
-    support_figure,
     trust,
 )
 from vrx.studies.diagnosis.recommendation import advise
@@ -21,7 +19,14 @@ from vrx.studies.diagnosis.recommendation import advise
 
 def test_scores_table_and_figure() -> None:
     tested = [
-        {"cause": c, "found": f, "rule": f, "gradcam": g, "majority": "shared", "shared or false alarm": "shared"}
+        {
+            "cause": c,
+            "found": f,
+            "rule": f,
+            "gradcam": g,
+            "majority": "shared",
+            "shared or false alarm": "shared",
+        }
         for c, f, g in (("shared", "shared", "unseen"), ("unseen", "unseen", "unseen"), ("unseen", "shared", "shared"))
     ]
     found = accuracies(tested)
@@ -34,17 +39,6 @@ def test_scores_table_and_figure() -> None:
     marks = [t.get_text() for t in figure.axes[0].texts]
     assert {"3", "2", "0", "4"} <= set(marks) and {"S", "U"} <= set(marks)
     assert lead(Found(np.zeros((2, 2), int), [], [], [], ""), {}).startswith("The classifier makes no error on")
-
-
-def test_regions_are_shaded_by_whom_they_support() -> None:
-    regions = np.array([[0, 0, 1, 1], [2, 2, 3, 3]])
-    logits = np.zeros((4, 2))
-    found = Deletions(0, 1, regions, logits[0], logits, np.array([2.0, -1.0, 0.1, 0.0]), logits, logits, logits)
-    (picture,) = (a for a in support_figure(np.full((2, 4, 3), 100, np.uint8), found).axes[0].artists)
-    colours = [picture.image[regions == region] for region in range(4)]
-    assert all((one == one[0]).all() for one in colours)
-    orange, blue, weak, none = (one[0].tolist() for one in colours)
-    assert orange[0] > 150 > orange[2] and blue[2] > 100 > blue[0] and weak == none == [100, 100, 100]
 
 
 def test_shared_or_false_alarm_counts_these_two_alone_and_what_the_means_give_away() -> None:

@@ -64,7 +64,8 @@ def test_errors_get_a_cause_a_page_and_evidence_and_are_not_explained_twice(
     rows = json.loads((tmp_path / "results.json").read_text())
     assert all(set(EVIDENCE) <= set(row) and row["cause"] in ERROR_CAUSES for row in rows)
     (nothing,) = [row for row in rows if row["photo"].endswith("grey.png")]
-    assert nothing["deletion: strongest region"] == pytest.approx(0, abs=0.05)  # no region supports anything
+    strongest = nothing["present: strongest of predicted class"]
+    assert strongest == pytest.approx(0, abs=0.05)  # no concept supports anything
     page = (tmp_path / "index.html").read_text()
     assert "were not verified" in page and page.count("<img") == 3  # the confusion matrix and two examples
     before = (tmp_path / "records.jsonl").read_text()

@@ -1,10 +1,8 @@
 """The studies of 4.2 to 4.4: does the explanation hold, and does it help?
 
 ``diagnose.py`` builds a :class:`StudyContext` from a finished run and calls the study that ``study=<name>`` names: the
-``_target_`` of ``conf/study/<name>.yaml``, built from the keys of that file, with
-``__call__(self, context: StudyContext) -> dict[str, float]``, which returns the metrics. It leaves in
-``context.folder`` its records (:class:`~vrx.studies.core.records.Records`), from which the same command goes on, its
-table (:func:`~vrx.studies.core.records.write_results`) and its page (:func:`~vrx.studies.core.page.write_page`).
+``_target_`` of ``conf/study/<name>.yaml`` with ``__call__(self, context: StudyContext) -> dict[str, float]``, which
+returns the metrics and leaves in ``context.folder`` its records, from which the same command goes on, table and page.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vrx.data.sources import PhotoSource
+from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.pipeline import Pipeline
 from vrx.storage import content_key
@@ -23,17 +22,18 @@ from vrx.studies.core.records import Records
 COUNTS = ("max_photos", "max_edits", "errors_per_cause", "calibration_errors", "seeds", "examples")
 """Settings of studies that decide how many records there are, not what is in them."""
 
-CODE = (
-    "vrx.classifier",
-    "vrx.concepts",
-    "vrx.edits",
-    "vrx.graphs",
-    "vrx.models",
-    "vrx.scores",
-    "vrx.explain",
-    "vrx.studies",
+CODE = tuple(
+    f"vrx.{name}" for name in ("classifier", "concepts", "edits", "graphs", "models", "scores", "explain", "studies")
 )
 """Where the code is that makes records."""
+
+
+def at_least(study: object, **least: int) -> None:
+    """Refuse settings of a study (VRXError) below these bounds; None is none."""
+    for name, bound in least.items():
+        value = getattr(study, name)
+        if value is not None and value < bound:
+            raise VRXError(f"study.{name}={value}: use at least {bound}.")
 
 
 @dataclass(frozen=True)

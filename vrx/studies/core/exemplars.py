@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,12 +61,11 @@ class Donors:
         self._patches = lru_cache(maxsize=256)(self._read)
 
     def _explained(self, photo: Photo) -> dict[str, Any]:
-        x = readable(self._explainer, self._source, photo)
-        if x is None:
+        x, own = readable(self._explainer, self._source, photo), photo.label
+        if x is None or (explanation := self._explainer.explain_input(x)).predicted != own:
             return {"right": False}
-        explanation, own = self._explainer.explain_input(x), photo.label
         return {
-            "right": explanation.predicted == own,
+            "right": True,
             "labels": explanation.matched[own],
             "areas": [int(explanation.mask(own, k).sum()) for k in range(len(explanation.matched[own]))],
             "scores": explanation.node_scores[own, own],
@@ -86,9 +86,8 @@ class Donors:
     def best_of_photos(self) -> list[Donor]:
         """Of every photo, the patch that contributes most to its class."""
         best: dict[Photo, Donor] = {}
-        for donor in (d for ranked in self._ranked.values() for d in ranked):
-            if donor.photo not in best or donor.score > best[donor.photo].score:
-                best[donor.photo] = donor
+        for donor in itertools.chain(*self._ranked.values()):
+            best[donor.photo] = max(best.get(donor.photo, donor), donor, key=lambda one: one.score)
         return list(best.values())
 
     def class_sums(self, index: int) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a heading and, if there are any, paragraphs, a table (rows of column -> value), pictures."""
+    """A part of the page: a heading, paragraphs, a table (rows of column -> value), pictures."""
 
     heading: str
     paragraphs: Sequence[str] = ()
@@ -43,17 +44,16 @@ def write_page(
     context: StudyContext, title: str, lead: str, sections: Sequence[Section], metrics: Mapping[str, float]
 ) -> None:
     """Write ``index.html`` and, beside it, every picture as ``pictures/<number>.png``; ``lead`` is the result."""
-    shown, number = [], 0
+    shown, number = [], itertools.count(1)
     for section in sections:
         pictures = []
-        for number, picture in enumerate(section.pictures, number + 1):  # noqa: B020 (pictures are numbered throughout)
+        for picture in section.pictures:
             pixels = draw(picture.content) if isinstance(picture.content, Figure) else picture.content
-            save_png(context.folder / "pictures" / f"{number:02d}.png", pixels)
+            save_png(context.folder / "pictures" / f"{next(number):02d}.png", pixels)
             pictures.append(embed(pixels, picture.caption))
         columns = list(dict.fromkeys(name for row in section.table for name in row))
         rows = [[cell(row.get(name)) for name in columns] for row in section.table]
-        shown.append({"heading": section.heading, "paragraphs": section.paragraphs, "columns": columns, "rows": rows,
-                      "pictures": pictures})  # fmt: skip
+        shown.append({**vars(section), "columns": columns, "rows": rows, "pictures": pictures})
     page = context.folder / "index.html"
     write_html(page, TEMPLATE, metrics, context.settings, title=title, lead=lead, sections=shown)
 

@@ -25,22 +25,17 @@ def predictions(
     explainer: Explainer, source: PhotoSource, photos: Sequence[Photo], records: Records
 ) -> list[tuple[Photo, int]]:
     """Every photo that can be read with the class that is predicted; no photo of the records is predicted twice."""
-    missing = [photo for photo in photos if _name(photo) not in records]
-    with tqdm(total=len(missing), desc="predicting", unit="photo", disable=not missing) as bar:
-        for start in range(0, len(missing), BATCH):
-            part = missing[start : start + BATCH]
-            x = {photo: read for photo in part if (read := readable(explainer, source, photo)) is not None}
-            logits = explainer.logits(torch.stack(list(x.values()))).tolist() if x else []
-            found = dict(zip(x, logits, strict=True))
-            for photo in part:
-                records.add(_name(photo), {"logits": found.get(photo)})
-                bar.update()
-    known = [(photo, records[_name(photo)]["logits"]) for photo in photos]
+    names = {photo: f"prediction {photo.path}" for photo in photos}
+    missing = [photo for photo in photos if names[photo] not in records]
+    starts = range(0, len(missing), BATCH)
+    for part in tqdm([missing[start : start + BATCH] for start in starts], desc="predicting", disable=not missing):
+        x = {photo: read for photo in part if (read := readable(explainer, source, photo)) is not None}
+        logits = explainer.logits(torch.stack(list(x.values()))).tolist() if x else []
+        found = dict(zip(x, logits, strict=True))
+        for photo in part:
+            records.add(names[photo], {"logits": found.get(photo)})
+    known = [(photo, records[names[photo]]["logits"]) for photo in photos]
     return [(photo, int(np.argmax(logits))) for photo, logits in known if logits is not None]
-
-
-def _name(photo: Photo) -> str:
-    return f"prediction {photo.path}"
 
 
 def readable(explainer: Explainer, source: PhotoSource, photo: Photo) -> Tensor | None:

@@ -1,14 +1,14 @@
 """Does the diagnosis help? Add the photos it asks for, retrain the classifier, measure (4.4, table 2).
 
-Three classes, each seen in training in one pose alone. The classifier is fitted and explained; the causes of its errors
-on probe photos of all poses give the advice. Then it is fitted anew twice: with photos of the recommended poses
-(setting 1), and with as many of the same classes in their old pose (setting 2). Accuracy is measured on test photos of
-all poses, which nothing else touches. Everything is repeated for several seeds, which choose training photos and
-initial weights.
+Three classes, each seen in training in one pose alone. The causes of the classifier's errors on probe photos of all
+poses give the advice. Then it is fitted anew twice: with photos of the recommended poses (setting 1), and with as many
+of the same classes in their old pose (setting 2). Accuracy is measured on test photos of all poses, which nothing else
+touches. Everything is repeated for several seeds, which choose training photos and initial weights.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,13 @@ from vrx.classifier.classifier import Classifier
 from vrx.data.images import Photo
 from vrx.data.selection import PhotoSelection
 from vrx.errors import VRXError
-from vrx.studies.core.context import StudyContext
+from vrx.studies.core.context import StudyContext, at_least
 from vrx.studies.core.records import Records, write_results
 from vrx.studies.dataset_fix.gains import SETTINGS, accuracy, measured, result_table
 from vrx.studies.dataset_fix.page import dataset_fix_page
 from vrx.studies.dataset_fix.poses import PosePool, Sizes, pool_of
 from vrx.studies.diagnosis.causes import ERROR_CAUSES
 from vrx.studies.diagnosis.diagnoser import Diagnoser
-from vrx.studies.diagnosis.planting import Row
 from vrx.studies.diagnosis.planting_rendered import RenderedPlanter, can_render
 from vrx.studies.diagnosis.recommendation import advise, wanted_photos
 
@@ -64,10 +63,7 @@ class DatasetFix:
     seed: int = 0  # of the first repetition, and of the toy frames of all
 
     def __post_init__(self) -> None:
-        if self.seeds < 2:
-            raise VRXError(f"study.seeds={self.seeds}: a paired test needs at least 2, and 5 to say much.")
-        if min(self.train, self.added, self.probe, self.test, self.explained) < 1:
-            raise VRXError("study.train, added, probe, test and explained must each be at least 1.")
+        at_least(self, seeds=2, train=1, added=1, probe=1, test=1, explained=1)  # a paired test needs two seeds
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
         """Run the study; see :class:`vrx.studies.core.context.StudyContext`."""
@@ -123,10 +119,11 @@ class Repetition:
 
     def _predictions(self, setting: str, photos: list[Photo]) -> Any:
         """Counts on the test photos after training on ``photos``."""
-        return self.records.once(f"seed {self.seed} {setting}", self._tested, setting, photos)["predictions"]
 
-    def _tested(self, setting: str, photos: list[Photo]) -> dict[str, Any]:
-        return {"predictions": count_predictions(self.fitted(setting, photos), self.pool, self.test)}
+        def tested() -> dict[str, Any]:
+            return {"predictions": count_predictions(self.fitted(setting, photos), self.pool, self.test)}
+
+        return self.records.once(f"seed {self.seed} {setting}", tested)["predictions"]
 
     def fitted(self, setting: str, photos: list[Photo]) -> Classifier:
         """The classifier after training on ``photos``."""
@@ -144,14 +141,11 @@ class Repetition:
         splits = {"discovery": some, "train": some, "val": few, "test": few}
         log.info("explaining the classifier")
         explainer = self.pipeline.explainer(classifier, PhotoSelection(pool.source, splits))
-        diagnoser = Diagnoser(explainer, PhotoSelection(pool.source, {"train": self.train}), self.seed)
+        diagnoser = Diagnoser(explainer, pool.source, self.seed)
         records = Records(self.cache / "records.jsonl", self.records.key + classifier.version)
         self.calibrate(diagnoser, records)
         _, rows = diagnoser.errors(self.probe, records)
-        for row in rows:
-            row["pose"] = pool.source.pose_name(Photo(row["photo"], row["true"], row["split"]))
-        training = {c: [pose] * len(photos) for c, (pose, photos) in enumerate(zip(pool.own, self.base, strict=True))}
-        advice = advise(rows, pool.class_names, training)
+        advice = advise(rows, pool.class_names, pool.source, self.train)
         kept = ("photo", "true", "predicted", "pose", "cause")
         return {
             "errors": [{name: row[name] for name in kept} for row in rows],
@@ -168,11 +162,9 @@ class Repetition:
         right = diagnoser.right(old, records)
         plant = diagnoser.planting(RenderedPlanter(diagnoser.explainer, pool.source, self.seed), records)
         labels = range(len(pool.class_names))
-        made: list[Row] = []
-        for cause in ERROR_CAUSES:
-            for label in labels:  # as many of every class as can be: the class must not give the cause away
-                own = [photo for photo in right if photo.label == label]
-                made += plant(own, cause, -(-self.study.planted // len(labels)), TRIALS)
+        each = -(-self.study.planted // len(labels))  # of every class: the class must not give the cause away
+        pairs = itertools.product(ERROR_CAUSES, ([p for p in right if p.label == label] for label in labels))
+        made = [row for cause, own in pairs for row in plant(own, cause, each, TRIALS)]
         try:
             diagnoser.calibrate(made)
         except VRXError as error:
@@ -183,8 +175,7 @@ def count_predictions(classifier: Classifier, pool: PosePool, photos: Sequence[P
     """How often which class is predicted: ``[n (true), P (pose, as in pool.poses), n (predicted)]``."""
     num = len(pool.class_names)
     counts = np.zeros((num, len(pool.poses), num), np.int64)
-    for start in range(0, len(photos), BATCH):
-        part = photos[start : start + BATCH]
+    for part in (photos[start : start + BATCH] for start in range(0, len(photos), BATCH)):
         x = torch.stack([classifier.transform(pool.source.read(p)) for p in part]).to(classifier.device)
         with torch.inference_mode():
             predicted = classifier(x).argmax(1).tolist()

@@ -16,24 +16,24 @@ from sklearn.preprocessing import StandardScaler
 
 from vrx.errors import VRXError
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
-from vrx.studies.diagnosis.deletions import EFFECTS
-from vrx.studies.diagnosis.novelty import NOVELTY
+from vrx.studies.diagnosis.evidence import EVIDENCE
 
-EVIDENCE = (*EFFECTS, *NOVELTY)
 OVERLAP = (
     "overlap", "correlation", "extent of true class", "extent of predicted class", "distance of peaks",
     "distance of centres",
 )  # fmt: skip
-APART = 0.28  # of the rule: share of the photo's longer side
-HELD = 0.4  # of the rule: typical margins of the true class
+KINDS = {"evidence": EVIDENCE, "gradcam": OVERLAP}
+"""What a model reads: the explanation, or how the Grad-CAM maps of the two classes overlap."""
+APART = 0.38  # of the rule: share of the photo's side
+SEEN = 0.5  # of the rule: share of the true class's concepts
 FEWEST = 3  # planted errors of a cause that a model can be fitted on
 Row = Mapping[str, Any]
 
 
 class CauseModel:
-    """Evidence -> cause, fitted on planted errors. Missing evidence is a value of its own.
+    """Evidence -> cause, fitted on planted errors; ``kind`` of the evidence: one of ``KINDS``.
 
-    ``kind`` of the evidence: ``evidence`` (the numbers of ``EVIDENCE``) or ``gradcam`` (those of ``OVERLAP``).
+    Missing evidence is a value of its own.
     """
 
     def __init__(self, kind: str = "evidence", seed: int = 0) -> None:
@@ -60,22 +60,17 @@ class CauseModel:
             "linear": make_pipeline(StandardScaler(), linear),
             "forest": RandomForestClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=self.seed),
         }
-        folds = min(5, len(set(photos)))
-        scores = {"linear": 0.0}
+        folds, scores = min(5, len(set(photos))), {"linear": 0.0}
         if folds >= 3 and min(counts.values()) >= folds:
-            cv = GroupKFold(folds)
-            scores = {
-                name: cross_val_score(model, x, causes, groups=photos, cv=cv).mean()
-                for name, model in candidates.items()
-            }
+            for name, model in candidates.items():
+                scores[name] = cross_val_score(model, x, causes, groups=photos, cv=GroupKFold(folds)).mean()
         self.chosen = max(scores, key=lambda name: scores[name])
         self._model = candidates[self.chosen].fit(x, causes)
         return self
 
     def _matrix(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """``[R, 2 D]``: values (0 where missing), and which are missing."""
-        names = EVIDENCE if self.kind == "evidence" else OVERLAP
-        values = np.array([[row[self.kind].get(name) for name in names] for row in rows], float)
+        values = np.array([[row[self.kind].get(name) for name in KINDS[self.kind]] for row in rows], float)
         missing = ~np.isfinite(values)
         return np.hstack([np.where(missing, 0.0, values), missing])
 
@@ -93,15 +88,15 @@ class CauseModel:
 
 
 def rule(row: Row) -> str:
-    """The cause by a fixed rule, where nothing was planted. Its bounds were set on planted errors, toy and real.
+    """The cause by a fixed rule, where nothing was planted. Its bounds were set on planted errors of toy vehicles.
 
-    The predicted class hardly drops without the concepts that speak for it alone, so nothing that was found supports
-    the prediction: unseen. Else its support lies away from that of the true class: false alarm. Else: shared.
+    Fewer than half of the true class's concepts are found: unseen. Else what supports the predicted class lies away
+    from what supports the true one: false alarm. Else: shared.
     """
     evidence = row["evidence"]
-    if (evidence["predicted class' concepts alone deleted: drop of predicted class"] or 0.0) < HELD:
+    if (evidence["present: share of concepts of true class"] or 0.0) < SEEN:
         return UNSEEN
-    return FALSE_ALARM if (evidence["place: distance of centres"] or 0.0) >= APART else SHARED
+    return FALSE_ALARM if (evidence["both: distance of centres"] or 0.0) >= APART else SHARED
 
 
 def gradcam_overlap(gradcam: NDArray[np.float64], true: int, predicted: int) -> dict[str, float]:

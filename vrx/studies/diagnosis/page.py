@@ -13,21 +13,18 @@ from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from vrx.data.images import Photo
-from vrx.report.drawing import Pixels, page
-from vrx.report.figures import TITLE, WIDTH, draw_title, explanation_figures, sheet
+from vrx.report.figures import explanation_figures, sheet
 from vrx.report.html import draw
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, write_page
 from vrx.studies.core.statistics import Share, mcnemar
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
-from vrx.studies.diagnosis.deletions import Deletions, delete_parts, strong
 from vrx.studies.diagnosis.recommendation import Advice
 
 Row = Mapping[str, Any]
 
 COLOURS = dict(zip(ERROR_CAUSES, ("#d7301f", "#f0a500", "#1b9e50"), strict=True))
 LETTERS = dict(zip(ERROR_CAUSES, "SFU", strict=True))  # readable without colour
-PREDICTION, TRUE = (0.90, 0.33, 0.05), (0.13, 0.40, 0.67)  # regions that support either
 JUDGES = {"found": "diagnosis", "rule": "fixed rule", "gradcam": "Grad-CAM overlap", "majority": "most frequent"}
 MARKS = (
     "Confusion matrix of the classifier; the marks name the causes found among the errors of a pair (S: shared "
@@ -48,35 +45,34 @@ class Found:
 
 def write_diagnosis(context: StudyContext, found: Found, metrics: Mapping[str, float], examples: int) -> None:
     """Write ``index.html``."""
-    names = context.source.class_names
+    names, tested = context.source.class_names, found.tested
     matrix = Picture(errors_figure(found.counts, found.advice, names), MARKS)
-    sections = [Section("Errors and their causes", [trust(found.tested)], [], [matrix])]
+    sections = [Section("Errors and their causes", [trust(tested)], [], [matrix])]
     if found.advice:
-        profile = [{"true": names[a.true], "predicted": names[a.predicted], **a.profile, "advice": a.text}
-                   for a in found.advice]  # fmt: skip
-        sections.append(Section("Causes of the errors of each confused pair", [], profile))
-    if found.tested:
-        sections.append(_quality(found.tested, found.method))
+        table = [{"true": names[a.true], "predicted": names[a.predicted], **a.profile, "advice": a.text}
+                 for a in found.advice]  # fmt: skip
+        sections.append(Section("Causes of the errors of each confused pair", [], table))
+    if tested:
+        p_value = mcnemar(*([r[judge] == r["cause"] for r in tested] for judge in ("found", "gradcam")))
+        words = [
+            found.method,
+            shared_or_false_alarm(tested),
+            f"McNemar test against Grad-CAM overlap: p = {p_value:.2g}.",
+        ]
+        figure = causes_figure([r["cause"] for r in tested], [r["found"] for r in tested])
+        pictures = [Picture(figure, "Planted cause against found cause.")]
+        sections.append(Section("How good the diagnosis is", words, quality_table(tested), pictures))
     sections += _examples(context, found, examples)
     write_page(context, "Diagnosis: which cause made each error", lead(found, metrics), sections, metrics)
 
 
-def _quality(tested: Sequence[Row], method: str) -> Section:
-    p_value = mcnemar(*([r[judge] == r["cause"] for r in tested] for judge in ("found", "gradcam")))
-    figure = causes_figure([r["cause"] for r in tested], [r["found"] for r in tested])
-    words = [method, shared_or_false_alarm(tested), f"McNemar test against Grad-CAM overlap: p = {p_value:.2g}."]
-    pictures = [Picture(figure, "Planted cause against found cause.")]
-    return Section("How good the diagnosis is", words, quality_table(tested), pictures)
-
-
 def quality_table(tested: Sequence[Row]) -> list[dict[str, Any]]:
     """Accuracy of the diagnosis and the baselines, overall and by planted cause."""
-    table = []
-    for name in ("all", *ERROR_CAUSES):
-        own = [r for r in tested if name in ("all", r["cause"])]
-        shares = {title: str(_share(own, judge)) for judge, title in JUDGES.items()}
-        table.append({"planted": name, "errors": len(own), **shares})
-    return table
+    groups = {name: [r for r in tested if name in ("all", r["cause"])] for name in ("all", *ERROR_CAUSES)}
+    return [
+        {"planted": name, "errors": len(own), **{title: str(_share(own, judge)) for judge, title in JUDGES.items()}}
+        for name, own in groups.items()
+    ]
 
 
 def _share(tested: Sequence[Row], judge: str) -> Share:
@@ -84,11 +80,9 @@ def _share(tested: Sequence[Row], judge: str) -> Share:
 
 
 def accuracies(tested: Sequence[Row]) -> dict[str, float]:
-    """``cause/accuracy`` of the diagnosis, and ``_rule``, ``_majority``, ``_gradcam`` of the others, with intervals."""
-    found: dict[str, float] = {}
-    for judge in JUDGES:
-        found |= _share(tested, judge).metrics("cause/accuracy" + ("" if judge == "found" else f"_{judge}"))
-    return found
+    """``cause/accuracy`` of the diagnosis, and with ``_`` and their name of the other ``JUDGES``, with intervals."""
+    names = {judge: "cause/accuracy" + ("" if judge == "found" else f"_{judge}") for judge in JUDGES}
+    return {k: v for judge, name in names.items() for k, v in _share(tested, judge).metrics(name).items()}
 
 
 def _between(tested: Sequence[Row]) -> Share:
@@ -118,23 +112,23 @@ def shared_or_false_alarm(tested: Sequence[Row]) -> str:
     means = Share(counts[UNSEEN] + max(counts[SHARED], counts[FALSE_ALARM]), len(tested))
     return (
         "Between shared and false alarm alone, which are planted by the same means, it is right in "
-        f"{_between(tested)}. A model that saw only by which means an error was planted would be "
-        f"right in {means} of all."
-    )
+        f"{_between(tested)}. A model that saw only by which means it was planted would be right in {means} of all."
+    )  # fmt: skip
 
 
 def lead(found: Found, metrics: Mapping[str, float]) -> str:
     """The result in a sentence or two."""
     errors = len(found.rows)
     start = f"The classifier makes {errors or 'no'} error{'s' * (errors > 1)} on these photos."
-    best = f" {found.advice[0].text}" if found.advice else ""
+    start += f" {found.advice[0].text}" if found.advice else ""
     if "cause/accuracy" not in metrics:
-        return start + best
-    low, high = metrics["cause/accuracy_low"], metrics["cause/accuracy_high"]
+        return start
+    right, low, high, gradcam, majority = (
+        f"{metrics[f'cause/accuracy{ending}']:.0%}" for ending in ("", "_low", "_high", "_gradcam", "_majority")
+    )
     return (
-        f"{start}{best} On planted errors the diagnosis names the right cause in {metrics['cause/accuracy']:.0%} "
-        f"({low:.0%} to {high:.0%}); Grad-CAM overlap {metrics['cause/accuracy_gradcam']:.0%}, "
-        f"the most frequent cause {metrics['cause/accuracy_majority']:.0%}."
+        f"{start} On planted errors the diagnosis names the right cause in {right} ({low} to {high}); Grad-CAM overlap "
+        f"{gradcam}, the most frequent cause {majority}."
     )
 
 
@@ -153,30 +147,16 @@ def _examples(context: StudyContext, found: Found, left: int) -> Iterator[Sectio
 
 
 def _example(context: StudyContext, row: Row) -> Picture:
-    """One error: its explanation for both classes, and what the prediction rests on."""
-    explainer, photo = context.explainer, Photo(row["photo"], row["true"], row["split"])
-    explanation = explainer.explain_input(
-        explainer.read(context.source.read(photo)), measure=True, name=row["photo"], true_class=row["true"]
-    )
+    """One error: its explanation for both classes."""
+    explainer, photo, true = context.explainer, Photo(row["photo"], row["true"], row["split"]), row["true"]
+    x = explainer.read(context.source.read(photo))
+    explanation = explainer.explain_input(x, measure=True, name=row["photo"], true_class=true)
     name = context.source.class_names[row["predicted"]]
     caption = f"Cause: {row['cause']}. Predicted: {name}, probability {row['probability']:.0%}."
     caption += "" if row["detected"] else " No concept was detected in this photo."
-    support = support_figure(explanation.image, delete_parts(explainer, explanation, row["true"]))
-    classes = [row["predicted"], row["true"]]
-    parts = [draw(figure) for figure in (*explanation_figures(explanation, explainer.bank, classes), support)]
+    classes = [row["predicted"], true]
+    parts = [draw(figure) for figure in explanation_figures(explanation, explainer.bank, classes)]
     return Picture(sheet(explanation, classes, parts), caption)
-
-
-def support_figure(image: NDArray[np.uint8], found: Deletions) -> Figure:
-    """The photo ``[H, W, 3]`` with the regions that support the prediction, and the true class, shaded."""
-    height, shaded = WIDTH * image.shape[0] / image.shape[1], image.astype(float)
-    for gains, colour in ((found.gains, PREDICTION), (-found.gains, TRUE)):
-        inside = strong(gains)[found.regions]
-        shaded[inside] = 0.45 * shaded[inside] + 0.55 * 255 * np.array(colour)
-    figure, ax = page(WIDTH, TITLE + height)
-    draw_title(ax, "Regions that matter", "orange: for the prediction, blue: for the true class")
-    ax.add_artist(Pixels(shaded.astype(np.uint8), (0, TITLE, WIDTH, height)))
-    return figure
 
 
 def errors_figure(counts: NDArray[np.int64], advice: Sequence[Advice], names: Sequence[str]) -> Figure:
@@ -185,7 +165,7 @@ def errors_figure(counts: NDArray[np.int64], advice: Sequence[Advice], names: Se
     figure = Figure(figsize=(2.2 + 1.1 * n, 1.6 + 1.0 * n), layout="constrained")
     ax = figure.add_subplot()
     most = np.where(np.eye(n, dtype=bool), 0, counts).max()
-    _matrix(ax, counts, names, vmax=max(1.6 * most, 1))
+    _matrix(ax, counts, names, ("predicted class", "true class"), max(1.6 * most, 1))
     for one in advice:
         causes = sorted((c for c in ERROR_CAUSES if one.profile[c]), key=lambda c: -one.profile[c])
         for k, cause in enumerate(causes):
@@ -201,14 +181,15 @@ def errors_figure(counts: NDArray[np.int64], advice: Sequence[Advice], names: Se
 def causes_figure(planted: Sequence[str], found: Sequence[str]) -> Figure:
     """Planted cause against found cause."""
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
-    ax = figure.add_subplot()
-    _matrix(ax, confusion_matrix(planted, found, labels=ERROR_CAUSES), ERROR_CAUSES)
-    ax.set(xlabel="found cause", ylabel="planted cause")
+    counts = confusion_matrix(planted, found, labels=ERROR_CAUSES)
+    _matrix(figure.add_subplot(), counts, ERROR_CAUSES, ("found cause", "planted cause"))
     return figure
 
 
-def _matrix(ax: Axes, counts: NDArray[np.int64], names: Sequence[str], vmax: float | None = None) -> None:
+def _matrix(
+    ax: Axes, counts: NDArray[np.int64], names: Sequence[str], sides: tuple[str, str], vmax: float | None = None
+) -> None:
     display = ConfusionMatrixDisplay(counts, display_labels=names)
     display.plot(ax=ax, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": vmax}, values_format="d")
     ax.tick_params(axis="x", rotation=30)
-    ax.set(xlabel="predicted class", ylabel="true class")
+    ax.set(xlabel=sides[0], ylabel=sides[1])

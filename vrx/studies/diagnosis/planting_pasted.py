@@ -55,11 +55,9 @@ class PastedPlanter(Planter):
     def plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None] | None:
         """A change of one cause."""
         x = self._read(photo)
-        return (
-            (relaid(x, str(rng.choice(LAYOUTS)), self._editor), None)
-            if cause == UNSEEN
-            else self._paste(x, photo, cause, rng)
-        )
+        if cause == UNSEEN:
+            return relaid(x, str(rng.choice(LAYOUTS)), self._editor), None
+        return self._paste(x, photo, cause, rng)
 
     def _speaking_patches(self, photo: Photo) -> tuple[Mask, ...]:
         """The patches, each once, of the concepts of a photo's class that speak for it, each ``[H, W]``."""
@@ -94,11 +92,10 @@ class PastedPlanter(Planter):
 
     def _place(self, cause: str, patch: Mask, own: Sequence[Mask], taken: Mask, rng: Generator) -> Mask | None:
         """Where an exemplar goes, ``[H, W]``; never on one pasted before."""
-        if cause == FALSE_ALARM:
-            reach = 1 + round(self._editor.margin * max(taken.shape))  # the soft edge touches nothing either
-            near = binary_dilation(np.any(own, axis=0), np.ones((2 * reach + 1,) * 2))
-            return clear_place(patch, near, taken, rng)
-        return place_on(patch, own[int(rng.integers(len(own)))], taken, rng)
+        if cause != FALSE_ALARM:
+            return place_on(patch, own[int(rng.integers(len(own)))], taken, rng)
+        reach = 1 + round(self._editor.margin * max(taken.shape))  # the soft edge touches nothing either
+        return clear_place(patch, binary_dilation(np.any(own, axis=0), np.ones((2 * reach + 1,) * 2)), taken, rng)
 
 
 def overlaps(patch: Mask, region: Mask) -> NDArray[np.int64]:
@@ -147,8 +144,7 @@ def relaid(x: Tensor, layout: str, editor: Editor) -> Tensor:
         place = F.pad(torch.ones(1, height, width, dtype=torch.bool), edge)
         return editor.paste(behind, place, layer)[0]
     lean = 1.0 if layout == "sheared to the left" else -1.0  # the top goes to that side, the bottom to the other
-    theta = torch.tensor([[[2.0, -lean, 0.0], [0.0, 1.0, 0.0]]], dtype=x.dtype, device=x.device)
-    grid = F.affine_grid(theta, [1, *x.shape], align_corners=False)
+    grid = F.affine_grid(x.new_tensor([[[2.0, -lean, 0.0], [0.0, 1.0, 0.0]]]), [1, *x.shape], align_corners=False)
     narrow = _resized(x, (shape[0], max(1, shape[1] // 2)))[None]  # as wide as it comes out: no aliasing
     inside = F.grid_sample(torch.ones_like(narrow[:, :1]), grid, align_corners=False)
     layer = F.grid_sample(narrow, grid, padding_mode="border", align_corners=False)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vrx.data.images import Photo
+from vrx.data.sources import HasPoses
 from vrx.report.words import join
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
 
@@ -37,21 +39,26 @@ def missing_poses(errors: Sequence[str], training: Sequence[str]) -> dict[str, i
 
 
 def advise(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[dict[str, Any]],
     class_names: Sequence[str],
-    training_poses: Mapping[int, Sequence[str]] | None = None,
+    source: HasPoses | None = None,
+    training: Sequence[Photo] = (),
 ) -> list[Advice]:
     """Advice for every confused pair, the most frequent first.
 
-    ``training_poses``: label -> pose of each training photo; where they are known, every error has its ``pose`` too.
+    With a ``source`` that knows poses every error gets its ``pose``, and those rare in ``training`` are named.
     """
-    found = []
+    found, poses = [], dict[int, list[str]]()
+    if source is not None:
+        for photo in training:
+            poses.setdefault(photo.label, []).append(source.pose_name(photo))
+        for row in rows:
+            row["pose"] = source.pose_name(Photo(row["photo"], row["true"], row["split"]))
     for (true, predicted), _ in Counter((int(r["true"]), int(r["predicted"])) for r in rows).most_common():
         own = [r for r in rows if (r["true"], r["predicted"]) == (true, predicted)]
         profile = {c: sum(r["cause"] == c for r in own) for c in ERROR_CAUSES}
-        missing: dict[str, int] = {}
-        if training_poses is not None:
-            missing = missing_poses([r["pose"] for r in own if r["cause"] == UNSEEN], training_poses.get(true, ()))
+        unseen = [r["pose"] for r in own if r["cause"] == UNSEEN and source is not None]
+        missing = missing_poses(unseen, poses.get(true, ()))
         text = sentence(class_names[true], class_names[predicted], profile, list(missing))
         found.append(Advice(true, predicted, profile, missing, text))
     return found

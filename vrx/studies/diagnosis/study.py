@@ -1,8 +1,8 @@
 """Model diagnosis (4.4, figure 8): the classifier's errors, the cause of each, and what would help.
 
 How good the diagnosis is is measured on errors with a planted cause (:mod:`.planting`). The cause model is fitted on
-errors planted into validation and discovery photos and tested on errors planted into test photos, beside a guess of the
-most frequent cause and the same kind of model on how Grad-CAM maps overlap.
+errors planted into validation and discovery photos and tested on errors planted into test photos, beside the same kind
+of model on how Grad-CAM maps overlap, and a guess of the most frequent cause.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vrx.data.images import Photo
 from vrx.data.sources import HasPoses
 from vrx.errors import VRXError
-from vrx.studies.core.context import StudyContext
+from vrx.studies.core.context import StudyContext, at_least
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.photos import spaced
 from vrx.studies.core.records import Records, write_results
@@ -27,7 +26,7 @@ from vrx.studies.diagnosis.page import Found, accuracies, write_diagnosis
 from vrx.studies.diagnosis.planting import Planter, Row
 from vrx.studies.diagnosis.planting_pasted import PastedPlanter
 from vrx.studies.diagnosis.planting_rendered import RenderedPlanter, can_render
-from vrx.studies.diagnosis.recommendation import Advice, advise
+from vrx.studies.diagnosis.recommendation import advise
 
 log = logging.getLogger("vrx")
 
@@ -55,9 +54,7 @@ class Diagnosis:
     seed: int = 0  # of every choice
 
     def __post_init__(self) -> None:
-        for name, least in (("errors_per_cause", 3), ("calibration_errors", 3), ("trials", 1)):
-            if getattr(self, name) < least:
-                raise VRXError(f"study.{name}={getattr(self, name)}: use at least {least}.")
+        at_least(self, errors_per_cause=3, calibration_errors=3, trials=1)
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
         """Run the study; see :class:`vrx.studies.core.context.StudyContext`."""
@@ -66,34 +63,36 @@ class Diagnosis:
             raise VRXError("The run has one class of interest, so no other can be predicted: diagnose two or more.")
         records = context.records(study="diagnosis", evidence=EVIDENCE)
         diagnoser = Diagnoser(context.explainer, source, self.seed)
-        planter = self._planter(context, records) if self.plant is not False else None
-        tested = self._tested(diagnoser, planter, records) if planter is not None else []
+        tested, method = self._tested(context, diagnoser, records) if self.plant is not False else ([], "")
         photos = source.photos(self.split)
         counts, rows = diagnoser.errors(spaced(photos, self.max_photos or len(photos)), records)
         causes = Counter(row["cause"] for row in rows)
         metrics = {"errors/total": float(len(rows)), **accuracies(tested)}
         metrics |= {f"errors/{cause.replace(' ', '_')}": float(causes[cause]) for cause in ERROR_CAUSES}
         write_results(context.folder, [table_row(row, source.class_names) for row in rows], metrics)
-        found = Found(counts, rows, self._advice(source, rows), tested, planter.method if planter is not None else "")
-        write_diagnosis(context, found, metrics, self.examples)
+        poses = isinstance(source, HasPoses) and bool(rows)
+        advice = advise(rows, source.class_names, *((source, source.photos("train")) if poses else ()))
+        write_diagnosis(context, Found(counts, rows, advice, tested, method), metrics, self.examples)
         return metrics
 
-    def _planter(self, context: StudyContext, records: Records) -> Planter:
-        """By rendering where the photos can be rendered again, else by pasting."""
-        source, explainer = context.source, context.explainer
-        if can_render(source):
-            return RenderedPlanter(explainer, source, self.seed)
-        return PastedPlanter(explainer, source, Donors(context, records), self.seed)
+    def _tested(self, context: StudyContext, diagnoser: Diagnoser, records: Records) -> tuple[list[Row], str]:
+        """:meth:`_measured`, and how causes were planted: by rendering where the photos can be, else by pasting.
 
-    def _tested(self, diagnoser: Diagnoser, planter: Planter, records: Records) -> list[Row]:
-        """See :meth:`_measured`; empty, and the fixed rule decides, where too few errors can be planted."""
+        Where too few errors can be planted there are none, and the fixed rule decides.
+        """
+        given: tuple[Any, ...] = (context.explainer, context.source)
+        planter: Planter = (
+            RenderedPlanter(*given, self.seed)
+            if can_render(context.source)
+            else PastedPlanter(*given, Donors(context, records), self.seed)
+        )
         try:
-            return self._measured(diagnoser, planter, records)
+            return self._measured(diagnoser, planter, records), planter.method
         except VRXError as error:
             if self.plant:
                 raise
             log.warning("%s The causes come from the fixed rule.", error)
-            return []
+            return [], planter.method
 
     def _measured(self, diagnoser: Diagnoser, planter: Planter, records: Records) -> list[Row]:
         """Calibrate on errors planted into validation and discovery photos; judge errors planted into test photos."""
@@ -116,21 +115,11 @@ class Diagnosis:
                 "found": model(row),
                 "shared or false alarm": model(row, among=(SHARED, FALSE_ALARM)),
                 "rule": rule(row),
-                "gradcam": baseline(row),
                 "majority": majority,
+                "gradcam": baseline(row),
             }
             for row in planted(("test",), self.errors_per_cause)
         ]
-
-    def _advice(self, source: Any, rows: Sequence[Row]) -> list[Advice]:
-        training: dict[int, list[str]] | None = None
-        if isinstance(source, HasPoses) and rows:
-            for row in rows:
-                row["pose"] = source.pose_name(Photo(row["photo"], row["true"], row["split"]))
-            training = {}
-            for photo in source.photos("train"):  # type: ignore[attr-defined]
-                training.setdefault(photo.label, []).append(source.pose_name(photo))
-        return advise(rows, tuple(source.class_names), training)
 
 
 def table_row(row: Row, names: Sequence[str]) -> dict[str, Any]:
@@ -139,6 +128,6 @@ def table_row(row: Row, names: Sequence[str]) -> dict[str, Any]:
         "photo": row["photo"],
         "true": names[row["true"]],
         "predicted": names[row["predicted"]],
-        **{name: row[name] for name in ("probability", "detected", "cause")},
+        **{name: row[name] for name in ("probability", "detected", "trust", "cause")},
         **row["evidence"],
     }

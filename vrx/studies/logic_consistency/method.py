@@ -89,10 +89,8 @@ class Arm:
 
 def applied(explainer: Explainer, x: Tensor, edit: Edit) -> Tensor:
     """Make one edit on a normalised photo ``[3, H, W]``."""
-    mask = torch.from_numpy(edit.mask)[None]
-    if edit.layer is None:
-        return explainer.editor.delete(x[None], mask)[0]
-    return explainer.editor.paste(x[None], mask, edit.layer[None])[0]
+    editor, mask = explainer.editor, torch.from_numpy(edit.mask)[None]
+    return (editor.delete(x[None], mask) if edit.layer is None else editor.paste(x[None], mask, edit.layer[None]))[0]
 
 
 @dataclass
@@ -132,13 +130,9 @@ class Arms:
     def vrx_guided(self) -> Iterator[Edit]:
         """Edits where the explanation says; after each edit the photo as it is now is explained again.
 
-        Two kinds of edit compete, by the rise of the true class' log-odds that the contributions to it promise:
-
-        * replace a concept of the true class by a good exemplar of the same concept: the exemplar's contribution in
-          its own photo, minus the contributions of all patches that it covers here;
-        * delete a patch that speaks against the true class: minus its contribution.
-
-        No patch is edited twice.
+        Two kinds of edit compete, by the rise of the true class' log-odds that the contributions to it promise: replace
+        a concept of the true class by a good exemplar (its contribution in its own photo, minus those of all patches
+        that it covers here), or delete a patch (minus its contribution). No patch is edited twice.
         """
         explanation = self.explanation
         taken = np.zeros(explanation.x.shape[1:], bool)
@@ -150,7 +144,6 @@ class Arms:
             explanation = self.explainer.explain_input(x, explanation.superpixels, relations=False)
 
     def _candidates(self, explanation: Explanation, taken: Mask) -> Iterator[tuple[float, Edit]]:
-        """Every possible edit with the rise that it promises."""
         true, matched = self.true, explanation.matched
         scores, patches = explanation.node_scores[true], distinct_patches(explanation)
         for graph, concept, mask in patches:
@@ -169,13 +162,13 @@ class Arms:
         A missing one is added (a good exemplar), one that lies elsewhere is moved: the one of which the GRN expects the
         largest gain of the true class, each once. After each edit the photo as it is now is explained again.
         """
-        return self._put_right()
+        return self._put_right(None)
 
     def structure_random(self) -> Iterator[Edit]:
         """What :meth:`structure` does, but each concept is put at a random place: how much is it the place?"""
         return self._put_right(self.rng)
 
-    def _put_right(self, rng: np.random.Generator | None = None) -> Iterator[Edit]:
+    def _put_right(self, rng: np.random.Generator | None) -> Iterator[Edit]:
         explanation, true, done = self.explanation, self.true, set[int]()
         while True:
             gains = [(c.predicted[true], c) for c in explanation.counterfactuals if c.graph == true]
@@ -216,8 +209,7 @@ class Arms:
 
     def random_content(self) -> Iterator[Edit]:
         """The guided places, random patches put there: how much is it the place alone?"""
-        for like in self.budget:
-            yield Edit(like.mask, self._random_patch(like.mask, like)[0])
+        return (Edit(like.mask, self._random_patch(like.mask, like)[0]) for like in self.budget)
 
     def random_places(self) -> Iterator[Edit]:
         """The exemplars that the guided arm put in, at random attended patches: how much is it the content alone?"""
@@ -235,11 +227,10 @@ class Arms:
         return placed_patch(*self.donors.random(int(like.mask.sum()), self.rng, self.true), hole)
 
     def good_for_good(self) -> Iterator[Edit]:
-        """The true class' best concepts, each replaced by an equally good exemplar of the same concept.
+        """The true class' best concepts, each replaced by an equally good exemplar: that must not correct anything.
 
-        What VRX takes for equal must not correct anything; concepts that the guided arm replaced are left out while
-        there are others. Where the exemplar is smaller than the guided edit, the photo's own pixels are moved around
-        it.
+        Concepts that the guided arm replaced are left out while there are others. Where the exemplar is smaller than
+        the guided edit, the photo's own pixels are moved around it.
         """
         true, explanation, donors = self.true, self.explanation, self.donors
         scores = explanation.node_scores[true, true]
@@ -257,16 +248,15 @@ class Arms:
 
     def pasted_onto_itself(self) -> Iterator[Edit]:
         """The guided places, their own pixels pasted back a little out of place: the noise floor of the seam."""
-        for like in self.budget:
-            yield Edit(like.mask, out_of_place(self.explanation.x, self.rng), like.graph, like.concept)
+        x = self.explanation.x
+        return (Edit(like.mask, out_of_place(x, self.rng), like.graph, like.concept) for like in self.budget)
 
 
 def distinct_patches(explanation: Explanation) -> list[tuple[int, int, Mask]]:
     """Every detected patch once: a class and concept that it shows, and its pixels."""
-    first: dict[int, tuple[int, int]] = {}
-    for graph, concept in np.argwhere(explanation.detected).tolist():
-        first.setdefault(int(explanation.matched[graph, concept]), (graph, concept))
-    patches = [(graph, concept, explanation.label_mask(label)) for label, (graph, concept) in first.items()]
+    found = np.argwhere(explanation.detected)
+    first = np.sort(np.unique(explanation.matched[tuple(found.T)], return_index=True)[1])
+    patches = [(graph, concept, explanation.mask(graph, concept)) for graph, concept in found[first].tolist()]
     return [patch for patch in patches if patch[2].any()]
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from vrx.data.images import Photo
 from vrx.errors import VRXError
-from vrx.studies.core.context import StudyContext
+from vrx.studies.core.context import StudyContext, at_least
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.photos import predictions, rng_of, spaced
 from vrx.studies.core.records import write_results
@@ -30,10 +30,8 @@ AFTER = {"noise": "corrected_after", "answer": "right_after", "all_tries": "righ
 class LogicConsistency:
     """Table 1 of the paper: errors of the classifier before and after editing, by cause and by arm.
 
-    An edit replaces or deletes the pixels of one patch. Edits of a photo are made one after the other; the classifier
-    is run after each, and the photo counts as corrected once the log-odds of its true class exceed the noise floor
-    (the stopping rule of every arm). Every arm has as many edits as the guided one made; the area of its i-th edit is
-    that of the i-th guided one.
+    Edits of a photo are made one after the other; the classifier is run after each, and the photo counts as corrected
+    once the log-odds of its true class exceed the noise floor (the stopping rule of every arm).
 
     Raises:
         VRXError: a setting out of range.
@@ -48,10 +46,7 @@ class LogicConsistency:
     seed: int = 0  # of the random arms
 
     def __post_init__(self) -> None:
-        if self.max_edits < 1 or (self.max_photos is not None and self.max_photos < 1):
-            raise VRXError(
-                f"study.max_edits={self.max_edits} and study.max_photos={self.max_photos} must be at least 1."
-            )
+        at_least(self, max_edits=1, max_photos=1)
         for name, value in (("quantile", self.quantile), ("beyond", self.beyond)):
             if not 0 < value < 1:
                 raise VRXError(f"study.{name}={value} is out of range: use a share in (0, 1).")
@@ -119,9 +114,8 @@ def at_fault(found: tuple[float, float], right: NDArray[np.float64], quantile: f
 def corrected(record: Record, arm: str, budget: int, rule: str = "noise") -> bool:
     """Whether an arm had corrected the prediction of one error with at most ``budget`` edits, by a rule.
 
-    * ``noise``: right by more than a paste alone can move, with no more edits than its guided arm made,
-    * ``answer``: the prediction is right, with no more edits than its guided arm needed for that,
-    * ``all_tries``: the prediction was right after any edit, however many the guided arm made.
+    ``noise``: right by more than a paste alone can move, with no more edits than its guided arm made; ``answer``: the
+    prediction is right, with no more edits than its guided arm needed for that; ``all_tries``: however many it made.
     """
     arms = record["arms"]
     after: int | None = arms[arm][AFTER[rule]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.errors import VRXError
 from vrx.explanation import NO_RELATION, Explanation
-from vrx.studies.core.context import StudyContext
+from vrx.studies.core.context import StudyContext, at_least
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.page import save_edited
 from vrx.studies.core.photos import predictions, rng_of
@@ -30,15 +30,13 @@ from vrx.studies.sensitivity.page import KINDS, SAVED, Record, write_sensitivity
 class Sensitivity:
     """Edits one concept at a time in photos that are classified right; does the explanation say which one it was?
 
-    An edit counts when the classifier notices it: an explanation must not notice what the classifier does not. Whether
-    it does is decided by the classifier alone, before the edit is explained; edits are tried in random order.
-
-    The patches keep their concepts (:meth:`Explainer.follow`): the question is whether the contributions move, not
-    whether the concept is detected again. An edit counts as found when, of all detected concepts of the class, an
-    edited one has the largest fall of what the GRN says of it: of its own contribution (appearance), of its relations
-    (structure, ``KINDS``). Of a moved concept the explanation of the photo before the move says, too, because of
-    which other concept its place counts (*partner*): that is compared with what the classifier loses by the move with
-    each other concept there and deleted.
+    An edit counts when the classifier notices it, which is decided by the classifier alone, before the edit is
+    explained; edits are tried in random order. The patches keep their concepts (:meth:`Explainer.follow`): the question
+    is whether the contributions move, not whether the concept is detected again. An edit counts as found when, of all
+    detected concepts of the class, an edited one has the largest fall of what the GRN says of it: of its own
+    contribution (appearance), of its placement effects (structure, ``KINDS``). Of a moved concept the explanation of
+    the photo before the move says, too, because of which other concept its place counts (*partner*): that is compared
+    with what the classifier loses by the move with each other concept there and deleted.
 
     Raises:
         VRXError: a setting out of range.
@@ -54,11 +52,7 @@ class Sensitivity:
     seed: int = 0  # which concept is edited, and where to it moves
 
     def __post_init__(self) -> None:
-        if self.max_edits < 1 or self.min_detected < 2 or self.tries < 1:
-            raise VRXError(
-                f"study.max_edits={self.max_edits} and study.tries={self.tries} must be at least 1, "
-                f"study.min_detected={self.min_detected} at least 2."
-            )
+        at_least(self, max_edits=1, tries=1, min_detected=2)
 
     def __call__(self, context: StudyContext) -> dict[str, float]:
         """Run the study, or go on with it."""
@@ -97,51 +91,39 @@ class Sensitivity:
 
     def _right(self, context: StudyContext, records: Records) -> list[Photo]:
         """Photos that are classified right, the classes taking turns."""
-        photos = context.source.photos(self.split)
-        predicted = predictions(context.explainer, context.source, photos, records)
-        right = [photo for photo, label in predicted if label == photo.label]
-        by_class = [[p for p in right if p.label == label] for label in sorted({p.label for p in right})]
-        return [photo for turn in itertools.zip_longest(*by_class) for photo in turn if photo is not None]
+        predicted = predictions(context.explainer, context.source, context.source.photos(self.split), records)
+        by_class: dict[int, list[Photo]] = {}
+        for photo in sorted((p for p, label in predicted if label == p.label), key=lambda p: p.label):
+            by_class.setdefault(photo.label, []).append(photo)
+        return [photo for turn in itertools.zip_longest(*by_class.values()) for photo in turn if photo is not None]
 
     def _edits(self, context: StudyContext, editor: ConceptEditor, records: Records, photo: Photo) -> dict[str, Record]:
         """Both kinds of edit of one photo; no concepts where the photo offers none that is noticed."""
         names = {kind: f"{kind} {photo.path}" for kind in KINDS}
         if any(name not in records for name in names.values()):
             explainer, own = context.explainer, photo.label
-            before = explainer.explain_input(
-                explainer.read(context.source.read(photo)), relations=False, true_class=own
-            )
+            x = explainer.read(context.source.read(photo))
+            before = explainer.explain_input(x, relations=False, true_class=own)
             enough = before.detected[own].sum() >= self.min_detected
-            before = explainer.follow(before, before.x) if enough else before
+            before = explainer.follow(before, x) if enough else before
             for number, (kind, name) in enumerate(names.items()):
-                rng = rng_of(photo, self.seed, number)
-                offered = getattr(editor, kind)(photo, before, rng) if enough else iter(())
-                edited, tried = self._noticed(context, before, own, offered)
-                if edited is None:
-                    records.add(name, {"tried": tried})
-                    continue
-                after = explainer.follow(before, edited.x, edited.moved)
-                found = measured(photo, before, after, edited) | partners(explainer, before, edited, own)
-                records.add(name, {"tried": tried, **found})
-                if len(list(context.folder.glob(f"edited/{kind}_*.png"))) < SAVED:
-                    save_edited(context.folder, kind, photo.path, [before.image, after.image])
+                offered = getattr(editor, kind)(photo, before, rng_of(photo, self.seed, number)) if enough else ()
+                found: dict[str, Any] = {"tried": 0}
+                for edited in itertools.islice(offered, self.tries):
+                    found["tried"] += 1
+                    margin = log_odds(explainer.logits(edited.x[None])[0])[own]
+                    if before.margin(own) - margin >= self.least_fall:
+                        after = explainer.follow(before, edited.x, edited.moved)
+                        found |= measured(photo, before, after, edited) | partners(explainer, before, edited, own)
+                        if len(list(context.folder.glob(f"edited/{kind}_*.png"))) < SAVED:
+                            save_edited(context.folder, kind, photo.path, [before.image, after.image])
+                        break
+                records.add(name, found)
         return {kind: records[name] for kind, name in names.items()}
-
-    def _noticed(
-        self, context: StudyContext, before: Explanation, own: int, offered: Iterator[EditedPhoto]
-    ) -> tuple[EditedPhoto | None, int]:
-        """The first edit that the classifier notices, None when there is none, and how many were tried."""
-        tried = 0
-        for edited in itertools.islice(offered, self.tries):
-            tried += 1
-            after = log_odds(context.explainer.logits(edited.x[None])[0])[own]
-            if before.margin(own) - after >= self.least_fall:
-                return edited, tried
-        return None, tried
 
 
 def measured(photo: Photo, before: Explanation, after: Explanation, edited: EditedPhoto) -> dict[str, Any]:
-    """What one edit did to the classifier, to the GRN and to the contributions of the true class' graph."""
+    """What one edit did to the classifier, to the GRN and to what it says of the concepts of the true class."""
     own, both = photo.label, (before, after)
     return {
         "name": photo.path,
@@ -158,7 +140,7 @@ def measured(photo: Photo, before: Explanation, after: Explanation, edited: Edit
 
 
 def falls(record: Record, of: str) -> NDArray[np.float64]:
-    """How far a number fell from before to after the edit: of each concept's nodes or edges ``[N]``, or of a margin."""
+    """How far a number fell from before to after the edit: of ``READINGS``, of each concept ``[N]``, or a margin."""
     before, after = np.array(record[of], float)
     return np.asarray(before - after)
 
@@ -183,21 +165,20 @@ def summary(records: Mapping[str, Sequence[Record]]) -> dict[str, float]:
         metrics[f"edits/{kind}"] = float(len(rows))
         if not rows:
             continue
-        hits, chances = [is_found(r, of) for r in rows], [chance(r) for r in rows]
-        metrics |= Share.of(hits).metrics(f"found/{kind}")
-        metrics[f"chance/{kind}"] = float(np.mean(chances))
-        metrics[f"p_value/{kind}"] = above_chance(hits, chances)
+        asked = [r["partners"] for r in rows if "partners" in r and max(r["partners"][1]) >= NO_RELATION]
+        for start, name, hits, chances in (
+            ("", "found", [is_found(r, of) for r in rows], [chance(r) for r in rows]),
+            ("partner_", "partner", [np.argmax(p) == np.argmax(m) for p, m in asked], [1 / len(p) for p, _ in asked]),
+        ):
+            if hits:
+                metrics |= Share.of(map(bool, hits)).metrics(f"{name}/{kind}")
+                metrics[f"{start}chance/{kind}"] = float(np.mean(chances))
+                metrics[f"{start}p_value/{kind}"] = above_chance(hits, chances)
         edited = [float(falls(r, of)[list(r["concepts"])].sum()) for r in rows]
         noticed, followed = ([float(falls(r, name)) for r in rows] for name in ("margin", "grn_margin"))
         metrics |= correlation(f"spearman/{kind}", edited, noticed)
         metrics |= correlation(f"spearman_grn/{kind}", followed, noticed)
         metrics[f"fell/{kind}"] = float(np.mean(np.array(edited) > 0))
-        asked = [r["partners"] for r in rows if "partners" in r and max(r["partners"][1]) >= NO_RELATION]
-        if asked:
-            hits, chances = [int(np.argmax(p)) == int(np.argmax(m)) for p, m in asked], [1 / len(p) for p, _ in asked]
-            metrics |= Share.of(hits).metrics(f"partner/{kind}")
-            metrics[f"partner_chance/{kind}"] = float(np.mean(chances))
-            metrics[f"partner_p_value/{kind}"] = above_chance(hits, chances)
         for part in READINGS:
             own = [falls(r, part)[k] for r in rows for k in r["concepts"]]
             others = [falls(r, part)[k] for r in rows for k in r["detected"] if k not in r["concepts"]]
