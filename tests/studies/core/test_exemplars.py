@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from tests.studies.planted import DISCOVERY, HALF, QUARTERS, PlantedSource, donors_of
+from tests.studies.planted import DISCOVERY, HALF, QUARTERS, PlantedExplainer, PlantedSource, donors_of
+from vrx.structures import Patches
 from vrx.studies.core.exemplars import Donors
 
 WRONG = ([0.1] * 4, [0.5] * 4, 0)  # a red photo that the classifier calls green
@@ -42,6 +44,18 @@ def test_a_donor_shows_its_own_pixels(tmp_path: Path) -> None:
     x, mask = donors.patch(donor)
     assert (mask == QUARTERS.masks[2]).all()
     assert float(x[0][mask].mean()) == pytest.approx(DISCOVERY[int(Path(donor.photo.path).stem)][0][2], abs=0.01)
+
+
+class Renames(PlantedExplainer):
+    """Names the regions of its explanations otherwise than the segmenter does, as joined pieces of a part are."""
+
+    def superpixels(self, x: torch.Tensor) -> Patches:
+        return Patches(QUARTERS.labels + 4, QUARTERS.ids + 4)
+
+
+def test_a_donor_is_a_region_of_its_explanation(tmp_path: Path) -> None:
+    donors = donors_of(tmp_path, PlantedSource(discovery=DISCOVERY), Renames())[0]
+    assert (donors.patch(donors.of(0, 2)[0])[1] == QUARTERS.masks[2]).all()
 
 
 def test_random_patches_are_of_another_class(tmp_path: Path) -> None:

@@ -119,4 +119,4 @@ class Donors:
 
     def _read(self, photo: Photo) -> tuple[Tensor, NDArray[np.int16]]:
         x = self._explainer.read(self._source.read(photo))
-        return x, self._explainer.superpixels(x).labels
+        return x, self._explainer.explain_input(x, relations=False).superpixels.labels
