@@ -50,11 +50,9 @@ def edited_concepts(before: Explanation, index: int, changed: Mask) -> tuple[int
 
     Empty when the change, like a stripe across many patches, is not one of any concept.
     """
-    found = np.flatnonzero(before.detected[index])
-    masks = [before.mask(index, int(k)) for k in found]
-    exposure = np.array([changed[mask].mean() for mask in masks])
-    held = np.array([(changed & mask).sum() / max(changed.sum(), 1) for mask in masks])
-    return tuple(found[(exposure >= EXPOSED) | (held >= EXPOSED)].tolist())
+    masks = {int(k): before.mask(index, int(k)) for k in np.flatnonzero(before.detected[index])}
+    least = {k: EXPOSED * min(mask.sum(), max(changed.sum(), 1)) for k, mask in masks.items()}
+    return tuple(k for k, mask in masks.items() if (changed & mask).sum() >= least[k])
 
 
 def partners(explainer: Explainer, before: Explanation, edited: EditedPhoto, own: int) -> dict[str, Any]:
@@ -103,11 +101,10 @@ class PastedEdits:
     def structure(self, photo: Photo, before: Explanation, rng: Generator) -> Iterator[EditedPhoto]:
         """Move a concept far away, to where it covers the other concepts least; its old place is filled."""
         own = photo.label
-        found = np.flatnonzero(before.detected[own])
-        masks = {k: before.mask(own, k) for k in found.tolist()}
-        for concept in rng.permutation(found).tolist():
+        masks = {k: before.mask(own, k) for k in np.flatnonzero(before.detected[own]).tolist()}
+        for concept in rng.permutation(list(masks)).tolist():
             mask = masks[concept]
-            others = np.any([m for k, m in masks.items() if k != concept] or [np.zeros_like(mask)], axis=0)
+            others = np.any([np.zeros_like(mask), *(m for k, m in masks.items() if k != concept)], axis=0)
             offset = far_offset(mask, others, rng)
             if offset is not None:
                 x, place = self.editor.move(before.x[None], torch.from_numpy(mask)[None], torch.tensor([offset]))

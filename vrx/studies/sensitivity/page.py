@@ -77,8 +77,7 @@ def _pictures(context: StudyContext, kind: str, records: Sequence[Record], examp
 
 def _lead(record: Record, of: str) -> float:
     """By how much the largest fall of an edited concept exceeds that of the others, relative to all falls."""
-    before, after = np.array(record[of], float)
-    fall = before - after
+    fall = -np.diff(np.array(record[of], float), axis=0)[0]
     others = max((fall[k] for k in record["detected"] if k not in record["concepts"]), default=0.0)
     edited = max(fall[k] for k in record["concepts"])
     return float((edited - others) / (np.abs(fall).sum() + 1e-9)) if edited > 0 else -1.0
@@ -86,8 +85,8 @@ def _lead(record: Record, of: str) -> float:
 
 def edit_figure(versions: Sequence[NDArray[np.uint8]], kind: str, record: Record) -> Figure:
     """The photo before and after with its concepts, and the contributions of each concept as bars."""
-    detected, values = record["detected"], np.array(record[KINDS[kind]], float)
-    values = values[:, detected]
+    detected = record["detected"]
+    values = np.array(record[KINDS[kind]], float)[:, detected]
     colours = [EDITED if k in record["concepts"] else "#1a1a1a" for k in detected]
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     *photos, bars = figure.subplots(1, 3)
