@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.studies.planted import DISCOVERY, HALF, SIDE, PlantedExplainer, PlantedSource, donors_of
+from tests.studies.planted import DISCOVERY, HALF, SIDE, PlantedExplainer, PlantedSource, donors_of, loudness
 from vrx.edits import Editor
+from vrx.studies.core.records import Records
 from vrx.studies.diagnosis.causes import ERROR_CAUSES
-from vrx.studies.diagnosis.planting import Attempt
+from vrx.studies.diagnosis.planting import Change
 from vrx.studies.diagnosis.planting_pasted import LAYOUTS, PastedPlanter, clear_place, overlaps, place_on, relaid
 
 QUARTER = HALF * HALF
@@ -21,19 +22,24 @@ ALL_SPEAK = ([0.6] * 4, [0.1] * 4, 0)
 NONE_SPEAKS = ([0.1] * 4, [0.1] * 4, 0)
 
 
-def planted(folder: Path, photo: Any, cause: str, trials: int = 12) -> tuple[np.ndarray, list[Attempt]]:
-    """A photo as it is and all attempts to plant a cause in it, with an editor that leaves no soft edge."""
+def planter_of(folder: Path, photo: Any) -> tuple[PastedPlanter, PlantedSource]:
     source, explainer = PlantedSource(discovery=DISCOVERY, val=[photo]), PlantedExplainer()
-    planter = PastedPlanter(explainer, source, donors_of(folder, source)[0])  # type: ignore[arg-type]
+    return PastedPlanter(explainer, source, donors_of(folder, source)[0]), source  # type: ignore[arg-type]
+
+
+def planted(folder: Path, photo: Any, cause: str, trials: int = 12) -> tuple[np.ndarray, list[Change]]:
+    """A photo as it is and all changes that plant a cause in it, with an editor that leaves no soft edge."""
+    planter, source = planter_of(folder, photo)
     photos = source.photos("val")
-    return np.asarray(source.read(photos[0])), list(planter.attempts(photos, cause, trials))
+    made = [planter.plant(one, cause, rng) for _, one, rng in planter.attempts(photos, cause, trials)]
+    return np.asarray(source.read(photos[0])), [change for change in made if change is not None]
 
 
-def pixels(attempt: Attempt) -> np.ndarray:
+def pixels(attempt: Change) -> np.ndarray:
     return PlantedExplainer().pixels(attempt.x)
 
 
-def changed(before: np.ndarray, attempt: Attempt) -> np.ndarray:
+def changed(before: np.ndarray, attempt: Change) -> np.ndarray:
     return np.asarray((before != pixels(attempt)).any(2))
 
 
@@ -71,18 +77,30 @@ def test_unseen_pastes_nothing_and_any_wrong_answer_counts(tmp_path: Path) -> No
     laid = {relaid(x, layout, PlantedExplainer.editor).numpy().tobytes() for layout in LAYOUTS}
     assert {attempt.x.numpy().tobytes() for attempt in attempts} == laid
     for attempt in attempts:
-        assert attempt.donor is None and attempt.succeeded(1) and not attempt.succeeded(0)
+        assert attempt.donor is None and attempt.succeeded(0, 1) and not attempt.succeeded(0, 0)
 
 
-def test_attempts_repeat_and_skip_what_failed(tmp_path: Path) -> None:
-    names = {cause: [a.name for a in planted(tmp_path, ONE_SPEAKS, cause, 3)[1]] for cause in ERROR_CAUSES}
-    assert len({name for some in names.values() for name in some}) == 9
+def test_errors_repeat_and_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:
+    planter, source = planter_of(tmp_path, ONE_SPEAKS)
+    photos = source.photos("val")
+    names = [name for cause in ERROR_CAUSES for name, *_ in planter.attempts(photos, cause, 3)]
+    assert len(set(names)) == 9
     first, again = (planted(tmp_path, ONE_SPEAKS, "shared", 3)[1] for _ in range(2))
     assert all(torch.equal(a.x, b.x) for a, b in zip(first, again, strict=True))
-    source, explainer = PlantedSource(discovery=DISCOVERY, val=[ONE_SPEAKS]), PlantedExplainer()
-    planter = PastedPlanter(explainer, source, donors_of(tmp_path, source)[0])  # type: ignore[arg-type]
-    left = planter.attempts(source.photos("val"), "shared", 3, lambda name: name == names["shared"][1])
-    assert [a.name for a in left] == [names["shared"][0], names["shared"][2]]
+    records, seen = Records(tmp_path / "planted.jsonl", "key"), []
+
+    def evidence(x: torch.Tensor, label: int) -> dict[str, Any]:
+        seen.append(label)
+        return {"sum": float(x.sum())}
+
+    wrong = [c for c in planted(tmp_path, ONE_SPEAKS, "unseen", 40)[1] if loudness(c.x).sum(1).argmax() == 1]
+    found = planter.errors(photos, "shared", 2, 40, records, evidence)
+    assert len(found) == len(seen) == 2 and not wrong  # a photo on its side is as bright as before
+    assert [row["cause"] for row in found] == ["shared"] * 2 and found[0]["photo"] == photos[0].path
+    tried = len((tmp_path / "planted.jsonl").read_text().splitlines())
+    assert planter.errors(photos, "shared", 2, 40, records, evidence) == found and len(seen) == 2
+    assert planter.errors(photos, "unseen", 2, 3, records, evidence) == []
+    assert len((tmp_path / "planted.jsonl").read_text().splitlines()) == tried + 3
 
 
 def test_overlaps_agree_with_moving_the_patch_pixel_by_pixel() -> None:

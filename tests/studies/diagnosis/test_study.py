@@ -20,7 +20,7 @@ from vrx.models.grn import GRN
 from vrx.studies.core.context import StudyContext
 from vrx.studies.diagnosis.cause_model import EVIDENCE, OVERLAP
 from vrx.studies.diagnosis.causes import ERROR_CAUSES
-from vrx.studies.diagnosis.planting import Attempt, ErrorPlanter
+from vrx.studies.diagnosis.planting import Change, Planter
 from vrx.studies.diagnosis.study import Diagnosis
 
 
@@ -121,7 +121,9 @@ def test_accuracy_is_that_on_errors_whose_cause_shows_in_the_evidence(
 ) -> None:
     rng = np.random.default_rng(0)
 
-    def plant(self: ErrorPlanter, photos: list[Photo], cause: str, wanted: int, trials: int) -> list[dict[str, Any]]:
+    def plant(
+        self: Planter, photos: list[Photo], cause: str, wanted: int, trials: int, **_: Any
+    ) -> list[dict[str, Any]]:
         """Each cause moves one number by four standard deviations; permuted, the number of any cause."""
         rows = []
         for number in range(wanted):
@@ -132,7 +134,7 @@ def test_accuracy_is_that_on_errors_whose_cause_shows_in_the_evidence(
             rows.append({"evidence": evidence, "gradcam": gradcam, "photo": str(number), "cause": cause})
         return rows
 
-    monkeypatch.setattr(ErrorPlanter, "__call__", plant)
+    monkeypatch.setattr(Planter, "errors", plant)
     metrics = planted(explainer, source, tmp_path, plant=True, errors_per_cause=30, calibration_errors=40)
     assert low <= metrics["cause/accuracy"] <= high
     assert metrics["cause/accuracy_gradcam"] < 0.55  # noise
@@ -143,7 +145,7 @@ def test_accuracy_is_that_on_errors_whose_cause_shows_in_the_evidence(
 def test_the_rule_decides_where_too_little_can_be_planted(
     explainer: Explainer, source: PhotoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Attempt, "succeeded", lambda self, predicted: False)
+    monkeypatch.setattr(Change, "succeeded", lambda self, label, predicted: False)
     metrics = planted(explainer, source, tmp_path, trials=1)
     assert "cause/accuracy" not in metrics and "were not verified" in (tmp_path / "index.html").read_text()
     with pytest.raises(VRXError, match="Too few planted errors"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from vrx.studies.core.photos import predictions
 from vrx.studies.core.records import Records
 from vrx.studies.diagnosis.cause_model import CauseModel, gradcam_overlap, rule
 from vrx.studies.diagnosis.evidence import evidence
-from vrx.studies.diagnosis.planting import ErrorPlanter, Planter, Row
+from vrx.studies.diagnosis.planting import Planter, Row
 
 
 class Diagnoser:
@@ -67,6 +68,6 @@ class Diagnoser:
     def _measured(self, photo: Photo) -> Row:
         return self.row(self.explainer.read(self.source.read(photo)), photo.label)
 
-    def planting(self, planter: Planter, records: Records) -> ErrorPlanter:
-        """Plants errors, with the evidence of each."""
-        return ErrorPlanter(planter, self.explainer, self.row, records)
+    def planting(self, planter: Planter, records: Records) -> Callable[..., list[Row]]:
+        """Plants errors, with the evidence of each: :meth:`Planter.errors` of photos, a cause, how many, trials."""
+        return partial(planter.errors, records=records, evidence=self.row)

@@ -25,7 +25,7 @@ from vrx.edits import Editor, gaussian_blur, shifted
 from vrx.explain.explainer import Explainer
 from vrx.studies.core.exemplars import Donors, Mask, placed_patch
 from vrx.studies.diagnosis.causes import FALSE_ALARM, UNSEEN
-from vrx.studies.diagnosis.planting import CLEAR, Planter
+from vrx.studies.diagnosis.planting import CLEAR, Change, Planter
 
 ON = 0.5  # a paste is on a patch when at least this share of the smaller of the two lies in both
 PASTES = 3  # exemplars pasted at most
@@ -52,11 +52,11 @@ class PastedPlanter(Planter):
         self._donors, self._editor = donors, explainer.editor
         self._speaking = lru_cache(maxsize=4096)(self._speaking_patches)
 
-    def plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None] | None:
+    def plant(self, photo: Photo, cause: str, rng: Generator) -> Change | None:
         """A change of one cause."""
         x = self._read(photo)
         if cause == UNSEEN:
-            return relaid(x, str(rng.choice(LAYOUTS)), self._editor), None
+            return Change(relaid(x, str(rng.choice(LAYOUTS)), self._editor), None)
         return self._paste(x, photo, cause, rng)
 
     def _speaking_patches(self, photo: Photo) -> tuple[Mask, ...]:
@@ -66,7 +66,7 @@ class PastedPlanter(Planter):
         masks = [found.label_mask(int(label)) for label in np.unique(found.matched[own][concepts])]
         return tuple(mask for mask in masks if mask.any())
 
-    def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int] | None:
+    def _paste(self, x: Tensor, photo: Photo, cause: str, rng: Generator) -> Change | None:
         """Exemplars of one other class, one to ``PASTES`` of them; None where not even the first finds a place."""
         own = self._speaking(photo)
         label = self._other_class(photo, rng)
@@ -83,7 +83,7 @@ class PastedPlanter(Planter):
                 layer, changed = placed_patch(other, patch, place)
                 x = self._editor.paste(x[None], torch.from_numpy(changed)[None], layer[None])[0]
                 taken |= changed
-        return (x, label) if taken.any() else None
+        return Change(x, label) if taken.any() else None
 
     def _stock(self, label: int) -> list[int]:
         """Concepts of a class that have an exemplar which speaks for the class; any exemplar if none has."""

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from scipy.ndimage import label as label_pieces
-from torch import Tensor
 
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
@@ -18,7 +17,7 @@ from vrx.data.toys.models import BUILDERS, model
 from vrx.data.toys.stage import ELEVATIONS, VIEW_ANGLE, Pose
 from vrx.studies.core.exemplars import Mask
 from vrx.studies.diagnosis.causes import FALSE_ALARM, SHARED, UNSEEN
-from vrx.studies.diagnosis.planting import CLEAR, Planter
+from vrx.studies.diagnosis.planting import CLEAR, Change, Planter
 
 GAP = 0.03  # near: nearer than this, share of the frame's side
 SEEN = 0.02  # at least this share of the frame must show a distractor
@@ -26,7 +25,7 @@ WHOLE = 0.98  # of a vehicle with new parts hangs together
 DEPTHS = (5.0, 24.0)  # where a distractor may stand, along the line of sight; the vehicle is at about 12
 STEEPEST = ELEVATIONS[-1] + 4 + 12  # degrees: a camera above this is well outside the training arc
 Frame = NDArray[np.uint8]
-Change = tuple[Frame, int | None]  # the changed frame, label of the class whose parts were used
+Made = tuple[Frame, int | None]  # the changed frame, label of the class whose parts were used
 
 
 def can_render(source: Any) -> bool:
@@ -43,10 +42,10 @@ class RenderedPlanter(Planter):
         "or the camera stands where no training photo was taken. The classifier was right before."
     )
 
-    def plant(self, photo: Photo, cause: str, rng: Generator) -> tuple[Tensor, int | None] | None:
+    def plant(self, photo: Photo, cause: str, rng: Generator) -> Change | None:
         """A change of one cause."""
         made = {SHARED: self._shared, FALSE_ALARM: self._false_alarm, UNSEEN: self._unseen}[cause](photo, rng)
-        return None if made is None else (self._explainer.read(Image.fromarray(made[0])), made[1])
+        return None if made is None else Change(self._explainer.read(Image.fromarray(made[0])), made[1])
 
     def _scene(self, photo: Photo) -> dict[str, Any]:
         """Arguments of :meth:`ToyVehicles.render` that give the photo again."""
@@ -54,7 +53,7 @@ class RenderedPlanter(Planter):
         seed, pose = [int(s) for s in truth["seed"]], (truth["azimuth"], truth["elevation"])
         return {"class_name": truth["class"], "seed": seed, "pose": pose}
 
-    def _shared(self, photo: Photo, rng: Generator) -> Change | None:
+    def _shared(self, photo: Photo, rng: Generator) -> Made | None:
         donor = self._source.class_names[label := self._other_class(photo, rng)]
         scene = self._scene(photo)
         own, theirs = list(model(scene["class_name"])), list(model(donor))
@@ -71,7 +70,7 @@ class RenderedPlanter(Planter):
         frame, labels = self._source.render(**scene, replace_part=replaced, add_parts=added)
         return (frame, label) if in_one_piece(labels > 0) else None
 
-    def _false_alarm(self, photo: Photo, rng: Generator) -> Change | None:
+    def _false_alarm(self, photo: Photo, rng: Generator) -> Made | None:
         donor = self._source.class_names[label := self._other_class(photo, rng)]
         scene = self._scene(photo)
         parts = list(model(donor))
@@ -89,7 +88,7 @@ class RenderedPlanter(Planter):
         clear = is_clear(clean, frame, vehicle, (labels > 0) & ~vehicle)
         return (frame, label) if clear else None
 
-    def _unseen(self, photo: Photo, rng: Generator) -> Change | None:
+    def _unseen(self, photo: Photo, rng: Generator) -> Made | None:
         scene = self._scene(photo)
         azimuth, elevation = scene["pose"]
         unseen = self._source.unseen_azimuths(photo.label)

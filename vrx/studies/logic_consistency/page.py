@@ -126,7 +126,7 @@ def example_figure(folder: Path, name: str, record: Record) -> Figure:
     states = [(record["predicted"], arms[0]["margins"][0])]
     states += [([record["predicted"], *arm["predicted"]][-1], arm["margins"][-1]) for arm in arms]
     heads = [f"label: {record['true']}", *(words.replace(": ", ":\n").replace(", ", ",\n") for words in ARMS.values())]
-    figure = Figure(figsize=(2.6 * 5, 6.2), layout="constrained")
+    figure = Figure(figsize=(2.6 * 5, 7.2), layout="constrained")
     axes = figure.subplots(2, 5).ravel()
     axes[-1].set_axis_off()
     for ax, tile, head, (predicted, margin) in zip(axes, tiles, heads, states, strict=False):
