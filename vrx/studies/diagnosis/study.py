@@ -80,11 +80,11 @@ class Diagnosis:
 
         Where too few errors can be planted there are none, and the fixed rule decides.
         """
-        given: tuple[Any, ...] = (context.explainer, context.source)
+        explainer, source = context.explainer, context.source
         planter: Planter = (
-            RenderedPlanter(*given, self.seed)
-            if can_render(context.source)
-            else PastedPlanter(*given, Donors(context, records), self.seed)
+            RenderedPlanter(explainer, source, self.seed)
+            if can_render(source)
+            else PastedPlanter(explainer, source, Donors(context, records), self.seed)
         )
         try:
             return self._measured(diagnoser, planter, records), planter.method
