@@ -13,15 +13,15 @@ from typing import Any
 from vrx.storage import json_safe, write_text
 
 
-class Records:
+class Records(dict[str, dict[str, Any]]):
     """One JSON object per line, appended as soon as it is known; what an interrupted study left is read back.
 
     Lines under another key (:meth:`StudyContext.key`) are left alone.
     """
 
     def __init__(self, path: Path, key: str) -> None:
+        super().__init__()
         self.path, self.key = path, key
-        self._known: dict[str, dict[str, Any]] = {}
         text = path.read_text() if path.exists() else ""
         for line in text.splitlines():
             try:
@@ -29,14 +29,8 @@ class Records:
             except ValueError:  # the line that was being written when the study was killed
                 continue
             if record["key"] == key:
-                self._known[record["name"]] = record["value"]
+                self[record["name"]] = record["value"]
         self._torn = bool(text) and not text.endswith("\n")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._known
-
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        return self._known[name]
 
     def add(self, name: str, value: Mapping[str, Any]) -> None:
         """Keep a record: of one photo, or of one edit."""
@@ -44,11 +38,7 @@ class Records:
         with self.path.open("a") as file:
             file.write(("\n" if self._torn else "") + line + "\n")
         self._torn = False
-        self._known[name] = json.loads(line)["value"]
-
-    def get(self, name: str) -> dict[str, Any] | None:
-        """The record of this name; None: it is not known."""
-        return self._known.get(name)
+        self[name] = json.loads(line)["value"]
 
     def once(self, name: str, make: Callable[..., Mapping[str, Any]], *args: Any) -> dict[str, Any]:
         """The record of this name, ``make(*args)`` where it is not known yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,11 @@ from vrx.studies.logic_consistency.page import Record, save_arms, write_logic_co
 
 AT_FAULT = ("concept", "structure", "both")
 SAVED = 40  # errors, spaced evenly, of which the edited photos are saved for the page
+COLUMNS = {
+    "share": ("left", ""), "low": ("left", "_low"), "high": ("left", "_high"),
+    "share without the noise floor": ("left_answer", ""), "share after all edits": ("left_all_tries", ""),
+    "McNemar p": ("p_value", ""),
+}  # fmt: skip
 AFTER = {"noise": "corrected_after", "answer": "right_after", "all_tries": "right_after"}
 
 
@@ -71,7 +76,7 @@ class LogicConsistency:
         rows = list(found.values())
         metrics = {"photos/total": float(len(predicted)), "errors/all": float(len(errors)), "noise_floor": floor}
         metrics |= summary(rows, self.max_edits)
-        table = table_1(rows, self.max_edits)
+        table = table_1(rows, metrics, self.max_edits)
         write_results(context.folder, table, metrics)
         write_logic_consistency(context, found, metrics, table, self.max_edits, self.examples)
         return metrics
@@ -129,14 +134,11 @@ def left(records: Sequence[Record], arm: str, budget: int, rule: str = "noise") 
     return Share.of(not corrected(r, arm, budget, rule) for r in records)
 
 
-def p_value(records: Sequence[Record], arm: str, budget: int) -> float:
-    """McNemar's test of an arm against its guided one; of the guided arm of structure against that of content."""
-    other = GUIDED[arm] if arm == "structure_random" else "vrx_guided"
-    return mcnemar(*([corrected(r, one, budget) for r in records] for one in (other, arm)))
-
-
 def summary(records: Sequence[Record], max_edits: int) -> dict[str, float]:
-    """The metrics of the study: errors, what each arm leaves (with intervals), McNemar against the guided arm."""
+    """The metrics of the study: errors, what each arm leaves (with intervals), McNemar against the guided arm.
+
+    The guided arm of structure is tested against that of content.
+    """
     metrics = {"errors/total": float(len(records))}
     for name in AT_FAULT:
         metrics[f"errors/{name}"] = float(sum(r["cause"] == name for r in records))
@@ -162,23 +164,18 @@ def summary(records: Sequence[Record], max_edits: int) -> dict[str, float]:
             metrics[f"margin_gain/{arm}"] = float(np.mean([a["margins"][1] - a["margins"][0] for a in edited]))
             metrics[f"area/{arm}"] = float(np.mean([edit["area"] for a in edited for edit in a["edits"]]))
         if arm != "vrx_guided":
-            metrics[f"p_value/{arm}"] = p_value(records, arm, max_edits)
+            both = (GUIDED[arm] if arm == "structure_random" else "vrx_guided", arm)
+            metrics[f"p_value/{arm}"] = mcnemar(*([corrected(r, one, max_edits) for r in records] for one in both))
     return metrics
 
 
-def table_1(records: Sequence[Record], max_edits: int) -> list[dict[str, Any]]:
+def table_1(records: Sequence[Record], metrics: Mapping[str, float], max_edits: int) -> list[dict[str, Any]]:
     """The paper's table 1: one row before, one per arm; errors in total and by cause."""
     by_cause = {name: [r for r in records if r["cause"] == name] for name in AT_FAULT}
     before = {c: len(rs) for c, rs in by_cause.items()}
     rows: list[dict[str, Any]] = [{"": "before editing", "errors not corrected": len(records), **before}]
     for arm, words in ARMS.items():
-        share = left(records, arm, max_edits)
-        row: dict[str, Any] = {"": words, "errors not corrected": share.count}
-        row |= {c: left(rs, arm, max_edits).count for c, rs in by_cause.items()}
-        row |= dict(zip(("share", "low", "high"), (share.value, *share.interval), strict=True))
-        row["share without the noise floor"] = left(records, arm, max_edits, "answer").value
-        row["share after all edits"] = left(records, arm, max_edits, "all_tries").value
-        if arm != "vrx_guided":
-            row["McNemar p"] = p_value(records, arm, max_edits)
-        rows.append(row)
+        counts = {c: left(rs, arm, max_edits).count for c, rs in by_cause.items()}
+        shown = {title: metrics.get(f"{name}/{arm}{end}") for title, (name, end) in COLUMNS.items()}
+        rows.append({"": words, "errors not corrected": sum(counts.values()), **counts, **shown})
     return rows
