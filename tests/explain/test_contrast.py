@@ -112,6 +112,25 @@ def test_one_concept_has_no_relations(explainer: Explainer, source: PhotoFolder)
     assert relations_of(explainer.classifier, EDITOR, explainer.grn, x, lonely) is None
 
 
+def test_what_is_predicted_does_not_depend_on_what_is_measured(
+    explainer: Explainer, explained: list[Explanation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the classifier was asked about an edit")
+
+    monkeypatch.setattr(ClassifierGame, "__call__", never)
+    for asked in (e for e in explained if e.true_class == e.predicted and e.relations is not None):
+        alone = explainer.explain_input(asked.x, true_class=asked.true_class)
+        assert alone.relations is not None and asked.relations is not None
+        for name in ("main", "pairs", "placed", "empty"):
+            np.testing.assert_allclose(getattr(alone.relations, name), getattr(asked.relations, name), atol=1e-5)
+            if name != "empty":
+                assert np.isnan(getattr(alone.relations, f"{name}_measured")).all()
+        pairs = list(zip(alone.counterfactuals, asked.counterfactuals, strict=True))
+        assert all((a.graph, a.concept, a.anchor) == (b.graph, b.concept, b.anchor) for a, b in pairs)
+        assert all(np.isnan(a.measured).all() and np.allclose(a.predicted, b.predicted, atol=1e-5) for a, b in pairs)
+
+
 def test_metrics_of_structure(explained: list[Explanation]) -> None:
     metrics = structure_metrics(explained)
     assert metrics["relations/photos"] == sum(e.relations is not None for e in explained)

@@ -24,7 +24,7 @@ def test_each_concept_gets_the_relations_of_its_patch() -> None:
     gains = [Counterfactual(0, 3, 1, (0, 0), np.array([gain, 0]), np.zeros(2), np.zeros(2)) for gain in (1.5, 0.5, -1)]
     found = by_concept(replace(before, relations=relations, counterfactuals=tuple(gains)), 0)
     np.testing.assert_allclose(found["nodes"], before.node_scores[0, 0])
-    assert found["together"].tolist() == [1 + 7, 0, 1 + 5, 0]
-    assert found["placement"].tolist() == [2 + 6 + 3, 0, 3 + 4 + 2, 0]  # of others because of it, and of it
+    assert found["together"].tolist() == [1, 0, 1, 0]
+    assert found["placement"].tolist() == [2 + 3, 0, 3 + 2, 0]  # of the other because of it, and of it
     assert found["elsewhere"].tolist() == [0, 0, 0, -1.5]
     assert sums(replace(before, relations=relations), 0) == (30, 1)  # of the two that show concepts of the class

@@ -19,16 +19,17 @@ READINGS = {
 def by_concept(explanation: Explanation, index: int) -> dict[str, NDArray[np.float64]]:
     """What the GRN says that each concept of a class gives to the class: ``[N]`` for each of ``READINGS``.
 
-    ``together``, ``placement``: the sum of the pair interactions, and of the placement effects, that it takes part in;
-    ``elsewhere``: minus the largest gain if it lay where it belongs.
+    ``together``, ``placement``: the sum of the pair interactions, and of the placement effects, that it takes part in
+    with other concepts of the class; ``elsewhere``: minus the largest gain if it lay where it belongs.
     """
     found = {name: np.zeros(explanation.matched.shape[1]) for name in READINGS}
     found["nodes"] = explanation.node_scores[index, index]
     relations = explanation.relations
     if relations is not None:
-        is_player = explanation.matched[index][:, None] == relations.labels  # [N, P]
-        placed = np.nan_to_num(relations.placed[..., index])
-        found["together"] = is_player @ relations.pairs[..., index].sum(0)
+        own = np.isin(relations.labels, explanation.matched[index])
+        is_player = explanation.matched[index][:, None] == relations.labels[own]  # [N, P]
+        pairs, placed = (np.nan_to_num(v[own][:, own, index]) for v in (relations.pairs, relations.placed))
+        found["together"] = is_player @ pairs.sum(0)
         found["placement"] = is_player @ (placed.sum(0) + placed.sum(1))
     for one in explanation.counterfactuals:
         if one.graph == index and not one.added:
