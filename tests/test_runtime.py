@@ -12,12 +12,9 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from vrx import runtime
 from vrx.errors import VRXError
 from vrx.pipeline import device_of
-from vrx.runtime import Run, build, check_config, logged_in, running, script
-
-KEY = "0123456789" * 4
+from vrx.runtime import Run, build, check_config, running, script
 
 
 def config(**changes: object) -> DictConfig:
@@ -148,40 +145,8 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "run").exists()
 
 
-def test_a_key_is_looked_for_where_login_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not logged_in()
-    (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
-    (tmp_path / "netrc").chmod(0o600)
-    assert logged_in()
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not logged_in()
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    assert logged_in()
-
-
 @pytest.mark.slow
 def test_the_commands_start_without_a_warning() -> None:
-    code = "import vrx.commands.diagnose, vrx.commands.explain, vrx.commands.train"
+    code = "import vrx.commands.diagnose, vrx.commands.explain, vrx.commands.train, vrx.dashboard"
     started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert started.stderr == ""
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_wandb_is_offline_with_one_line_when_nobody_is_logged_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.setenv(name, "")  # so that what W&B sets is undone
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    with caplog.at_level(logging.WARNING, "vrx"):
-        logger = runtime.wandb_logger(str(tmp_path / "logs"), project="vrx")
-    logger.log_metrics({"a": 1.0})
-    logger.experiment.finish()
-    (record,) = [r for r in caplog.records if r.name == "vrx"]
-    assert "offline" in record.getMessage() and "wandb sync" in record.getMessage()
-    assert list((tmp_path / "logs").glob("wandb/offline-run-*"))

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -28,6 +28,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from vrx.errors import VRXError
 from vrx.pipeline import Pipeline, device_of, first_process, keep_freed_memory, quiet_logs
 from vrx.storage import json_safe, write_text
+
+if TYPE_CHECKING:
+    from vrx.tracking import Tracker  # imports wandb, which takes a second
 
 log = logging.getLogger("vrx")
 
@@ -46,6 +49,8 @@ def script(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
                 sys.path.insert(0, os.getcwd())  # your own network lies where you are, also for console commands
             return main(cfg)
         except VRXError as error:
+            if in_multirun():
+                raise  # vrx.sweep keeps it, and the next trial starts
             _end(f"error: {' '.join(str(error).split())}", 1)
         except MissingMandatoryValue as error:
             _end(f"error: {error.full_key} is not given: add {error.full_key}=<value> (--cfg job shows all)", 1)
@@ -119,9 +124,22 @@ def require(cfg: DictConfig, key: str, remedy: str) -> None:
         raise VRXError(f"{key} is not given: {remedy}.")
 
 
-def in_sweep() -> bool:
+def use_local_run(cfg: DictConfig) -> None:
+    """Make ``cfg.run`` a folder: where it names a W&B artifact, what that run keeps there is downloaded, once."""
+    if not Path(str(cfg.run)).exists():
+        from vrx.tracking import local_run
+
+        cfg.run = str(local_run(str(cfg.run), Path(cfg.artifacts)))
+
+
+def in_multirun() -> bool:
     """Whether this is one job of ``-m``."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def in_sweep() -> bool:
+    """Whether this is one job of ``-m``, or one run of a W&B agent."""
+    return in_multirun() or "WANDB_SWEEP_ID" in os.environ
 
 
 def check_config(cfg: DictConfig) -> None:
@@ -131,43 +149,10 @@ def check_config(cfg: DictConfig) -> None:
         wanted = " ".join(f"{name}=..." for name in missing)
         raise VRXError(f"{', '.join(missing)} must be given: add {wanted} to the command.")
     device_of(cfg.trainer.get("accelerator", "auto"))
-    if in_sweep() and cfg.trainer.get("strategy") is not None:
+    if in_multirun() and cfg.trainer.get("strategy") is not None:
         raise VRXError(
             f"trainer.strategy={cfg.trainer.strategy} in a sweep (-m): use trainer=cpu or trainer=gpu there."
         )
-
-
-def logged_in() -> bool:
-    """Whether W&B has a key: in the environment, or where ``wandb login`` puts it."""
-    from requests.utils import get_netrc_auth  # as W&B itself does
-
-    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(url))
-
-
-def wandb_logger(save_dir: str, **kwargs: Any) -> WandbLogger:
-    """A W&B logger that goes offline, with one line that says so, when nobody is logged in."""
-    import wandb
-
-    mode = os.environ.get("WANDB_MODE", "online")
-    if mode == "online" and not logged_in():
-        mode = "offline"
-        log.warning("Nobody is logged in to W&B: logging offline into %s (`wandb sync` uploads it).", save_dir)
-    offline = mode in ("offline", "dryrun")
-    if offline:
-        os.environ.setdefault("WANDB_SILENT", "true")
-    if first_process():
-        Path(save_dir).mkdir(parents=True, exist_ok=True)
-    logger = WandbLogger(save_dir=save_dir, offline=offline, **kwargs)
-    logger._wandb_init.pop("anonymous", None)  # W&B warns of it, and Lightning always gives it
-    try:
-        logger.experiment  # noqa: B018 (starts the run here, where an error is understood)
-    except wandb.errors.Error as error:
-        reason = str(error).split("\n")[0]
-        raise VRXError(
-            f"W&B did not start ({reason}): run `wandb login`, set WANDB_MODE=offline, or use logger=csv."
-        ) from error
-    return logger
 
 
 def no_logger(**_: Any) -> bool:
@@ -179,7 +164,7 @@ class Run:
     """One run of ``train.py``: its folder, clock, metrics and logger. Only the first process writes."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
-        self.cfg, self.folder = cfg, folder
+        self.cfg, self.folder, self.started = cfg, folder, time.perf_counter()
         self.metrics: dict[str, float] = {}
         self.notes: list[str] = []  # every warning, for the report
         self._collector = logging.Handler(logging.WARNING)
@@ -209,10 +194,10 @@ class Run:
         if self.logger is not None:
             self.logger.log_metrics(dict(metrics))
 
-    def log_image(self, name: str, path: Path, caption: str) -> None:
-        """Show a picture in W&B, when that is the logger."""
-        if isinstance(self.logger, WandbLogger) and first_process():
-            self.logger.log_image(name, [str(path)], caption=[caption])
+    @property
+    def tracker(self) -> Tracker | None:
+        """W&B, when that is the logger, in the first process alone."""
+        return cast("Tracker", self.logger) if isinstance(self.logger, WandbLogger) and first_process() else None
 
     @property
     def objective(self) -> float:
@@ -232,8 +217,8 @@ class Run:
         log.removeHandler(self._collector)
         if self.logger is not None:
             self.logger.finalize("success" if succeeded else "failed")
-        if isinstance(self.logger, WandbLogger) and first_process():
-            self.logger.experiment.finish(0 if succeeded else 1)
+        if self.tracker is not None:
+            self.tracker.experiment.finish(0 if succeeded else 1)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from vrx.pipeline import device_of
 from vrx.report.galleries import write_gallery
 from vrx.report.pages import check_comparable, checked_formats, write_comparison, write_explanation
 from vrx.report.words import sentence, signed, trust_line
-from vrx.runtime import CONFIG, require, script
+from vrx.runtime import CONFIG, require, script, use_local_run
 
 log = logging.getLogger("vrx")
 
@@ -133,6 +133,7 @@ def run(cfg: DictConfig) -> None:
     """Write a self-contained HTML page, a PNG and JSON for every photo, or what ``formats`` names of them."""
     if cfg.names:
         require(cfg, "run", "python explain.py run=<run folder> names")
+        use_local_run(cfg)
         log.info(list_names(Path(str(cfg.run))))
         return
     if cfg.compare:
@@ -140,6 +141,7 @@ def run(cfg: DictConfig) -> None:
         return
     for key in ("run", "images"):
         require(cfg, key, "python explain.py run=<run folder> images=<file or folder>")
+    use_local_run(cfg)
     root, out = Path(str(cfg.images)), Path(str(cfg.out))
     images = find_images(root)
     formats = checked_formats(cfg.formats)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -53,6 +54,7 @@ def main(cfg: DictConfig) -> float:
             save_galleries(run, bank)
         with run.stage("graphs"):
             data = pipeline.graphs(classifier, bank, source)
+        run.log({"time/before_training_s": time.perf_counter() - run.started})
         with run.stage("distillation"):
             grn, score = pipeline.distil(data)
             run.log(score)
@@ -68,18 +70,24 @@ def main(cfg: DictConfig) -> float:
         relations(run, source, explainer)
         with run.stage("report"):
             page = report(run, source, data, explainer, concepts)
+        run.log({"objective": run.objective})
         run.write_metrics()
         explainer.save(run.folder)  # the last: it makes the folder a finished run
+        if run.tracker:
+            run.tracker.keep(run.folder, cfg.name, bank)
         summarise(run, page)
-        return run.objective
+        return run.metrics["objective"]
 
 
 @rank_zero_only
 def save_galleries(run: Run, bank: ConceptBank) -> None:
-    """A picture per class of its concepts, in ``concepts/`` and in W&B, and the metrics of the concepts."""
+    """A picture per class of its concepts, in ``concepts/`` and in W&B (not in a sweep); metrics of the concepts."""
     present = bank.present
+    if not in_sweep():
+        galleries = [write_gallery(run.folder / "concepts", bank, index) for index in range(len(bank.class_names))]
+        if run.tracker:
+            run.tracker.show_concepts(bank, galleries)
     for index, name in enumerate(bank.class_names):
-        run.log_image(f"concepts/{name}", write_gallery(run.folder / "concepts", bank, index), name)
         missing = bank.num_concepts - int(present[index].sum())
         if missing:
             log.warning("Class %s has %d concepts fewer than the %d asked for.", name, missing, bank.num_concepts)
@@ -146,8 +154,10 @@ def report(
         Predictions(names, table["logits"].double().numpy(), table["label"].numpy()),
         mean_relations(explainer.grn, table, explainer.bank.num_concepts),
     )
-    for number, explanation in enumerate(explanations, 1):
-        run.log_image(f"explanations/{number:02d}", folder / f"explanation_{number:02d}.png", explanation.name)
+    if run.tracker:
+        run.tracker.show_photos(explanations, page)
+        run.tracker.show_errors(data.tables["test"], explainer.grn, source.class_names)
+        run.tracker.show_relations(data.tables["test"], explainer.grn, explainer.bank)
     return page
 
 
