@@ -17,6 +17,7 @@ from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.word_discovery import WordDiscovery
 from vrx.data.images import PhotoFolder
+from vrx.data.part_masks import seen
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.pipeline import Pipeline
@@ -123,6 +124,12 @@ def test_concepts_are_named_after_the_parts_that_they_show(tmp_path: Path, monke
     assert unnamed.digest == named.digest == renamed.digest
     named.save(tmp_path / "run")
     assert ConceptBank.load(tmp_path / "run").all_names == named.all_names
+    looks: list[int] = []
+    monkeypatch.setattr("vrx.pipeline.seen", lambda *args: looks.append(1) or seen(*args))
+    assert pipeline.bank(f, planted.folder_with_parts(root)).parts == renamed.parts and not looks
+    for file in root.rglob("parts/*.png"):
+        Image.fromarray(np.zeros_like(Image.open(file))).save(file)  # nothing is a part any more
+    assert [pipeline.bank(f, planted.folder_with_parts(root)).name(c, 0) for c in range(3)] == [""] * 3 and looks
 
 
 def test_a_saved_run_of_a_live_network_opens_with_that_network(fitted: tuple[Explainer, Path], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import train
+from tests import wandb_reader
 from tests.pipeline import (
     COUNTS,
     SMALL,
@@ -27,17 +27,22 @@ from tests.pipeline import (
     imagenet_tree,
     places,
     refused,
+    run_explain,
     run_train,
 )
+from tests.test_tracking import Server
 from vrx.classifier.classifier import Classifier
 from vrx.commands import train as stages
+from vrx.dashboard import BARS, CURVES, NUMBERS
 from vrx.data.scg_cache import SCGCache
 from vrx.explain.explainer import SPEC, Explainer
 from vrx.models.classification import Classification
 from vrx.models.distillation import Distillation
 from vrx.structures import ConceptBank
+from vrx.tracking import KEPT
 
 ROOT = Path(__file__).parents[1]
+PARTS = {"concepts/purity", "concepts/consistency"}  # where there are part masks
 NAMED = (
     "fidelity/agreement",
     "fidelity/l1",
@@ -293,44 +298,33 @@ def test_xception_vehicles_logs_every_stage_to_wandb(tmp_path: Path, monkeypatch
     )
     check_finished(run, classes=3)
     assert ConceptBank.load(run / "concepts").class_names == tuple(WNIDS.values())
-    logged, config = wandb_records(run)
+    found = wandb_reader.records(run)
+    rows = wandb_reader.rows(found)
+    logged = {name.removesuffix("._type") for row in rows for name in row}
     for name in ("concepts/importance", "train/loss", "val/objective", "fidelity/agreement", "faithfulness/spearman"):
         assert name in logged
-    assert {f"concepts/{name}" for name in WNIDS.values()} <= logged
-    assert {"explanations/01", "explanations/02"} <= logged
-    assert len(list(run.glob("logs/wandb/offline-*/files/media/images/**/*.png"))) == 5
-    assert config["classifier"]["name"] == "timm/legacy_xception"
-
-
-def wandb_records(run: Path) -> tuple[set[str], dict[str, Any]]:
-    """Names of all that was logged, and the config, from an offline run's own file."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    (file,) = run.glob("logs/wandb/offline-*/*.wandb")
-    logged: set[str] = set()
-    config: dict[str, Any] = {}
-    for data in leveldb_log(file.read_bytes()):
-        record = Record.FromString(data)
-        logged |= {item.key or item.nested_key[0] for item in record.history.item}
-        updates = [*record.run.config.update, *record.config.update]
-        config |= {u.key or "/".join(u.nested_key): json.loads(u.value_json) for u in updates}
-    return logged, config
-
-
-def leveldb_log(data: bytes, block: int = 32768, header: int = 7) -> Iterator[bytes]:
-    """Records of a file in LevelDB's log format, which W&B writes after seven bytes of its own."""
-    position, parts = header, b""
-    while position + header <= len(data):
-        if block - position % block < header:  # too short for a header: filled with zeros
-            position += block - position % block
-            continue
-        _, size, kind = struct.unpack("<IHB", data[position : position + header])
-        position += header
-        parts += data[position : position + size]
-        position += size
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield parts
-            parts = b""
+    pictures = {f"{kind}/{name}" for kind in ("concepts", "relations") for name in WNIDS.values()}
+    assert pictures | {"explanations/01", "explanations/02", "report", "photos"} <= logged
+    assert {"confusion/classifier_table", "confusion/grn_table"} <= logged
+    captions = {k: v for row in rows for k, v in row.items() if k.endswith(".caption")}
+    assert captions["explanations/01.caption"].startswith("Predicted ")
+    assert "3 concepts, by importance" in captions["concepts/ambulance.caption"]
+    shown = {*NUMBERS, *(name for names in (*CURVES.values(), *BARS.values()) for name in names)}
+    assert shown - PARTS <= logged  # all that the dashboard lays out
+    config = [update for record in wandb_reader.of(found, "config") for update in record["update"].items()]
+    assert ("classifier", "timm/legacy_xception") in [(k, v.get("name")) for k, v in config if isinstance(v, dict)]
+    table = json.loads(next(run.glob("logs/wandb/offline-*/files/media/table/confusion/classifier_*")).read_text())
+    assert sum(row[2] for row in table["data"]) == 2 * 3  # all test photos
+    kept = [a for a in wandb_reader.of(found, "artifact") if a["type"] in KEPT]
+    assert [a["name"] for a in kept] == [f"{kind}-xception_vehicles" for kind in KEPT]
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setattr("wandb.Api", Server(kept))
+    photo = next((tmp_path / "photos" / "val").rglob("*.jpg"))
+    downloads = f"artifacts={tmp_path / 'downloads'}"
+    run_explain("run=me/vrx/grn-xception_vehicles:latest", f"images={photo}", "formats=[json]", downloads)
+    (written,) = tmp_path.glob(f"downloads/me-vrx-abc/explanations/{photo.stem}/explanation.json")
+    ours = Explainer.load(run).explain(photo)
+    np.testing.assert_allclose(json.loads(written.read_text())["grn_logits"], ours.grn_logits, atol=1e-4)
 
 
 @pytest.mark.slow

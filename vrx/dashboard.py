@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vrx")
 
 REMEDY = "python -m vrx.dashboard project=<entity>/<project>"
+PICTURE = "image-file"  # what W&B calls a picture in a summary
 EPOCH = "distillation/epoch"
 NUMBERS = ("objective", "fidelity/agreement", "fidelity/l1", "faithfulness/spearman", "absence/confirmed")
 CURVES = {
@@ -131,10 +132,9 @@ def swept() -> list[str]:
 
 def pictures_of(project: str) -> list[str]:
     """The keys under which the newest runs of a project show pictures."""
-    keys: dict[str, None] = {}
-    for run in wandb.Api(timeout=20).runs(project, per_page=5)[:5]:
-        keys |= {k: None for k in run.summary.keys() if "image" in str(dict(run.summary[k]).get("_type"))}  # noqa: SIM118
-    return list(keys)
+    runs = wandb.Api(timeout=20).runs(project, per_page=5)[:5]
+    values = [(key, run.summary[key]) for run in runs for key in run.summary.keys()]  # noqa: SIM118 (not a dict)
+    return list(dict.fromkeys(key for key, value in values if hasattr(value, "keys") and value.get("_type") == PICTURE))
 
 
 @script

@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.discovery import ConceptDiscovery
 from vrx.concepts.purity import with_parts
 from vrx.concepts.word_discovery import WordDiscovery
-from vrx.data.part_masks import seen
+from vrx.data.part_masks import masks_key, seen
 from vrx.data.prepared import prepared
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.data.sources import HasPartMasks, PhotoSource, photos_key
@@ -60,6 +60,7 @@ BANK_CODE = (
     "vrx.structures",
     "vrx.thumbnails",
 )
+NAMES_CODE = (*BANK_CODE, "vrx.data.part_masks", "vrx.graphs")
 GRN_CODE = (
     "vrx.models.additive",
     "vrx.models.distillation",
@@ -206,7 +207,7 @@ class Pipeline:
     def bank(self, classifier: Classifier, source: PhotoSource) -> ConceptBank:
         """The concepts of every class, discovered once and cached; a damaged bank is made again.
 
-        Where the photos have part masks, a concept is named after the part that it shows (not cached: masks change).
+        Where the photos have part masks, a concept is named after the part that it shows, cached too.
 
         Raises:
             VRXError: no photo of a class can be read, none of its clusters survives, or part masks do not fit.
@@ -214,7 +215,21 @@ class Pipeline:
         bank = self._bank(classifier, source)
         if not isinstance(source, HasPartMasks):
             return bank
-        return with_parts(bank, seen(self._builder(classifier, bank), source, "discovery", NAMING))
+        builder = self._builder(classifier, bank)
+        key = content_key(
+            NAMES_CODE,
+            {
+                "classifier": classifier.version,
+                "bank": bank.digest,
+                "graph": builder.settings(),
+                "photos": photos_key(source, ["discovery"]),
+                "masks": masks_key(source, "discovery", NAMING),
+            },
+        )
+        file = self.cache / "part_names" / f"{key[:KEY_LENGTH]}.json"
+        if not file.exists():
+            write_text(file, json.dumps(with_parts(bank, seen(builder, source, "discovery", NAMING)).parts))
+        return replace(bank, parts=json.loads(file.read_text()))
 
     def _builder(self, classifier: Classifier, bank: ConceptBank) -> SCGBuilder:
         return self.builder(classifier, bank, self.discovery.extractor, self.discovery.editor)

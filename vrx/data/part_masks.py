@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -166,6 +167,15 @@ def seen(builder: SCGBuilder, source: PhotosWithParts, split: str, limit_per_cla
             masks = masks_of(matched[:, :num], patches.masks)
             found.append(Seen(photo.label, masks, in_frame(source.parts(photo), geometry)))
     return found
+
+
+def masks_key(source: PhotosWithParts, split: str, limit_per_class: int = 0) -> str:
+    """Hash of the part masks of the photos that :func:`seen` reads: masks may change where photos do not."""
+    state = hashlib.sha256()
+    for photo in _masked(source, split, limit_per_class):
+        for name, mask in sorted(source.parts(photo).items()):
+            state.update(f"{photo.path} {name} {mask.shape}".encode() + np.packbits(mask).tobytes())
+    return state.hexdigest()
 
 
 def _masked(source: PhotosWithParts, split: str, limit: int) -> list[Photo]:

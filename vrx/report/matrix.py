@@ -15,7 +15,7 @@ LONGEST = 24  # characters of a name
 
 
 def matrix_figure(values: NDArray[np.float64], names: Sequence[str], title: str) -> Figure:
-    """Blue above 0, orange below, the number in every cell; cells that are NaN stay empty.
+    """Purple above 0, orange below, the number in every cell; cells that are NaN stay empty.
 
     Args:
         values: ``[N (row i), N (column j)]``.
