@@ -53,8 +53,8 @@ def test_a_grid_goes_on_after_a_failed_trial(finished: Finished, capsys: pytest.
 @pytest.mark.slow
 def test_optuna_goes_on_after_a_failed_trial(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install 'vrx[sweep]'")
-    sampled = ["sweep=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.sampler.n_startup_trials=3"]
-    folder, line = sweep(finished, "optuna", capsys, *sampled, f"{SETS}=choice(0,3)", "trainer.max_epochs=1", "seed=1")
+    sampled = ["sweep=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.sampler.seed=3"]
+    folder, line = sweep(finished, "optuna", capsys, *sampled, f"{SETS}=choice(0,3)")
     trials = trials_of(folder)
     failed = [trial for trial in trials if trial.error]
     assert len(trials) == 3 and 0 < len(failed) < 3
@@ -64,6 +64,8 @@ def test_optuna_goes_on_after_a_failed_trial(finished: Finished, capsys: pytest.
     assert len(set(rates)) == 3 and all(0.0005 <= rate <= 0.02 for rate in rates)
     best = yaml.safe_load((folder / "optimization_results.yaml").read_text())
     assert best["best_value"] == max(trial.objective for trial in trials if not trial.error)
+    _, line = sweep(finished, "none", capsys, *sampled, f"{SETS}=choice(3,5)")
+    assert line.startswith("error: 3 of 3 trials failed")
 
 
 @pytest.mark.slow

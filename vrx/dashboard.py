@@ -62,11 +62,13 @@ def dashboard(entity: str, project: str, pictures: Sequence[str] = (), knobs: Se
 def _overview() -> list[Any]:
     from wandb_workspaces.reports import v2 as wr
 
-    curve = {"fit/epoch": ("Fit of the classifier", ["fit/val_accuracy", "fit/train_accuracy"]),
-             EPOCH: ("Distillation", ["val/objective"])}  # fmt: skip
+    curves: list[tuple[str, str, list[Any]]] = [
+        ("Fit of the classifier", "fit/epoch", ["fit/val_accuracy", "fit/train_accuracy"]),
+        ("Distillation", EPOCH, ["val/objective"]),
+    ]
     return [
         *(wr.ScalarChart(title=name, metric=wr.SummaryMetric(name)) for name in NUMBERS),
-        *(wr.LinePlot(title=title, x=x, y=y) for x, (title, y) in curve.items()),
+        *(wr.LinePlot(title=title, x=x, y=y) for title, x, y in curves),
         wr.MediaBrowser(title="Report", media_keys=["report"], num_columns=1),
     ]
 
@@ -117,7 +119,7 @@ def _errors(pictures: Sequence[str]) -> list[Any]:
 def _sweep(knobs: Sequence[str]) -> list[Any]:
     from wandb_workspaces.reports import v2 as wr
 
-    wanted = [*map(wr.Config, knobs), wr.SummaryMetric("objective")]
+    wanted: list[Any] = [*map(wr.Config, knobs), wr.SummaryMetric("objective")]
     return [
         wr.ParallelCoordinatesPlot(columns=[wr.ParallelCoordinatesPlotColumn(metric=metric) for metric in wanted]),
         wr.ParameterImportancePlot(with_respect_to="objective"),

@@ -48,11 +48,11 @@ def script(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             if os.getcwd() not in sys.path:
                 sys.path.insert(0, os.getcwd())  # your own network lies where you are, also for console commands
             return main(cfg)
-        except VRXError as error:
+        except (VRXError, MissingMandatoryValue) as error:
             if in_multirun():
                 raise  # vrx.sweep keeps it, and the next trial starts
-            _end(f"error: {' '.join(str(error).split())}", 1)
-        except MissingMandatoryValue as error:
+            if isinstance(error, VRXError):
+                _end(f"error: {' '.join(str(error).split())}", 1)
             _end(f"error: {error.full_key} is not given: add {error.full_key}=<value> (--cfg job shows all)", 1)
         except BaseException as error:
             if not was_interrupted(error):

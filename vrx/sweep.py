@@ -43,9 +43,12 @@ class Trials(Callback):
         result = {"number": number, "settings": given, "objective": math.nan if error else value, "error": error}
         write_text(folder / FILE, json.dumps(json_safe(result), indent=1))
         sweep = Path(config.hydra.sweep.dir)
-        write_sweep(sweep / PAGE, trials_of(sweep), config.objective)
+        trials = trials_of(sweep)
+        write_sweep(sweep / PAGE, trials, config.objective)
         if error and "optuna" not in config.hydra.sweeper._target_:  # Optuna's own sweeper knows failed trials
             job_return.status, job_return.return_value = JobStatus.COMPLETED, math.nan
+        elif error and sum(bool(trial.error) for trial in trials) == config.hydra.sweeper.n_trials:
+            self.on_multirun_end(config)  # but ends with a traceback where none has a result
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """A line a trial, the best first; a sweep in which one failed ends with an error."""
@@ -54,9 +57,7 @@ class Trials(Callback):
         varied, failed = knobs(trials), [trial for trial in trials if trial.error]
         for trial in ranking(trials):
             settings = ", ".join(f"{knob}={trial.settings.get(knob)}" for knob in varied)
-            log.info(
-                "trial %-3d %-10s %s", trial.number, f"{trial.objective:.4g}" if not trial.error else "failed", settings
-            )
+            log.info("trial %-3d %-10s %s", trial.number, trial.result, settings)
         log.info("Open %s", (sweep / PAGE).resolve())
         if failed:
             said = f"{len(failed)} of {len(trials)} trials failed (trial {failed[0].number}: {failed[0].error})"

@@ -47,7 +47,10 @@ def test_lines_lie_where_the_values_do() -> None:
 
 
 def test_the_page_names_best_and_failed_and_markup_stays_text(tmp_path: Path) -> None:
-    some = [*trials(["1", "2", "3"], [0.25, 0.75, 0.5]), Trial(3, {"lr": "<b>x"}, math.nan, "lr=<script>: use less")]
+    some = [
+        *trials(["1", "2", "3"], [0.25, 0.75, 0.5]),
+        Trial(3, {"lr": "<b>x", "name": "toys"}, math.nan, "lr=<script>: use less"),
+    ]
     page = write_sweep(tmp_path / "sweep.html", some, "val/objective").read_text()
     assert "4 trials" in page and "1 failed" in page and "trial 1 with 0.75 (lr=2)" in page
     table = page[page.index("All trials") :]

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.pipeline import Pipeline
-from vrx.runtime import CONFIG, build, build_pipeline, plain, require, script
+from vrx.runtime import CONFIG, build, build_pipeline, plain, require, script, use_local_run
 from vrx.studies.core.context import StudyContext
 
 log = logging.getLogger("vrx")
@@ -76,6 +76,7 @@ def run(cfg: DictConfig) -> None:
     studies = ", ".join(sorted(path.stem for path in (Path(CONFIG) / "study").glob("*.yaml")))
     require(cfg, "run", f"give a folder that train.py left: python diagnose.py run=<run folder> study=<{studies}>")
     require(cfg, "study", f"choose one of {studies}: python diagnose.py run=<run folder> study=<name>")
+    use_local_run(cfg)
     study = build(cfg.study)
     context = study_context(cfg)
     for name, value in study(context).items():
