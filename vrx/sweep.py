@@ -56,7 +56,7 @@ class Trials(Callback):
         trials = trials_of(sweep)
         varied, failed = knobs(trials), [trial for trial in trials if trial.error]
         for trial in ranking(trials):
-            settings = ", ".join(f"{knob}={trial.settings.get(knob)}" for knob in varied)
+            settings = ", ".join(f"{knob}={trial.short(knob)}" for knob in varied)
             log.info("trial %-3d %-10s %s", trial.number, trial.result, settings)
         log.info("Open %s", (sweep / PAGE).resolve())
         if failed:

@@ -21,7 +21,8 @@ BEST, OTHERS = "#d95f02", "viridis"  # the best trial's line; colour scale of th
 DECADE = 10.0  # an axis whose values span more is logarithmic
 BARS = (
     "+1: the more, the better; -1: the less, the better; 0: it does not matter. For a setting that is no number the "
-    "correlation ratio, without a sign."
+    "correlation ratio, without a sign. A sampler that follows the best trials moves settings together: p is then too "
+    "small."
 )
 LINES = "One line a trial, from its settings to what it reached: bright is good, the best one is orange."
 
@@ -48,6 +49,12 @@ class Trial:
     def result(self) -> str:
         """The objective, or that the trial failed."""
         return "failed" if self.error else f"{self.objective:.4g}"
+
+    def short(self, knob: str) -> str:
+        """A setting as people read it: three digits of a long number."""
+        value = self.settings.get(knob, "")
+        numbers = as_numbers([value])
+        return value if numbers is None or len(value) < 8 else f"{numbers[0]:.3g}"
 
 
 def knobs(trials: Sequence[Trial]) -> list[str]:
@@ -111,7 +118,7 @@ def write_sweep(path: Path, trials: Sequence[Trial], objective: str) -> Path:
         figures.append({**embed(parallel_figure(done, varied, objective), LINES), "caption": LINES})
     rows = [
         [trial.number, trial.result,
-         *(trial.settings.get(knob, "") for knob in varied), trial.error or f"{trial.before_training:.1f} s"]
+         *(trial.short(knob) for knob in varied), trial.error or f"{trial.before_training:.1f} s"]
         for trial in ranked
     ]  # fmt: skip
     fixed = {k: v for k, v in trials[0].settings.items() if k not in varied}
@@ -119,7 +126,7 @@ def write_sweep(path: Path, trials: Sequence[Trial], objective: str) -> Path:
         path, Path(__file__).parent / "sweep.html.j2", {}, fixed, title=f"Sweep: {objective}", figures=figures,
         columns=["trial", objective, *varied, "time before training, or error"], rows=rows, trials=len(trials),
         failed=len(trials) - len(done), best=done[0] if done else None,
-        best_settings=", ".join(f"{knob}={done[0].settings.get(knob)}" for knob in varied) if done else "",
+        best_settings=", ".join(f"{knob}={done[0].short(knob)}" for knob in varied) if done else "",
     )  # fmt: skip
 
 
