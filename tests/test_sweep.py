@@ -45,6 +45,7 @@ def test_a_grid_goes_on_after_a_failed_trial(finished: Finished, capsys: pytest.
     assert good.objective == metrics["objective"] == metrics["val/objective"]
     assert good.before_training == metrics["time/before_training_s"] < 5 and better.before_training < 5
     assert [(folder / str(k) / SPEC).exists() for k in range(4)] == [False, False, True, True]
+    assert all((folder / str(k) / "config.yaml").exists() for k in range(4))  # what failed can be looked at
     assert better.settings["model.optimizer.lr"] == "0.01" and better.settings[SETS] == "0"
     page = (folder / PAGE).read_text()
     assert "4 trials" in page and "2 failed" in page and "model.optimizer.lr" in page

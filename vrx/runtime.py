@@ -223,7 +223,7 @@ class Run:
 
 @contextmanager
 def running(cfg: DictConfig, folder: Path) -> Iterator[Run]:
-    """A run from start to end. One that fails for a reason that the user can fix leaves no folder behind."""
+    """A run from start to end. One that fails for a reason that the user can fix leaves no folder, save in a sweep."""
     fresh = not any(path.suffix != ".log" for path in folder.glob("*"))  # Hydra has put its log there
     run: Run | None = None
     try:
@@ -234,6 +234,6 @@ def running(cfg: DictConfig, folder: Path) -> Iterator[Run]:
     except BaseException as error:
         if run is not None:
             run.close(succeeded=False)
-        if isinstance(error, VRXError) and fresh and first_process():
+        if isinstance(error, VRXError) and fresh and first_process() and not in_sweep():
             shutil.rmtree(folder, ignore_errors=True)
         raise
