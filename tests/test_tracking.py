@@ -7,16 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import wandb
 
 from tests import wandb_reader
 from tests.report.synthetic import make_explanation
-from vrx import tracking
 from vrx.errors import VRXError
-from vrx.models.additive import AdditiveGRN
-from vrx.structures import edges
-from vrx.tracking import PHOTOS, artifact_name, local_run, logged_in, photo_row, relation_effects, wandb_logger
+from vrx.tracking import PHOTOS, artifact_name, local_run, logged_in, photo_row, wandb_logger
 
 KEY = "0123456789" * 4
 
@@ -85,28 +81,6 @@ def test_a_photo_is_a_row_to_sort_and_filter() -> None:
     assert row["why not"].startswith(f"Why not {names[wanted]}")
     assert row["trust"] in ("high", "limited", "low")
     assert row["faithfulness"] is None if np.isnan(one.trust) else row["faithfulness"] == one.trust
-
-
-def test_relation_effects_are_the_mean_over_the_photos_that_have_both_ends() -> None:
-    torch.manual_seed(0)
-    photos, n, num, width = 5, 2, 3, 4
-    detected = torch.rand(photos, n, num) < 0.7
-    detected[:, 1, 2] = False  # a concept that is never found
-    links = torch.randn(photos, n, num * (num - 1), n)
-    table = {
-        "nodes": torch.randn(photos, n, num, width), "centroids": torch.rand(photos, n, num, 2),
-        "detected": detected, "links": links, "label": torch.zeros(photos),
-    }  # fmt: skip
-    grn = AdditiveGRN(n, num, width, link_features=n).eval()
-    with torch.no_grad():
-        _, effects = grn.embed(tracking.SCG.of(table))
-    found = relation_effects(grn, table, batch_size=2)
-    for g in range(n):
-        for e, (j, i) in enumerate(edges(num).T.tolist()):
-            both = [b for b in range(photos) if detected[b, g, j] and detected[b, g, i]]
-            mean = np.mean([float(effects[b, g, e, g]) for b in both]) if both else np.nan
-            np.testing.assert_allclose(found[g, i, j], mean, atol=1e-5)
-    assert np.isnan(found[1, 2]).all() and np.isnan(np.diagonal(found, axis1=1, axis2=2)).all()
 
 
 # --- explain.py run=<artifact>

@@ -21,7 +21,7 @@ from torch import Tensor
 from wandb.errors import Error
 
 from vrx.errors import VRXError
-from vrx.explain.contributions import block_scores, evaluating
+from vrx.explain.contributions import evaluating
 from vrx.explanation import Explanation
 from vrx.models.graph_network import GraphNetwork
 from vrx.pipeline import first_process
@@ -29,7 +29,7 @@ from vrx.report.html import draw
 from vrx.report.matrix import matrix_figure
 from vrx.report.trust import trust
 from vrx.report.words import sentence, signed, why
-from vrx.structures import SCG, ConceptBank, edges
+from vrx.structures import SCG, ConceptBank
 
 log = logging.getLogger("vrx")
 
@@ -107,12 +107,11 @@ class Tracker(WandbLogger):
             chart = wandb.plot.confusion_matrix(y_true=truth, preds=found, class_names=list(class_names), title=title)
             self.experiment.log({f"confusion/{name}": chart})
 
-    def show_relations(self, table: Mapping[str, Tensor], grn: GraphNetwork, bank: ConceptBank) -> None:
-        """For each class, what every relation of its graph adds to it."""
-        for index, (name, values) in enumerate(zip(bank.class_names, relation_effects(grn, table), strict=True)):
-            num = bank.num_concepts  # without the rest of the photo
-            names = [f"{bank.name(index, k)} {k + 1}".strip() for k in range(num)]
-            figure = matrix_figure(values[:num, :num], names, f"What the relations of {name} add to it (logits)")
+    def show_relations(self, relations: NDArray[np.float64], bank: ConceptBank) -> None:
+        """For each class, what every relation of its graph adds to it, ``[n, N (i), N (j)]``."""
+        for index, (name, values) in enumerate(zip(bank.class_names, relations, strict=True)):
+            names = [f"{bank.name(index, k)} {k + 1}".strip() for k in range(bank.num_concepts)]
+            figure = matrix_figure(values, names, f"What the relations of {name} add to it (logits)")
             caption = f"{name}: mean over the test photos in which both concepts are found; row i, column j: j to i"
             self.experiment.log({f"relations/{name}": wandb.Image(draw(figure), caption=caption)})
 
@@ -159,32 +158,6 @@ def photo_row(explanation: Explanation) -> list[Any]:
         trust(explanation).level,
         faithfulness if math.isfinite(faithfulness) else None,
     ]
-
-
-def relation_effects(grn: GraphNetwork, table: Mapping[str, Tensor], batch_size: int = 64) -> NDArray[np.float64]:
-    """What the relation from node j to node i of a class's graph adds to that class (Eq. 6), in logits.
-
-    Args:
-        grn: the distilled network.
-        table: the graphs of a split.
-        batch_size: photos a pass.
-
-    Returns:
-        ``[n, N (i), N (j)]``, the mean over the photos in which both are detected; NaN where there is none.
-    """
-    n, num = grn.num_classes, grn.num_nodes
-    j, i = edges(num)
-    own = torch.arange(n)
-    total, count = torch.zeros(2, n, len(j), dtype=torch.float64)
-    with evaluating(grn.cpu()):
-        for rows in torch.arange(len(table["label"])).split(batch_size):
-            scg = SCG.of(table, rows)
-            both = scg.detected[:, :, j] & scg.detected[:, :, i]
-            total += (block_scores(grn, scg)[1][:, own, own] * both).sum(0)
-            count += both.sum(0)
-    found = np.full((n, num, num), np.nan)
-    found[:, i, j] = torch.where(count > 0, total / count, torch.nan).numpy()
-    return found
 
 
 def logged_in() -> bool:

@@ -142,6 +142,7 @@ def report(
     title = f"VRX: {run.cfg.name}"
     table, paths = data.tables["test"], [photo.path for photo in source.photos("test")]
     names = [paths[i] for i in table["index"].tolist()]
+    effects = mean_relations(explainer.grn, table, explainer.bank.num_concepts)
     page = write_report(
         folder,
         title,
@@ -152,12 +153,12 @@ def report(
         run.notes,
         concepts,
         Predictions(names, table["logits"].double().numpy(), table["label"].numpy()),
-        mean_relations(explainer.grn, table, explainer.bank.num_concepts),
+        effects,
     )
     if run.tracker:
         run.tracker.show_photos(explanations, page)
-        run.tracker.show_errors(data.tables["test"], explainer.grn, source.class_names)
-        run.tracker.show_relations(data.tables["test"], explainer.grn, explainer.bank)
+        run.tracker.show_errors(table, explainer.grn, source.class_names)
+        run.tracker.show_relations(effects, explainer.bank)
     return page
 
 
