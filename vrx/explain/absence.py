@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -86,9 +87,8 @@ class Typical:
         right = table["logits"].argmax(1) == table["label"]
         made = [cls._of_class(table, right & (table["label"] == c), c, num_concepts) for c in range(n)]
         grn_alone = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-        return cls(
-            *(torch.stack(parts) for parts in zip(*made, strict=True)), torch.zeros(n, num_concepts, n), grn_alone
-        )
+        parts: Any = [torch.stack(part) for part in zip(*made, strict=True)]
+        return cls(*parts, torch.zeros(n, num_concepts, n), grn_alone)
 
     def calibrated(self, additions: Sequence[Addition]) -> Typical:
         """The same with gains as they were measured in training photos.
@@ -118,7 +118,7 @@ class Typical:
             left[kind] = gains[kind] - evidence[kind] @ slope
             slopes.append(slope[:, 0])
         usual = [left[kind].mean() if kind.any() else left.new_zeros(()) for kind in kinds]
-        usual_of = torch.where(torch.eye(n, dtype=torch.bool), *usual)[:, None, :]  # [n (graph), 1, n]
+        usual_of = torch.where(torch.eye(n, dtype=torch.bool), usual[0], usual[1])[:, None, :]  # [n (graph), 1, n]
         total, count = sums(left)[..., 0].reshape(n, num, n), seen.reshape(n, num, 1)
         intercepts = (total + SHRINKAGE * usual_of) / (count + SHRINKAGE)
         return replace(self, gains=intercepts.float(), slopes=torch.stack(slopes).float())
