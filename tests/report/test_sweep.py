@@ -56,5 +56,5 @@ def test_the_page_names_best_and_failed_and_markup_stays_text(tmp_path: Path) ->
     table = page[page.index("All trials") :]
     assert re.findall(r"<tr><td>(\d)</td>", table) == ["1", "2", "0", "3"]
     assert "&lt;script&gt;: use less" in table and "<script>: use" not in page
-    assert page.count("data:image/jpeg") == 1 and "lr (p = " in page  # parallel coordinates, and the bars
+    assert page.count("data:image/jpeg") == 1 and "Which settings matter" in page
     write_sweep(tmp_path / "none.html", some[3:], "val/objective")  # all failed: still a page

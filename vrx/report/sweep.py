@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.stats import kruskal, spearmanr
 
 from vrx.report.charts import bar_chart
-from vrx.report.drawing import DPI
 from vrx.report.html import embed, write_html
 
 BEST, OTHERS = "#d95f02", "viridis"  # the best trial's line; colour scale of the rest
@@ -109,9 +108,9 @@ def write_sweep(path: Path, trials: Sequence[Trial], objective: str) -> Path:
     done = [trial for trial in ranked if not trial.error]
     found = {knob: influence(trials, knob) for knob in varied}
     largest = sorted((item for item in found.items() if math.isfinite(item[1][0])), key=lambda item: -abs(item[1][0]))
-    strengths = {f"{knob} (p = {p:.2g})": [("other", strength, "")] for knob, (strength, p) in largest}
+    measured = {f"{knob} (p = {p:.2g})": [("minus" if strength < 0 else "plus", strength, "")] for knob, (strength, p) in largest}
     note = f"rank correlation with {objective}, {len(done)} trials"
-    bars = bar_chart("Which settings matter", note, strengths, BARS) if strengths else None
+    bars = bar_chart("Which settings matter", note, measured, BARS) if measured else None
     lines = embed(parallel_figure(done, varied, objective), LINES) if len(done) > 1 and varied else None
     rows = [
         [trial.number, trial.result,
@@ -120,8 +119,8 @@ def write_sweep(path: Path, trials: Sequence[Trial], objective: str) -> Path:
     ]  # fmt: skip
     fixed = {k: v for k, v in trials[0].settings.items() if k not in varied}
     return write_html(
-        path, Path(__file__).parent / "sweep.html.j2", {}, fixed, title=f"Sweep: {objective}", influence=bars,
-        lines=lines and {**lines, "caption": LINES},
+        path, Path(__file__).parent / "sweep.html.j2", {}, fixed, title=f"Sweep: {objective}",
+        bars=bars, lines=lines, caption=LINES,
         columns=["trial", objective, *varied, "time before training, or error"], rows=rows, trials=len(trials),
         failed=len(trials) - len(done), best=done[0] if done else None,
         best_settings=", ".join(f"{knob}={done[0].short(knob)}" for knob in varied) if done else "",
@@ -137,8 +136,8 @@ def parallel_figure(trials: Sequence[Trial], varied: Sequence[str], objective: s
     """Parallel coordinates of finished trials, the best first: an axis a setting, the objective last."""
     texts = {knob: [trial.settings.get(knob, "") for trial in trials] for knob in varied}
     axes = [*texts.items(), (objective, [f"{trial.objective:.3g}" for trial in trials])]
-    figure = Figure((2.2 + 1.9 * len(axes), 4.2), DPI, layout="constrained", facecolor="white")
-    ax = figure.subplots()
+    figure = Figure((2.2 + 1.9 * len(axes), 4.2), layout="constrained")
+    ax = figure.add_subplot()
     heights, ticks = zip(*(_heights(values) for _, values in axes), strict=True)
     colours = np.linspace(0.9, 0, len(trials))
     for row in reversed(range(len(trials))):
