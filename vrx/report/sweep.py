@@ -108,7 +108,10 @@ def write_sweep(path: Path, trials: Sequence[Trial], objective: str) -> Path:
     done = [trial for trial in ranked if not trial.error]
     found = {knob: influence(trials, knob) for knob in varied}
     largest = sorted((item for item in found.items() if math.isfinite(item[1][0])), key=lambda item: -abs(item[1][0]))
-    measured = {f"{knob} (p = {p:.2g})": [("minus" if strength < 0 else "plus", strength, "")] for knob, (strength, p) in largest}
+    measured = {
+        f"{knob} (p = {p:.2g})": [("minus" if strength < 0 else "plus", strength, "")]
+        for knob, (strength, p) in largest
+    }
     note = f"rank correlation with {objective}, {len(done)} trials"
     bars = bar_chart("Which settings matter", note, measured, BARS) if measured else None
     lines = embed(parallel_figure(done, varied, objective), LINES) if len(done) > 1 and varied else None
