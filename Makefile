@@ -1,10 +1,10 @@
-# Two commands do everything, set-up included: `make demo` runs the main job, `make test` the whole suite.
-# While you work: `make check` (lint and the quick tests, on every core); `make hooks` runs lint before each commit.
+# Two commands do everything, set-up included: `make demo` runs the main job, `make test` the whole suite, the docs too.
+# While you work: `make check` (lint and the quick tests, on every core); `make docs` builds the documentation into site/; `make hooks` runs lint before each commit.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: setup demo test check lint hooks clean
+.PHONY: setup demo test check docs lint hooks clean
 
 setup: $(VENV)/.ready
 
@@ -29,8 +29,12 @@ check: lint
 test: lint
 	$(RUN) -m pytest --cov=vrx --cov-report=term:skip-covered
 
+docs: setup
+	$(VENV)/bin/mkdocs build --quiet
+	@echo "Open site/index.html"
+
 hooks: setup
 	$(VENV)/bin/pre-commit install
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

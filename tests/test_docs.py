@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from vrx.explain.contributions import GradientTimesEmbedding, Knockout
 from vrx.explain.faithfulness import evaluation
 from vrx.explain.grn_metrics import grn_metrics
 from vrx.models.grn import GRN
+from vrx.report.good_values import GOOD
 from vrx.structures import ConceptBank
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +40,36 @@ def heading_anchors(page: Path) -> set[str]:
 
 def test_every_public_name_is_there() -> None:
     assert {name: getattr(vrx, name).__name__ for name in vrx.__all__} == {name: name for name in vrx.__all__}
+
+
+def test_the_page_of_the_api_has_every_public_name() -> None:
+    assert sorted(re.findall(r"^::: vrx\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)) == sorted(
+        vrx.__all__
+    )
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert built.returncode == 0, built.stderr
+    pages = {page.stem: page.read_text() for page in tmp_path.glob("*.html")}
+    assert {"index", "terms", "metrics", "tutorial", "api", "changelog"} <= set(pages)
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= set(pages)
+    for name, text in pages.items():
+        assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//[^>]*>", text), name
+    for style in tmp_path.rglob("*.css"):
+        assert not re.search(r"url\([\"']?https?:|@import", style.read_text()), style.name
+    assert "Raises" in pages["api"] and "Spearman" in pages["metrics"]
+
+
+def test_the_page_of_metrics_has_the_bounds_that_train_prints() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z_/0-9]+)` \| ([≥≤→] \S+) \|", text, re.MULTILINE))
+    bounds = {n: f"{sign} `{b}`" if isinstance(b, str) else f"{sign} {b:g}" for n, (sign, b, _) in GOOD.items()}
+    assert rows == bounds
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -111,10 +145,10 @@ def test_the_deviations_give_the_defaults() -> None:
     assert f"{100 * paper.concepts.radius_quantile:.0f} % quantile" in text
 
 
-def test_the_terms_cover_the_metrics_of_a_run(
+def test_the_page_of_metrics_covers_those_of_a_run(
     source: PhotoFolder, bank: ConceptBank, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    cells = re.findall(r"^\| (`[a-z]+/.*?) \|", (ROOT / "docs" / "terms.md").read_text(), re.MULTILINE)
+    cells = re.findall(r"^\| (`[a-z]+/.*?) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     patterns = [re.sub(r"<\w+>", r"[\\w/]+", name) for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
     data = planted.make_data(source, bank, tmp_path_factory.mktemp("cache"), second_editor=Editor("grey"), variants=0)
     data.setup()

@@ -1,5 +1,6 @@
 """``explain.py`` on the photos that people have, and on what is no photo and no run."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import explain as script
 from tests.pipeline import Finished, finished_run, picture, refused, run_explain
 from vrx.commands import explain
 from vrx.errors import VRXError
+from vrx.explain.explainer import Explainer
 from vrx.structures import ConceptBank
 
 pytestmark = pytest.mark.slow
@@ -72,7 +74,114 @@ def test_every_photo_of_a_folder_gets_its_page(explained: tuple[Path, str, str])
 
 def test_only_the_formats_asked_for_are_written(finished: Finished, album: Path, tmp_path: Path) -> None:
     run_explain(f"run={finished.folder}", f"images={album}/plain.png", f"out={tmp_path}", "formats=[json]")
-    assert [p.name for p in tmp_path.rglob("*.*")] == ["explanation.json"]
+    written = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*"))
+    assert written == ["explanations.csv", "explanations.jsonl", "plain/explanation.json"]
+
+
+def lines(out: Path) -> list[dict[str, str]]:
+    """The table of a folder of explanations; the CSV says the same as the JSON lines."""
+    with (out / "explanations.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [json.loads(line) for line in (out / "explanations.jsonl").read_text().splitlines()]
+    assert [{k: "" if v is None else str(v) for k, v in line.items()} for line in found] == rows
+    return found
+
+
+def test_the_table_says_what_the_pages_say(explained: tuple[Path, str, str]) -> None:
+    out = explained[0]
+    table = {line["folder"]: line for line in lines(out)}
+    assert len(table) == 6 and "more/clear" in table
+    for folder, line in table.items():
+        content = json.loads((out / folder / "explanation.json").read_text())
+        assert line["predicted"] == content["predicted"] and line["label"] == "circus"
+        assert line["probability"] == pytest.approx(max(content["probabilities"]), abs=1e-4)
+        assert line["grn_probability"] == pytest.approx(max(content["grn_probabilities"]), abs=1e-4)
+        assert content["trust_line"].startswith(f"Trust: {line['trust']}. ")
+        assert content["sentence"].endswith(f"{line['why']} {line['why_not']}")
+        assert line["spearman"] == (None if content["trust"] is None else pytest.approx(content["trust"], abs=1e-4))
+        assert Path(line["photo"]).with_suffix("").name in folder
+
+
+@pytest.fixture
+def three(tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str], list[str]]:
+    """A folder of three photos, the command that explains them, and which photos it has asked about."""
+    folder, asked, ask = tmp_path / "three", list[str](), Explainer.explain
+    folder.mkdir()
+    for name in "abc":
+        picture(0, ord(name)).save(folder / f"{name}.png")
+
+    def explain_it(self: Explainer, image: str, *args: object) -> object:
+        asked.append(Path(image).stem)
+        return ask(self, image, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Explainer, "explain", explain_it)
+    return folder, [f"run={finished.folder}", f"images={folder}", f"out={tmp_path}/out", "formats=[json]"], asked
+
+
+def test_what_is_explained_already_is_skipped(three: tuple[Path, list[str], list[str]], tmp_path: Path) -> None:
+    (folder, command, asked), out = three, tmp_path / "out"
+    run_explain(*command)
+    before = {line["folder"]: line for line in lines(out)}
+    asked.clear()
+    run_explain(*command)
+    assert not asked and {line["folder"]: line for line in lines(out)} == before
+
+    picture(1, 5).save(folder / "a.png")  # another photo under the same name
+    (out / "c" / "explanation.json").unlink()
+    run_explain(*command)
+    after = {line["folder"]: line for line in lines(out)}
+    assert asked == ["a", "c"] and len(lines(out)) == 3
+    assert after["b"] == before["b"] and after["c"] == before["c"] and after["a"]["content"] != before["a"]["content"]
+
+    asked.clear()
+    run_explain(*command, "label=depot")  # other words
+    assert asked == ["a", "b", "c"] and {line["label"] for line in lines(out)} == {"depot"}
+    run_explain(*command[:1], f"images={folder}/b.png", *command[2:])
+    assert {line["folder"]: line["label"] for line in lines(out)} == {"a": "depot", "b": None, "c": "depot"}
+
+
+def test_names_make_new_lines(three: tuple[Path, list[str], list[str]], named: tuple[Path, ConceptBank, int]) -> None:
+    (_, command, asked), (run, _, concept) = three, named
+    command[0] = f"run={run}"
+    run_explain(*command)
+    (run / "concepts" / "names.yaml").write_text(f"circus: {{{concept + 1}: big top}}")
+    run_explain(*command)
+    assert asked == ["a", "b", "c"] * 2
+
+
+def test_a_damaged_last_line_is_dropped(
+    three: tuple[Path, list[str], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (_, command, asked), out = three, tmp_path / "out"
+    run_explain(*command)
+    whole = lines(out)
+    for name in ("explanations.jsonl", "explanations.csv"):
+        content = (out / name).read_bytes()
+        (out / name).write_bytes(content[:-40])
+    asked.clear()
+    run_explain(*command)
+    assert asked == ["c"] and lines(out) == whole
+    assert "explanations.jsonl, line 3 is damaged" in capsys.readouterr().out
+
+
+def test_an_interrupted_folder_goes_on(
+    three: tuple[Path, list[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, command, asked), out = three, tmp_path / "out"
+    with monkeypatch.context() as patch:
+        write = explain.write_explanation
+
+        def write_or_stop(folder: Path, *args: object) -> None:
+            if folder.name == "b":
+                raise KeyboardInterrupt
+            write(folder, *args)  # type: ignore[arg-type]
+
+        patch.setattr(explain, "write_explanation", write_or_stop)
+        with pytest.raises(SystemExit) as exit_:
+            run_explain(*command)
+    assert exit_.value.code == 130 and [line["folder"] for line in lines(out)] == ["a"]
+    run_explain(*command)
+    assert asked == ["a", "b", "b", "c"] and [line["folder"] for line in lines(out)] == ["a", "b", "c"]
 
 
 def test_a_turned_photo_is_explained_upright(explained: tuple[Path, str, str]) -> None:

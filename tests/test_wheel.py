@@ -37,18 +37,65 @@ def relative(folder: Path, *patterns: str) -> set[str]:
     return {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.rglob(pattern)}
 
 
-def test_what_is_imported_is_declared() -> None:
-    trees = [ast.walk(ast.parse(path.read_text())) for path in (ROOT / "vrx").rglob("*.py")]
-    nodes = [node for tree in trees for node in tree]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OF_EXTRAS = {"vrx/dashboard.py": "wandb"}  # module -> the extra that it needs
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a file imports, other than Python's own and this one."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
     names = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    modules = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"vrx"}
-    text = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    declared = {canonicalize_name(Requirement(line).name) for line in text}
+    return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"vrx"}
+
+
+def declared(lines: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def test_what_is_imported_is_declared() -> None:
+    packages, core, found = packages_distributions(), declared(PROJECT["dependencies"]), set()
+    for path in (ROOT / "vrx").rglob("*.py"):
+        extra = OF_EXTRAS.get(path.relative_to(ROOT).as_posix())
+        allowed = core | declared(PROJECT["optional-dependencies"][extra] if extra else [])
+        for module in imported(path):
+            found.add(module)
+            assert allowed & {canonicalize_name(name) for name in packages[module]}, f"{path} imports {module}"
+    assert len(found) > 20
+
+
+def test_the_extras() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert {"dev", "docs", "slurm", "sweep", "wandb"} <= set(extras)
+    (whole,) = (line for line in extras["dev"] if line.startswith("vrx["))
+    assert Requirement(whole).extras == set(extras) - {"dev"}, "the suite needs all of them"
+    core = declared(PROJECT["dependencies"])
+    for name, lines in extras.items():
+        assert not declared(lines) & core, f"[{name}] repeats what the core has"
+    asked_for = {
+        "pytorch-lightning", "hydra-core", "torch", "torch-geometric", "timm", "torchmetrics", "wandb", "scikit-image",
+        "faiss-gpu",
+    }  # fmt: skip
+    assert asked_for <= core
+
+
+@pytest.mark.slow
+def test_the_core_needs_no_extra() -> None:
+    """Every module is imported while the packages of the extras cannot be."""
+    extras = PROJECT["optional-dependencies"]
+    names = set().union(*(declared(lines) for lines in extras.values())) - {"setuptools", "vrx"}
     packages = packages_distributions()
-    assert len(modules) > 20
-    for module in sorted(modules):
-        assert declared & {canonicalize_name(name) for name in packages[module]}, module
+    closed = sorted(m for m, made in packages.items() if {canonicalize_name(name) for name in made} <= names)
+    modules = sorted(
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        for path in (ROOT / "vrx").rglob("*.py")
+        if path.relative_to(ROOT).as_posix() not in OF_EXTRAS
+    )
+    code = f"import sys, importlib\nsys.modules.update(dict.fromkeys({closed}))\n"
+    code += f"for name in {modules}: importlib.import_module(name)"
+    assert {"captum", "mkdocs", "wandb_workspaces"} <= set(closed) and len(modules) > 90
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_wheel_holds_every_module_template_and_setting(wheel: ZipFile) -> None:

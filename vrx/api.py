@@ -27,6 +27,7 @@ from vrx.explain.explainer import Explainer
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.additive import AdditiveGRN
 from vrx.models.distillation import Distillation
+from vrx.models.progress import TrainingBar
 from vrx.pipeline import Pipeline, device_of, quiet_logs
 
 EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape"]  # conf/graph/evidence.yaml
@@ -79,11 +80,12 @@ def default_pipeline(
         ),
         trainer=partial(
             Trainer, accelerator=device, devices=1, max_epochs=epochs, gradient_clip_val=2.0, log_every_n_steps=1,
-            num_sanity_val_steps=0, enable_model_summary=False, deterministic="warn",
+            num_sanity_val_steps=0, enable_model_summary=False, enable_progress_bar=False, deterministic="warn",
         ),
         callbacks=[
             partial(ModelCheckpoint, monitor="val/objective", mode="max", auto_insert_metric_name=False),
             partial(ModelCheckpoint, filename="last", enable_version_counter=False),
+            partial(TrainingBar),
         ],
         cache=Path(cache),
         seed=seed,

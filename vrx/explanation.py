@@ -41,7 +41,8 @@ class Relations:
         placed: predicted: what the place of j counts for because of i, ``[P (i), P (j), n]``; NaN where j is too large
             to be moved.
         placed_measured: the same of the classifier.
-        pairs_second, placed_second: the measured ones with another fill: how far two fills differ is the noise.
+        pairs_second: the measured ones with another fill: how far two fills differ is the noise.
+        placed_second: the same of the placements.
         empty: what the GRN says of the photo without any player, ``[n]``.
         shares: how much of what the classifier says of all sets of players, for the predicted class, single players
             explain, and how much with pairs (R2).

@@ -32,7 +32,8 @@ class Preprocessing:
         input_size: height and width of F's input.
         resized: height and width before the centre crop (``shorter``: of the shorter side, by this target).
         interpolation: ``bilinear``, ``bicubic``, ...
-        mean, std: of the three channels, for values in [0, 1].
+        mean: of the three channels, for values in [0, 1].
+        std: the same.
         resize: ``shorter`` (keeps the aspect, then centre crop), ``squash`` (to the input size, nothing lost)
             or ``none`` (the photo must have the input size).
 

@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from vrx import __version__ as VERSION
+from vrx.commands.table import Table, file_hash, line_of
 from vrx.concepts.names import FILE, example, load_bank
 from vrx.data.images import SUFFIXES, is_image
 from vrx.errors import VRXError
@@ -23,6 +25,7 @@ from vrx.report.galleries import write_gallery
 from vrx.report.pages import check_comparable, checked_formats, write_comparison, write_explanation
 from vrx.report.words import sentence, signed, trust_line
 from vrx.runtime import CONFIG, require, script, use_local_run
+from vrx.storage import digest
 
 log = logging.getLogger("vrx")
 
@@ -142,25 +145,56 @@ def run(cfg: DictConfig) -> None:
     for key in ("run", "images"):
         require(cfg, key, "python explain.py run=<run folder> images=<file or folder>")
     use_local_run(cfg)
-    root, out = Path(str(cfg.images)), Path(str(cfg.out))
-    images = find_images(root)
+    images = find_images(Path(str(cfg.images)))
     formats = checked_formats(cfg.formats)
     explainer = open_run(cfg)
+    explain_photos(cfg, images, formats, explainer)
+
+
+def explain_photos(cfg: DictConfig, images: list[Path], formats: list[str], explainer: Explainer) -> None:
+    """Explain what is not explained yet, photo by photo: its files and its line in the table of ``out``.
+
+    Raises:
+        VRXError: no photo at all could be read.
+    """
+    root, out = Path(str(cfg.images)), Path(str(cfg.out))
     label = class_index(cfg.label, explainer.bank.class_names)
-    unreadable = []
+    made_by = digest({"run": run_hash(Path(str(cfg.run))), "method": explainer.method, "label": label, "vrx": VERSION})
+    keys = [
+        {"photo": str(path), "folder": folder.as_posix(), "content": file_hash(path), "made_by": made_by[:16]}
+        for path, folder in zip(images, folders(images, root), strict=True)
+    ]
+    table, fresh = Table(out), True
+    unreadable: list[str] = []
+    wanted = [f"explanation.{suffix}" for suffix in formats]
+    todo = [k for k in keys if k not in table or not all((out / k["folder"] / name).exists() for name in wanted)]
+    if len(todo) < len(keys):
+        log.info("%d of %d photos are explained in %s already.", len(keys) - len(todo), len(keys), out)
     with logging_redirect_tqdm():
-        pairs = zip(images, folders(images, root), strict=True)
-        for path, folder in tqdm(pairs, total=len(images), desc="explaining", unit="photo"):
+        for key in tqdm(todo, desc="explaining", unit="photo"):
             try:
-                explanation = explainer.explain(path, label)
+                explanation = explainer.explain(key["photo"], label)
             except VRXError as error:
                 unreadable.append(str(error))
                 log.warning("skipped: %s", error)
                 continue
-            write_explanation(out / folder, explanation, explainer.bank, formats)
-            page = (out / folder / f"explanation.{formats[0]}").resolve()
-            log.info("%s\n  %s\n  %s\n  Open %s", path, sentence(explanation), trust_line(explanation), page)
+            if fresh:
+                table.rewrite(todo)
+                fresh = False
+            write_explanation(out / key["folder"], explanation, explainer.bank, formats)
+            table.append(line_of(explanation, key))
+            page = (out / key["folder"] / wanted[0]).resolve()
+            said = sentence(explanation), trust_line(explanation)
+            log.info("%s\n  %s\n  %s\n  Open %s", key["photo"], *said, page)
     if len(unreadable) == len(images):
         raise VRXError(f"images={root}: none of the {len(images)} photos could be read. {unreadable[0]}")
     if unreadable:
         log.warning("Skipped %d of %d photos (named above).", len(unreadable), len(images))
+    if len(images) > 1:
+        log.info("All photos in one table: %s", table.csv.resolve())
+
+
+def run_hash(run: Path) -> str:
+    """Hash of what decides an explanation by this run: its parts, and the names of its concepts."""
+    parts = ("explainer.json", "concepts/bank.json", f"concepts/{FILE}", "checkpoints/grn.safetensors")
+    return file_hash(*(run / part for part in parts))

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 from pytorch_lightning.utilities import rank_zero_only
+from tqdm import tqdm
 
 from vrx.data.images import Photo
 from vrx.data.scg_datamodule import SCGDataModule
@@ -24,6 +25,7 @@ from vrx.explain.quality import concept_quality
 from vrx.explain.structure import structure_quality
 from vrx.pipeline import first_process
 from vrx.report.galleries import write_gallery
+from vrx.report.good_values import summary
 from vrx.report.mistakes import Predictions
 from vrx.report.pages import write_report
 from vrx.runtime import CONFIG, Run, build, build_pipeline, in_sweep, running, script
@@ -31,8 +33,6 @@ from vrx.scores import SIGNIFICANT
 from vrx.structures import ConceptBank
 
 log = logging.getLogger("vrx")
-
-SUMMARY = ("fidelity/agreement", "fidelity/agreement_masked", "fidelity/l1", "faithfulness/spearman")
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG, config_name="train")
@@ -137,7 +137,8 @@ def report(
 ) -> Path:
     """Explain some test photos and write the page ``reports/index.html``; the jobs of a sweep explain none."""
     photos = explained_photos(source, data, 0 if in_sweep() else run.cfg.report.explanations)
-    explanations = [explainer.explain(source.read(photo), photo.label, name=photo.path) for photo in photos]
+    bar = tqdm(photos, desc="explaining for the report", unit="photo", leave=False, disable=not photos)
+    explanations = [explainer.explain(source.read(photo), photo.label, name=photo.path) for photo in bar]
     folder = run.folder / "reports"
     title = f"VRX: {run.cfg.name}"
     table, paths = data.tables["test"], [photo.path for photo in source.photos("test")]
@@ -164,8 +165,10 @@ def report(
 
 def summarise(run: Run, page: Path) -> None:
     """The numbers that matter and where to look, on the console."""
-    for name in dict.fromkeys([*SUMMARY, run.cfg.objective]):
-        if name in run.metrics:
-            log.info("%-28s %.3f", name, run.metrics[name])
+    log.info("== numbers that matter\n%s", summary(run.metrics))
+    if in_sweep():
+        log.info("objective: %s = %.3f", run.cfg.objective, run.objective)
+    spent = sum(value for name, value in run.metrics.items() if name.startswith("time/"))
+    log.info("Took %d min %02d s; all numbers: %s", *divmod(round(spent), 60), (run.folder / "metrics.json").resolve())
     log.info("Open %s", page.resolve())
     log.info("Explain your own photos: python explain.py run=%s images=<file or folder>", run.folder)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from pytorch_lightning import LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
@@ -22,6 +22,7 @@ from vrx.classifier.loading import load_classifier
 from vrx.data.images import Photo
 from vrx.data.sources import PhotoSource, photos_key
 from vrx.errors import VRXError
+from vrx.models.progress import TrainingBar
 from vrx.specs import find
 from vrx.storage import KEY_LENGTH, code_of, content_key, locked
 
@@ -281,8 +282,9 @@ def _fit(
         accelerator=accelerator,
         devices=1,
         logger=logger,
-        callbacks=[ModelCheckpoint(folder, filename="last", enable_version_counter=False), TQDMProgressBar()],
+        callbacks=[ModelCheckpoint(folder, filename="last", enable_version_counter=False), TrainingBar("fitting")],
         enable_model_summary=False,
+        enable_progress_bar=False,
         num_sanity_val_steps=0,
         default_root_dir=str(folder),
         log_every_n_steps=5,
