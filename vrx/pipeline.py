@@ -22,7 +22,8 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
-from tqdm import tqdm
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
@@ -36,16 +37,17 @@ from vrx.data.scg_datamodule import SCGDataModule
 from vrx.data.sources import HasPartMasks, PhotoSource, photos_key
 from vrx.errors import VRXError
 from vrx.explain.absence import Typical
+from vrx.explain.additions import ask_additions, calibrated, calibration_rows
+from vrx.explain.contrast import Contrast
 from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import METHODS, Explainer
 from vrx.explain.faithfulness import evaluation
-from vrx.explain.quality import read_photos, sampled
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.classification import fit_classifier
 from vrx.models.distillation import Distillation, grn_of_checkpoint
 from vrx.models.graph_network import GraphNetwork
 from vrx.specs import describe
-from vrx.storage import KEY_LENGTH, content_key, locked, write_text
+from vrx.storage import KEY_LENGTH, content_key, locked, write_atomically, write_text
 from vrx.structures import ConceptBank
 
 log = logging.getLogger("vrx")
@@ -68,7 +70,14 @@ GRN_CODE = (
     "vrx.models.grn",
     "vrx.scores",
 )
-CALIBRATION, MOST_CALIBRATION = 5, 200  # training photos per class, and of all, to which missing concepts are added
+ADDITION_CODE = (
+    "vrx.explain.absence",
+    "vrx.explain.additions",
+    "vrx.explain.contrast",
+    "vrx.explain.contributions",
+    "vrx.explain.interactions",
+    "vrx.explanation",
+)
 NAMING = 30  # photos per class that say which part a concept shows
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
@@ -179,13 +188,26 @@ class Pipeline:
         """The explainer of a distilled GRN, which knows from training photos what adding a concept gains."""
         classifier = data.builder.classifier
         grn = grn.to(classifier.device)
-        typical = Typical.of(data.tables["train"], data.builder.bank.num_concepts)
-        explainer = Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods, typical)
-        count = min(CALIBRATION * len(classifier.class_names), MOST_CALIBRATION)
-        photos = read_photos(explainer, data.source, sampled(data.source.photos("train"), count, self.seed))
-        bar = tqdm(photos, desc="adding missing concepts", unit="photo", leave=False)
-        explainer.calibrate((x, superpixels) for x, superpixels, _ in bar)
-        return explainer
+        table = data.tables["train"]
+        typical = Typical.of(table, data.builder.bank.num_concepts)
+        contrast = Contrast(classifier, data.editor, grn, typical, data.builder.bank)
+        typical = calibrated(contrast, table, self._additions(contrast, data))
+        return Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods, typical)
+
+    def _additions(self, contrast: Contrast, data: SCGDataModule) -> dict[str, Tensor]:
+        """What adding missing concepts to training photos gains by the classifier, asked once and cached."""
+        table, photos = data.tables["train"], data.source.photos("train")
+        key = content_key(ADDITION_CODE, {"graphs": data.cache("train").key, "seed": self.seed})
+        path = self.cache / "additions" / f"{key[:KEY_LENGTH]}.safetensors"
+
+        def read(index: int) -> Tensor:
+            return contrast.classifier.transform(data.source.read(photos[index])).to(contrast.classifier.device)
+
+        with locked(path):
+            if not path.exists():
+                asked = ask_additions(contrast, table, calibration_rows(table["label"], self.seed), read)
+                write_atomically(path, lambda part: save_file(asked, part))
+            return load_file(path)
 
     def classifier(self, settings: Mapping[str, Any], source: PhotoSource) -> Classifier:
         """F on its device: loaded or, when ``settings["fit"]`` is given, fitted once and cached.

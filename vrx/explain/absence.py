@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -85,10 +84,10 @@ class Typical:
         """
         n = table["detected"].shape[1]
         right = table["logits"].argmax(1) == table["label"]
+        grn_alone = torch.zeros(n, num_concepts, n), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
         made = [cls._of_class(table, right & (table["label"] == c), c, num_concepts) for c in range(n)]
-        grn_alone = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-        parts: Any = [torch.stack(part) for part in zip(*made, strict=True)]
-        return cls(*parts, torch.zeros(n, num_concepts, n), grn_alone)
+        parts = [*(torch.stack(part) for part in zip(*made, strict=True)), *grn_alone]
+        return cls(**{field.name: part for field, part in zip(fields(cls), parts, strict=True)})
 
     def calibrated(self, additions: Sequence[Addition]) -> Typical:
         """The same with gains as they were measured in training photos.

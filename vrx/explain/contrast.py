@@ -118,7 +118,7 @@ class Contrast:
         scg = graphs.scg[0]
         found: list[Counterfactual] = []
         for index in classes:
-            found += [self._added(x, graphs, index, concept) for concept in self._missing(scg, index)]
+            found += [self._added(x, graphs, index, concept) for concept in self.missing(scg, index)]
             found += self._put_right(x, graphs, scg, index)
         return tuple(found)
 
@@ -132,46 +132,50 @@ class Contrast:
             logits = self.grn(SCG.stack([scg, *changed]).to(device))
         return self._gains(logits[0], logits[1:])
 
-    def _measured(self, graphs: PhotoGraphs, edited: Tensor) -> NDArray[np.float64]:
+    def _measured(self, logits: Tensor, edited: Tensor) -> NDArray[np.float64]:
         with torch.inference_mode():
-            return self._gains(graphs.logits[0], self.classifier(edited).cpu())
+            return self._gains(logits, self.classifier(edited).cpu())
 
-    def additions(self, x: Tensor, graphs: PhotoGraphs, classes: Sequence[int]) -> list[Addition]:
-        """What adding each missing concept of some classes gains, for :meth:`Typical.calibrated`; as in a call."""
-        asked = [(index, concept) for index in classes for concept in self._missing(graphs.scg[0], index)]
-        found = []
-        for index, concept in asked:
-            place = self.typical.place(graphs.scg[0], index, concept)
-            pasted, _ = self._pastes(x, index, concept, place)
-            found.append(self._addition(graphs, index, concept, place, self._measured(graphs, pasted)))
-        return found
-
-    def _missing(self, scg: SCG, index: int) -> list[int]:
+    def missing(self, scg: SCG, index: int) -> list[int]:
         """Concepts of a class that the photo lacks and that can be added: with cut-outs, and known to the GRN."""
         there = {int(name.split(".")[1]) for name in self.bank.cutouts if name.startswith(f"{index}.")}
         return [k for k in sorted(there) if not scg.detected[index, k] and self.typical.known[index, index, k]]
 
-    def _addition(
-        self, graphs: PhotoGraphs, index: int, concept: int, place: Tensor, gains: NDArray[np.float64]
-    ) -> Addition:
-        """With the GRN's gain of a typical example at a place (x, y), and the median gain of several pastes."""
-        scg = graphs.scg[0]
+    def addition(self, scg: SCG, logits: Tensor, index: int, concept: int, measured: Tensor) -> Addition:
+        """A missing concept of a class added to a photo, with the gain that the GRN expects of a typical example.
+
+        Args:
+            scg: of the photo, ``[n, N, ...]``.
+            logits: of the classifier on it, ``[n]``.
+            index: the class.
+            concept: of it.
+            measured: gain of each class's margin by the classifier, ``[n]``.
+        """
+        place = self.typical.place(scg, index, concept)
         predicted = self._predicted(scg, [self.typical.added(scg, index, concept, place)])[0]
-        before, measured = margins(graphs.logits[0].double()).cpu(), torch.from_numpy(np.median(gains, axis=0))
-        return Addition(index, concept, before, torch.from_numpy(predicted), measured)
+        return Addition(index, concept, margins(logits.double()).cpu(), torch.from_numpy(predicted), measured)
+
+    def measured_gain(self, x: Tensor, scg: SCG, logits: Tensor, index: int, concept: int) -> tuple[Tensor, Tensor]:
+        """What adding a concept gains each class's margin by the classifier, ``[n]``, and what covering the place does.
+
+        The medians over several typical cut-outs, each pasted alone.
+        """
+        pasted, masks = self._pastes(x, index, concept, self.typical.place(scg, index, concept))
+        edited = torch.cat([pasted, self.editor.delete(x[None], masks)])
+        gains, covered = np.split(self._measured(logits, edited), 2)
+        return torch.from_numpy(np.median(gains, axis=0)), torch.from_numpy(np.median(covered, axis=0))
 
     def _added(self, x: Tensor, graphs: PhotoGraphs, index: int, concept: int) -> Counterfactual:
         """A missing concept put where it belongs."""
-        place = self.typical.place(graphs.scg[0], index, concept)
-        gains = covered = np.full((1, len(graphs.logits[0])), np.nan)
+        scg, logits = graphs.scg[0], graphs.logits[0]
+        gain = covered = torch.full((len(logits),), torch.nan, dtype=torch.float64)
         if self.measure:
-            pasted, masks = self._pastes(x, index, concept, place)
-            covers = self.editor.delete(x[None], masks)
-            gains, covered = np.split(self._measured(graphs, torch.cat([pasted, covers])), 2)
-        addition = self._addition(graphs, index, concept, place, gains)
-        predicted, measured = (v.double().numpy() for v in (self.typical.expected(addition), addition.measured))
-        point, noise = (float(place[0]), float(place[1])), np.abs(np.median(covered, axis=0))
-        return Counterfactual(index, concept, UNMATCHED, point, predicted, measured, noise)
+            gain, covered = self.measured_gain(x, scg, logits, index, concept)
+        addition = self.addition(scg, logits, index, concept, gain)
+        predicted, measured, noise = self.typical.expected(addition), addition.measured, covered.abs()
+        x_y = self.typical.place(scg, index, concept).tolist()
+        parts = (v.double().numpy() for v in (predicted, measured, noise))
+        return Counterfactual(index, concept, UNMATCHED, (x_y[0], x_y[1]), *parts)
 
     def _pastes(self, x: Tensor, index: int, concept: int, place: Tensor) -> tuple[Tensor, Tensor]:
         """The photo with each typical cut-out of a concept at a place, and which pixels were replaced."""
@@ -214,7 +218,9 @@ class Contrast:
             way = ((place - scg.centroids[index, k]) * torch.tensor([width, height])).round().long()[None]
             mask = torch.from_numpy(graphs.patches[0].select(graphs.matched[0][index, k : k + 1]).masks)
             editors = self.editor, second_editor(self.editor)
-            gains = self._measured(graphs, torch.cat([editor.move(x[None], mask, way)[0] for editor in editors]))
+            gains = self._measured(
+                graphs.logits[0], torch.cat([editor.move(x[None], mask, way)[0] for editor in editors])
+            )
             mean, noise = (gains[0] + gains[1]) / 2, np.abs(gains[0] - gains[1]) / 2
             found.append(Counterfactual(index, k, anchor, point, predicted[choice], mean, noise))
         return found

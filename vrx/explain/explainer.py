@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from vrx.concepts.names import load_bank, save_bank
 from vrx.data.images import read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError
-from vrx.explain.absence import Addition, Typical
+from vrx.explain.absence import Typical
 from vrx.explain.contrast import Contrast, relations_of
 from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout, evaluating
 from vrx.explanation import Explanation
@@ -231,26 +231,8 @@ class Explainer:
             pairs = relations_of(self.classifier, self.editor, self.grn, x, graphs, measure=measure, first=first)
             if self.typical is None:
                 return replace(explanation, relations=pairs)
-            missing = self._contrast(self.typical, measure)(x, graphs, explanation.shown())
-            return replace(explanation, relations=pairs, counterfactuals=missing)
-
-    def _contrast(self, typical: Typical, measure: bool = True) -> Contrast:
-        return Contrast(self.classifier, self.editor, self.grn, typical, self.bank, measure)
-
-    def calibrate(self, photos: Iterable[tuple[Tensor, Patches]]) -> None:
-        """Learn from training photos what adding a missing concept gains, where what is normal is known.
-
-        Args:
-            photos: normalised ``[3, H, W]`` with all their superpixels.
-        """
-        if self.typical is None:
-            return
-        added: list[Addition] = []
-        with evaluating(self.grn):
-            for x, superpixels in photos:
-                graphs = self.builder(x[None], [superpixels])
-                added += self._contrast(self.typical).additions(x, graphs, range(len(self.bank.class_names)))
-        self.typical = self.typical.calibrated(added)
+            contrast = Contrast(self.classifier, self.editor, self.grn, self.typical, self.bank, measure)
+            return replace(explanation, relations=pairs, counterfactuals=contrast(x, graphs, explanation.shown()))
 
     def follow(
         self,
