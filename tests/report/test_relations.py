@@ -52,8 +52,8 @@ def only(value: float, index: int = 0) -> list[float]:
 
 def test_shown_is_what_stands_clear_of_the_noise_strongest_first() -> None:
     explanation = make(
-        together={(1, 2): only(0.5), (3, 4): only(0.29), (1, 4): only(-0.31)}, placed={(2, 1): only(0.8)}, noise=0.3
-    )
+        together={(1, 2): only(0.5), (3, 4): only(0.29), (1, 4): only(-0.31)}, placed={(2, 1): only(0.8)}, noise=0.15
+    )  # twice the noise is .3
     assert found(explanation) == [(1, 2, True, 0.8), (1, 2, False, 0.5), (1, 4, False, -0.31)]
     assert found(explanation, 1) == []
 
@@ -112,7 +112,7 @@ def test_what_the_classifier_does_not_confirm_is_not_said() -> None:
     assert sentence(opposite, [0]).endswith(
         "The classifier confirms none of the relations that the graph network expects."
     )
-    within = make(together={(1, 2): only(0.8), (3, 4): only(0.5)}, together_measured={(1, 2): only(0.2)}, noise=0.3)
+    within = make(together={(1, 2): only(0.8), (3, 4): only(0.5)}, together_measured={(1, 2): only(0.2)}, noise=0.15)
     assert sentence(within, [0]).endswith("3 and 4 count together (+0.5).")
 
 

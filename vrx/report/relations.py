@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from vrx.explanation import NO_RELATION, Counterfactual, Explanation, Relations
+from vrx.explanation import CLEAR, NO_RELATION, Counterfactual, Explanation, Relations
 
 MOST_ARROWS = 5  # per class
 MOST_REASONS, MOST_ABSENCES = 3, 2  # of what a class lacks, or finds elsewhere; of what is rightly missing
@@ -81,7 +81,7 @@ def _together(relations: Relations, index: int, *ends: tuple[int, int]) -> Relat
     """That two (concept, player) are there together."""
     (k, i), (other, j) = ends
     predicted, measured = (float(pairs[i, j, index]) for pairs in (relations.pairs, relations.pairs_measured))
-    return Relation(k, other, False, predicted, measured, float(relations.noise[index]))
+    return Relation(k, other, False, predicted, measured, CLEAR * float(relations.noise[index]))
 
 
 def _arranged(relations: Relations, index: int, *ends: tuple[int, int]) -> Relation:
@@ -92,7 +92,7 @@ def _arranged(relations: Relations, index: int, *ends: tuple[int, int]) -> Relat
         first, second = second, first
     at = (second[1], first[1], index)
     predicted, measured = float(relations.placed[at]), float(relations.placed_measured[at])
-    return Relation(first[0], second[0], True, predicted, measured, float(relations.placed_noise[index]))
+    return Relation(first[0], second[0], True, predicted, measured, CLEAR * float(relations.placed_noise[index]))
 
 
 def wanted(explanation: Explanation, index: int) -> list[Counterfactual]:
