@@ -19,6 +19,7 @@ from vrx.errors import VRXError
 from vrx.explanation import Explanation
 from vrx.report.findings import faithfulness_chart, findings
 from vrx.report.html import flatten
+from vrx.report.mistakes import Predictions
 from vrx.report.pages import best_explanation, write_comparison, write_explanation, write_report
 from vrx.report.words import sentence, trust_line
 
@@ -243,6 +244,14 @@ def test_report_without_explanations_or_metrics(tmp_path: Path) -> None:
     assert page == tmp_path / "index.html"
     text = Page(page.read_text()).text
     assert "How far can these explanations be trusted?" not in text and "Most wrong" not in text
+
+
+def test_the_errors_of_a_run_without_explanations(tmp_path: Path) -> None:
+    tested = Predictions(["a.jpg", "b.jpg"], np.eye(3)[[0, 1]], np.array([0, 0]))
+    page = write_report(tmp_path, "Sweep", {}, [], make_bank(), {}, [], predictions=tested)
+    text = " ".join(Page(page.read_text()).text.split())
+    assert "fire engine called ambulance: 1 photo 1 of them is not explained" in text and "b.jpg" in text
+    assert "Most wrong" not in text
 
 
 def test_findings_of_a_run_that_loses_say_so() -> None:
