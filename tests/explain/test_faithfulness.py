@@ -66,7 +66,7 @@ def test_mean_relations_against_a_loop(data: Any, grn: GRN) -> None:
             (slope,) = torch.autograd.grad(grn.read_out(nodes.detach(), links)[0, c], links)
             for e, (j, i) in enumerate(grn.edge_index.T.tolist()):
                 if scg.detected[0, c, j] and scg.detected[0, c, i] and max(i, j) < 4:
-                    value = float((slope * links)[0, c, e].sum())
+                    value = float((slope * links.detach())[0, c, e].sum())
                     sums.setdefault((c, i, j), []).append(value)
     found = mean_relations(grn, table, 4)
     assert found.shape == (3, 4, 4) and np.isfinite(found).sum() == len(sums) > 0
