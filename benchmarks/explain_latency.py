@@ -26,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
     f = classifier(args.network, args.precision, args.input_size)
     made = builder(f, "words")
-    grn = GRN(len(f.class_names), made.num_nodes, made.node_features, squash=True)
+    grn = GRN(len(f.class_names), made.num_nodes, made.node_features)
     explainer = Explainer(f, made, grn, Editor("blur", 0.027), args.method)
     photo = natural_photos()[0]
     x, pixels = pixels_of(f, [photo])

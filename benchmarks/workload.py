@@ -51,7 +51,13 @@ def natural_photos() -> list[Image.Image]:
     return [Image.fromarray(make()) for make in (data.astronaut, data.chelsea, data.coffee, data.rocket)]
 
 
-def classifier(name: str, precision: Precision = "fp32", input_size: int | None = None) -> Classifier:
+def classifier(
+    name: str,
+    precision: Precision = "fp32",
+    input_size: int | None = None,
+    classes: Sequence[str] = CLASSES,
+    outputs: int = 1000,
+) -> Classifier:
     """F with random weights: they do not change how long a pass takes."""
     torch.manual_seed(0)
     settings = {
@@ -60,8 +66,9 @@ def classifier(name: str, precision: Precision = "fp32", input_size: int | None 
         "pretrained": False,
         "precision": precision,
         "input_size": input_size,
+        "num_classes": outputs,
     }
-    return load_classifier(settings, CLASSES, range(len(CLASSES)))
+    return load_classifier(settings, classes, range(len(classes)))
 
 
 def wide_bank(f: Classifier, encoder: str, num_concepts: int = 8) -> ConceptBank:
@@ -81,24 +88,28 @@ def wide_bank(f: Classifier, encoder: str, num_concepts: int = 8) -> ConceptBank
     )
 
 
-def word_bank(f: Classifier, num_concepts: int = 8) -> ConceptBank:
-    """Random words, eight of them the concepts of each class; all that a photo shows are present."""
+def word_bank(f: Classifier, num_concepts: int = 8, shown: int = WORDS, unseen: int = 0) -> ConceptBank:
+    """Random words, some of them the concepts of each class; all that a photo shows are present. The unseen ones are in
+    no photo, but every cell is compared with them.
+    """
     width = next(one.channels for one in f.layers if one.name == f.part_layer)
-    words = np.random.default_rng(0).normal(size=(WORDS, width)).astype(np.float32)
-    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    clusters = np.random.default_rng(0).normal(size=(shown + unseen, width)).astype(np.float32)
+    clusters /= np.linalg.norm(clusters, axis=1, keepdims=True)
+    clusters[shown:] *= 1e-3
     lead = (len(f.class_names), num_concepts)
-    word = np.arange(np.prod(lead), dtype=np.int32).reshape(lead) % WORDS
+    word = np.arange(np.prod(lead), dtype=np.int32).reshape(lead) % shown
     one = np.ones(lead, np.float32)
     state = {
         "centre": np.zeros(width, np.float32),
         "scale": np.ones(width, np.float32),
-        "words": words,
+        "clusters": clusters,
+        "member": np.zeros(0, np.int32),
         "presence": np.array([0, 0, 10], np.float32),
         "depth": np.ones(1, np.int32),
         "word": word,
     }
     exemplars = np.zeros((*lead, 0, 8, 8, 3), np.uint8)
-    return ConceptBank(f.class_names, words[word], one, one, one, exemplars, state=state)
+    return ConceptBank(f.class_names, clusters[word], one, one, one, exemplars, state=state)
 
 
 def builder(
@@ -120,7 +131,7 @@ def builder(
     else:
         bank = wide_bank(f, encoder)
         extractor = CandidateExtractor(Segmenter(), GradCAMAttention(tau=0.0), ENCODERS[encoder])
-    return SCGBuilder(f, bank, extractor, Editor("blur", 0.027), sources, layers, rest, baseline)
+    return SCGBuilder(f, bank, extractor, Editor("blur", 0.027), sources, layers, rest, baseline_layer=baseline)
 
 
 class Clock:

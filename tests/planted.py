@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from vrx.concepts.word_discovery import WordDiscovery
 from vrx.data.images import PhotoFolder
 from vrx.data.part_masks import PhotoFolderWithParts
 from vrx.data.prepared import Segment
+from vrx.data.scg_cache import SCGCache
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder
@@ -160,7 +162,7 @@ def discovery_photos(f: Classifier, source: PhotoFolder, segmenter: Segment) -> 
 def make_data(source: PhotoFolder, bank: ConceptBank, cache: Path, **kwargs: object) -> SCGDataModule:
     """A data module with everything built anew, as another run would."""
     f, editor = colour_classifier(), Editor("blur", 0.03)
-    graph = {k: kwargs.pop(k) for k in ("sources", "layers", "rest") if k in kwargs}
+    graph = {k: kwargs.pop(k) for k in ("sources", "layers", "rest", "hypotheses") if k in kwargs}
     builder = SCGBuilder(f, bank, make_extractor(), editor, **{"sources": ("head_area", "shape"), **graph})  # type: ignore[arg-type]
     settings: dict[str, object] = {"variants": 4, "shard_size": 4, "build_batch_size": 3, "workers": 0, "batch_size": 4}
     return SCGDataModule(source, builder, editor, cache, **{**settings, **kwargs})  # type: ignore[arg-type]
@@ -180,3 +182,23 @@ def build_in_process(root: str, bank: str, cache: str) -> None:
     """What another process does: fill the cache. Importable, for ``multiprocessing`` to spawn."""
     torch.set_num_threads(1)
     make_data(photo_folder(Path(root)), ConceptBank.load(Path(bank)), Path(cache)).setup()
+
+
+def build_in_rank(rank: int, world: int, root: str, bank: str, cache: str, meet: str) -> None:
+    """One of several gloo processes that build the graphs together; leaves a file of the shards that it wrote."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{meet}", rank=rank, world_size=world)
+    data = make_data(photo_folder(Path(root)), ConceptBank.load(Path(bank)), Path(cache))
+    strategy = SimpleNamespace(barrier=lambda name: torch.distributed.barrier())
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world, strategy=strategy)  # type: ignore[assignment]
+    written: list[str] = []
+    write = SCGCache.write
+
+    def noted(cache: SCGCache, shard: int, *args: object) -> None:
+        written.append(f"{cache.key}-{shard}")
+        write(cache, shard, *args)  # type: ignore[arg-type]
+
+    SCGCache.write = noted  # type: ignore[method-assign]
+    data.setup()
+    (Path(cache) / f"rank{rank}").write_text(" ".join(written))
+    torch.distributed.destroy_process_group()

@@ -88,6 +88,21 @@ def test_every_process_trainer_names_its_strategy() -> None:
     assert (composed("trainer=ddp").trainer.devices, composed("trainer=ddp").trainer.strategy) == (-1, "ddp")
     assert (composed("trainer=ddp_cpu").trainer.devices, composed("trainer=ddp_cpu").trainer.accelerator) == (2, "cpu")
     assert composed("trainer=gpu").trainer.accelerator == "gpu"
+    assert composed("trainer=gpu").trainer.precision == "bf16-mixed"
+
+
+def test_the_launcher_is_submitits_with_settings_that_it_knows() -> None:
+    config = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config", reason="needs the extra slurm")
+    ours = OmegaConf.load(CONF / "hydra" / "launcher" / "submitit_slurm.yaml")
+    theirs = OmegaConf.structured(config.SlurmQueueConf)
+    assert set(ours) <= set(theirs) and ours._target_ == theirs._target_
+
+
+def test_hypotheses_reach_the_graphs_and_the_concepts() -> None:
+    cfg = composed("graph.hypotheses=5")
+    assert cfg.graph.builder.hypotheses == cfg.concepts.hypotheses == 5
+    assert composed("graph.hypotheses=5", "concepts=paper").concepts.hypotheses == 5
+    assert composed().graph.builder.hypotheses is None
 
 
 def test_the_fast_run_is_smaller_everywhere() -> None:

@@ -119,6 +119,32 @@ def test_bank_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert bank.present.tolist() == [[True] * 3, [True, True, False]]
 
 
+def test_bank_of_some_classes_has_all_that_is_theirs_under_their_new_number() -> None:
+    cutouts = {
+        f"{c}.{k}.{e}": np.full((2, 2, 4), 100 * c + 10 * k + e, np.uint8)
+        for c in (0, 1)
+        for k in (0, 2)
+        for e in (0, 1)
+    }
+    more = {"names": [["x", "", ""], ["", "y", ""]], "featureless": {"grey": [0.9, 0.1]}, "cutouts": cutouts}
+    bank = replace(some_bank(), **more, state={"word": np.array([[0, 1, 2], [3, 4, -1]]), "scale": np.arange(9)})  # type: ignore[arg-type]
+    assert bank.of(("a", "b")) is bank
+    swapped = bank.of(["b", "a"])
+    assert swapped.class_names == ("b", "a") and swapped.names == [["", "y", ""], ["x", "", ""]]
+    for name in ("centroids", "radius", "importance", "p_value", "exemplars"):
+        np.testing.assert_array_equal(getattr(swapped, name), getattr(bank, name)[::-1])
+    assert swapped.state["word"].tolist() == [[3, 4, -1], [0, 1, 2]] and len(swapped.state["scale"]) == 9
+    assert swapped.featureless == {"grey": [0.1, 0.9]} and (bank.fallback, swapped.fallback) == (0, 1)
+    alone = bank.of(["b"])
+    assert {name: int(v.flat[0]) for name, v in alone.cutouts.items()} == {
+        "0.0.0": 100,
+        "0.0.1": 101,
+        "0.2.0": 120,
+        "0.2.1": 121,
+    }
+    assert alone.of(["b"]) is alone
+
+
 def test_bank_digest_changes_with_what_decides_detection() -> None:
     bank = some_bank()
     assert replace(bank, radius=bank.radius * 2).digest != bank.digest

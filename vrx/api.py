@@ -41,6 +41,7 @@ def default_pipeline(
     device: str = "auto",
     seed: int = 0,
     concepts: Mapping[str, Any] | None = None,
+    hypotheses: int | None = None,
 ) -> Pipeline:
     """The pipeline of ``python train.py`` with its default settings, a test holds both equal.
 
@@ -52,14 +53,15 @@ def default_pipeline(
         seed: of everything.
         concepts: further settings of :class:`vrx.concepts.word_discovery.WordDiscovery`, those that messages call
             ``concepts.<name>``; e.g. ``{"effects": 8}`` for few photos.
+        hypotheses: graphs of each photo's so many most probable classes alone; None: of all classes.
     """
-    parts = {"attention": GradientAttention(0.25), "editor": Editor()}
+    parts = {"attention": GradientAttention(0.25), "editor": Editor(), "hypotheses": hypotheses}
     discovery = WordDiscovery(**{**parts, "num_concepts": num_concepts, "seed": seed, **(concepts or {})})
     editor = discovery.editor
     rate = 0.003
     return Pipeline(
         discovery=discovery,
-        builder=partial(SCGBuilder, sources=EVIDENCE, layers=[], rest=True, relations=True),
+        builder=partial(SCGBuilder, sources=EVIDENCE, layers=[], rest=True, relations=True, hypotheses=hypotheses),
         data=partial(
             SCGDataModule, second_editor=Editor("inpaint", editor.margin), masking="graph", variants=12, coalitions=12,
             batch_size=64, build_batch_size=16, workers=0, seed=seed,

@@ -38,7 +38,6 @@ from vrx.data.sources import HasPartMasks, PhotoSource, photos_key
 from vrx.errors import VRXError
 from vrx.explain.absence import Typical
 from vrx.explain.additions import ask_additions, calibrated, calibration_rows
-from vrx.explain.contrast import Contrast
 from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import METHODS, Explainer
 from vrx.explain.faithfulness import evaluation
@@ -133,7 +132,8 @@ class Pipeline:
         discovery: finds the concepts; its extractor and editor serve the graphs too.
         builder: ``(classifier, bank, extractor, editor)`` -> :class:`SCGBuilder`.
         data: ``(source, builder, editor, cache_dir)`` -> :class:`SCGDataModule`.
-        grn: ``(num_classes, num_nodes, node_features, link_features)`` -> :class:`GraphNetwork`.
+        grn: ``(num_classes, num_nodes, node_features, link_features)`` -> :class:`GraphNetwork`; with
+            ``graph.hypotheses`` it is given ``all_classes`` too.
         optimizer: parameters -> optimizer.
         scheduler: optimizer -> learning-rate scheduler, stepped every epoch.
         distillation: ``(grn, optimizer, scheduler)`` -> :class:`Distillation`.
@@ -188,24 +188,24 @@ class Pipeline:
         """The explainer of a distilled GRN, which knows from training photos what adding a concept gains."""
         classifier = data.builder.classifier
         grn = grn.to(classifier.device)
-        table = data.tables["train"]
-        typical = Typical.of(table, data.builder.bank.num_concepts)
-        contrast = Contrast(classifier, data.editor, grn, typical, data.builder.bank)
-        typical = calibrated(contrast, table, self._additions(contrast, data))
-        return Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods, typical)
+        table, bank = data.tables["train"], data.builder.bank
+        typical = Typical.of(table, bank.num_concepts, len(bank.class_names))
+        explainer = Explainer(classifier, data.builder, grn, data.editor, method, provenance, self.methods, typical)
+        explainer.typical = calibrated(explainer, table, self._additions(explainer, data))
+        return explainer
 
-    def _additions(self, contrast: Contrast, data: SCGDataModule) -> dict[str, Tensor]:
+    def _additions(self, explainer: Explainer, data: SCGDataModule) -> dict[str, Tensor]:
         """What adding missing concepts to training photos gains by the classifier, asked once and cached."""
         table, photos = data.tables["train"], data.source.photos("train")
         key = content_key(ADDITION_CODE, {"graphs": data.cache("train").key, "seed": self.seed})
         path = self.cache / "additions" / f"{key[:KEY_LENGTH]}.safetensors"
 
         def read(index: int) -> Tensor:
-            return contrast.classifier.transform(data.source.read(photos[index])).to(contrast.classifier.device)
+            return explainer.read(data.source.read(photos[index]))
 
         with locked(path):
             if not path.exists():
-                asked = ask_additions(contrast, table, calibration_rows(table["label"], self.seed), read)
+                asked = ask_additions(explainer, table, calibration_rows(table["label"], self.seed), read)
                 write_atomically(path, lambda part: save_file(asked, part))
             return load_file(path)
 
@@ -336,11 +336,13 @@ class Pipeline:
             callbacks=self._callbacks(folder), logger=self.logger or False, default_root_dir=str(folder)
         )
         builder = data.builder
+        few = {} if builder.hypotheses is None else {"all_classes": len(builder.bank.class_names)}
         grn = self.grn(
-            num_classes=len(builder.bank.class_names),
+            num_classes=builder.num_classes,
             num_nodes=builder.num_nodes,
             node_features=builder.node_features,
             link_features=builder.link_features,
+            **few,
         )
         module = self.distillation(grn, self.optimizer, self.scheduler)
         trainer.fit(module, datamodule=data, ckpt_path=_resumable(folder / "last.ckpt"))

@@ -95,6 +95,7 @@ def build_pipeline(cfg: DictConfig, logger: Logger | bool = False) -> Pipeline:
     """The pipeline of a composed config."""
     graph = plain(cfg.graph)
     builder = graph.pop("builder")
+    graph.pop("hypotheses", None)  # the builder's
     return Pipeline(
         discovery=build(cfg.concepts),
         builder=build(builder),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ UNMATCHED = -1  # in place of the patch of a concept that was not found
 PERHAPS = 0.25  # least probability of a concept that may be there
 STATE, CUTOUT = "state.", "cutout."  # before the names of a bank's state and cut-outs in its file
 BANK_TEXTS = ("exemplar_paths", "settings", "featureless", "notes", "parts")  # of a bank, in its JSON file
+ARRAYS = ("centroids", "radius", "importance", "p_value", "exemplars")  # of a bank, with a row a class
+PER_CLASS = ("exemplar_paths", "names", "parts")  # lists of a bank with an entry a class, or none
 NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
 
 
@@ -115,12 +118,15 @@ class SCG:
         detected: bool ``[..., n, N]``.
         links: what is known of each relation beside the places of its ends, float32 ``[..., n, N(N-1), K]``, edges in
             the order of :func:`edges`; 0 where an end is a dummy. None: nothing, K = 0.
+        classes: which class each graph is of, int64 ``[..., n]``, where photos have graphs of some classes alone
+            (``graph.hypotheses``). None: the classes of interest in their order.
     """
 
     nodes: Tensor
     centroids: Tensor
     detected: Tensor
     links: Tensor = None  # type: ignore[assignment]
+    classes: Tensor | None = None
 
     def __post_init__(self) -> None:
         lead = self.nodes.shape[:-1]
@@ -132,13 +138,13 @@ class SCG:
 
     @classmethod
     def of(cls, table: Mapping[str, Tensor], rows: Any = slice(None), prefix: str = "") -> SCG:
-        """Some rows of a table that holds the four tensors by name (``links`` may be missing)."""
-        names = [f"{prefix}{f.name}" for f in fields(cls)]
-        return cls(*(table[name][rows] for name in names if name in table))
+        """Some rows of a table that holds the tensors by name (``links`` and ``classes`` may be missing)."""
+        names = {f.name: f"{prefix}{f.name}" for f in fields(cls)}
+        return cls(**{own: table[name][rows] for own, name in names.items() if name in table})
 
     def map(self, function: Callable[[Tensor], Tensor]) -> SCG:
         """The graphs with a function of leading dimensions applied to every tensor."""
-        return SCG(*(function(getattr(self, f.name)) for f in fields(self)))
+        return SCG.joined([self], lambda tensors: function(tensors[0]))
 
     def __getitem__(self, index: Any) -> SCG:
         """Some of the photos: an index of leading dimensions, for every tensor alike."""
@@ -153,7 +159,13 @@ class SCG:
         gone = nodes.unsqueeze(-1)
         places = self.centroids.masked_fill(gone, NEUTRAL)
         links = self._without_links(nodes) if self.links.shape[-1] else self.links
-        return SCG(self.nodes.masked_fill(gone, EPSILON), places, self.detected & ~nodes, links)
+        return replace(
+            self,
+            nodes=self.nodes.masked_fill(gone, EPSILON),
+            centroids=places,
+            detected=self.detected & ~nodes,
+            links=links,
+        )
 
     def move(self, centroids: Tensor) -> SCG:
         """The same graphs with some nodes at other places: what is known of their relations no longer holds.
@@ -162,7 +174,7 @@ class SCG:
             centroids: ``[..., n, N, 2]``.
         """
         moved = (centroids != self.centroids).any(-1)
-        return SCG(self.nodes, centroids, self.detected, self._without_links(moved))
+        return replace(self, centroids=centroids, links=self._without_links(moved))
 
     def _without_links(self, nodes: Tensor) -> Tensor:
         j, i = edges(self.nodes.shape[-2]).to(nodes.device)
@@ -173,11 +185,17 @@ class SCG:
 
     @staticmethod
     def stack(graphs: list[SCG]) -> SCG:
-        return SCG(*(torch.stack([getattr(g, f.name) for g in graphs]) for f in fields(SCG)))
+        return SCG.joined(graphs, torch.stack)
 
     @staticmethod
     def cat(graphs: list[SCG]) -> SCG:
-        return SCG(*(torch.cat([getattr(g, f.name) for g in graphs]) for f in fields(SCG)))
+        return SCG.joined(graphs, torch.cat)
+
+    @staticmethod
+    def joined(graphs: Sequence[SCG], join: Callable[[list[Tensor]], Tensor]) -> SCG:
+        """One SCG of several, tensor by tensor."""
+        columns = {f.name: [getattr(g, f.name) for g in graphs] for f in fields(SCG)}
+        return SCG(**{name: join(column) for name, column in columns.items() if column[0] is not None})
 
 
 @cache
@@ -233,7 +251,7 @@ class ConceptBank:
     def __post_init__(self) -> None:
         require(self.centroids.ndim == 3, f"centroids must be [n, N, Dm], got {self.centroids.shape}")
         lead = (len(self.class_names), self.centroids.shape[1])
-        check_shapes(self, **dict.fromkeys(("centroids", "radius", "importance", "p_value", "exemplars"), lead))
+        check_shapes(self, **dict.fromkeys(ARRAYS, lead))
 
     @property
     def num_concepts(self) -> int:
@@ -272,6 +290,25 @@ class ConceptBank:
             return None
         mean = np.mean(list(self.featureless.values()), axis=0)
         return int(mean.argmax()) if mean.max() > 0.5 else None
+
+    def of(self, class_names: Sequence[str]) -> ConceptBank:
+        """The concepts of some classes, in this order: what a photo with graphs of these alone speaks of."""
+        if tuple(class_names) == self.class_names:
+            return self
+        rows = [self.class_names.index(name) for name in class_names]
+        arrays: dict[str, Any] = {f: getattr(self, f)[rows] for f in ARRAYS}
+        lists: dict[str, Any] = {
+            f: [values[c] for c in rows] if (values := getattr(self, f)) else [] for f in PER_CLASS
+        }
+        num, shown = self.exemplars.shape[1:3]
+        places = product(enumerate(rows), range(num), range(shown))
+        named = {f"{row}.{k}.{e}": self.cutouts.get(f"{c}.{k}.{e}") for (row, c), k, e in places}
+        cutouts = {name: cutout for name, cutout in named.items() if cutout is not None}
+        state = {name: value[rows] if name == "word" else value for name, value in self.state.items()}
+        blank = {fill: [shares[c] for c in rows] for fill, shares in self.featureless.items()}
+        return replace(
+            self, class_names=tuple(class_names), **arrays, **lists, cutouts=cutouts, state=state, featureless=blank
+        )
 
     def save(self, folder: Path) -> None:
         """Write ``bank.safetensors`` and, last, ``bank.json`` into ``folder``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -236,3 +238,47 @@ def test_the_fingerprint_changes_with_everything_that_matters(tmp_path: Path) ->
     statistics.network.features[1].running_var[0] += 1e-6
     prints = {one, *(f.fingerprint for f in [*others, touched, statistics])}
     assert len(prints) == 8
+
+
+def test_compiled_passes_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain passes run compiled, those whose maps are read do not; both give the network's own numbers."""
+    calls: list[int] = []
+
+    def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
+        return lambda x: calls.append(len(x)) or module(x)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    f, plain = toy(compiled=True), toy()
+    x = photos(3)
+    assert torch.equal(f(x), plain(x)) and calls == [3]
+    assert torch.equal(f.inspect(x).gradcam, plain.inspect(x).gradcam) and calls == [3], (
+        "maps are read of the network itself"
+    )
+    assert f.fingerprint == plain.fingerprint and "compile" not in f.spec
+
+
+def test_without_a_compiler_it_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(module: nn.Module) -> Callable[[Tensor], Tensor]:
+        def call(x: Tensor) -> Tensor:
+            raise RuntimeError("No working C++ compiler found\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fails)
+    f, plain = toy(compiled=True), toy()
+    assert torch.equal(f(photos(2)), plain(photos(2))) and torch.equal(f(photos(1)), plain(photos(1)))
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line.startswith("classifier.compile=true") and "No working C++ compiler found" in line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_torch_compile_itself(caplog: pytest.LogCaptureFixture) -> None:
+    assert random_classifier("resnet10t", compile=True)._compiled.works
+    f, plain = toy(compiled=True), toy()
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of the compiler
+        for size in (1, 3):
+            torch.testing.assert_close(f(photos(size)), plain(photos(size)), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(f.gradcam(photos()), plain.gradcam(photos()))
+    assert f._compiled.works and not [r for r in caplog.records if "classifier.compile" in r.getMessage()]

@@ -151,3 +151,25 @@ def test_atomic_writes_replace_whole_files_or_nothing(tmp_path: Path) -> None:
     with pytest.raises(PermissionError):
         write_atomically(path, lambda part: (_ for _ in ()).throw(PermissionError()).__next__())
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def test_waits_for_the_other_processes_but_not_for_a_dead_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make_cache(tmp_path)
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        cache.write(len(naps) - 1, some_tensors(), [])
+
+    monkeypatch.setattr(scg_cache.time, "sleep", nap)
+    cache.wait(rank=1)
+    assert naps == [1.0] * 3
+    monkeypatch.setattr(scg_cache.os, "getppid", lambda: scg_cache.PARENT + 1)
+    cache.wait(rank=1)  # nothing is missing
+    other = make_cache(tmp_path, tau=0.5)
+    with pytest.raises(VRXError, match="first process has ended"):
+        other.wait(rank=1)
+    monkeypatch.setattr(scg_cache.time, "sleep", lambda _: [other.write(s, some_tensors(), []) for s in range(3)])
+    other.wait(rank=0)  # whoever started the first one may go

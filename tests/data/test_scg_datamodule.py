@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import Tensor
 
 from tests import planted
@@ -213,9 +214,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
     assert (folder / "shard-00000.safetensors").stat().st_mtime_ns == stamp
     assert sum(built) == sum(len(source.photos(s)) for s in ("train", "val", "test")) - 4, "the finished four are kept"
     assert len(asked) > before
-    for split in ("train", "val", "test"):
-        for name, value in finished.tables[split].items():
-            torch.testing.assert_close(second.tables[split][name], value, atol=1e-4, rtol=1e-4)
+    assert same_tables(finished, second), "the same bits as without an interruption"
 
 
 def test_a_damaged_shard_alone_is_built_again(
@@ -235,8 +234,32 @@ def test_a_damaged_shard_alone_is_built_again(
     )
     later.setup()
     assert written == [1, 2] and (folder / "manifest.json").exists()
-    for name, value in finished.tables["train"].items():
-        torch.testing.assert_close(later.tables["train"][name], value, atol=1e-4, rtol=1e-4)
+    assert same_tables(finished, later)
+
+
+def contents(shard: Path) -> dict[str, Any]:
+    """All that a file holds; the order of its metadata is chance."""
+    with safe_open(shard, framework="pt") as file:
+        return {"metadata": file.metadata(), **{k: file.get_tensor(k).numpy().tobytes() for k in file.keys()}}  # noqa: SIM118
+
+
+@pytest.mark.slow
+def test_the_same_bits_whatever_the_world_size(
+    finished: Any, photo_tree: Path, source: PhotoFolder, bank: ConceptBank, tmp_path: Path
+) -> None:
+    """One, two and three gloo processes, on the same machine and with as many threads."""
+    bank.save(tmp_path / "bank")
+    shards = {}
+    for world in (1, 2, 3):
+        cache, meet = tmp_path / f"cache{world}", tmp_path / f"meet{world}"
+        where = (world, str(photo_tree), str(tmp_path / "bank"), str(cache), str(meet))
+        torch.multiprocessing.spawn(planted.build_in_rank, where, nprocs=world)
+        built_by = [path.read_text().split() for path in sorted(cache.glob("rank*"))]
+        assert len(built_by) == world and all(built_by), "every process builds some"
+        every = [shard for some in built_by for shard in some]
+        assert len(every) == len(set(every)), "and none builds what another does"
+        shards[world] = {str(p.relative_to(cache)): contents(p) for p in cache.rglob("*.safetensors")}
+    assert len(shards[1]) > 3 and shards[1] == shards[2] == shards[3]
 
 
 @pytest.mark.slow

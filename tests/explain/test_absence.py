@@ -40,7 +40,7 @@ def table(seed: int = 0) -> dict[str, Tensor]:
 
 def test_typical_values_against_loops() -> None:
     rows = table()
-    typical = Typical.of(rows, NUM)
+    typical = Typical.of(rows, NUM, N)
     j, i = edges(NUM).tolist()
     for c in range(N):
         photos = [p for p in range(PHOTOS) if rows["label"][p] == c and p != 0]
@@ -67,7 +67,7 @@ def test_typical_values_against_loops() -> None:
 
 
 def test_a_concept_is_added_where_it_belongs() -> None:
-    typical = Typical.of(table(), NUM)
+    typical = Typical.of(table(), NUM, N)
     scg = SCG.of(table(1))[0]
     gone = torch.zeros(N, NUM, dtype=torch.bool)
     gone[0, 0] = gone[1, 0] = True
@@ -89,7 +89,7 @@ def test_a_concept_is_added_where_it_belongs() -> None:
 
 
 def test_what_is_put_right_keeps_what_it_shows() -> None:
-    typical = Typical.of(table(), NUM)
+    typical = Typical.of(table(), NUM, N)
     scg = SCG.of(table(1))[0]
     scg = SCG(scg.nodes, scg.centroids, torch.ones_like(scg.detected), scg.links)
     right = typical.put_right(scg, 0, 1, torch.tensor([0.1, 0.9]))
@@ -101,13 +101,13 @@ def test_what_is_put_right_keeps_what_it_shows() -> None:
 def test_a_class_that_the_classifier_never_gets_right_has_nothing_typical() -> None:
     rows = table()
     rows["logits"][rows["label"] == 1] = torch.tensor([1.0, 0.0])
-    typical = Typical.of(rows, NUM)
+    typical = Typical.of(rows, NUM, N)
     assert not typical.known[1].any() and typical.offsets[1].isnan().all()
     assert (typical.places[1] == NEUTRAL).all() and typical.known[0].any()
 
 
 def test_it_is_kept_in_a_file(tmp_path: Path) -> None:
-    typical = Typical.of(table(), NUM)
+    typical = Typical.of(table(), NUM, N)
     typical.save(tmp_path / "typical.safetensors")
     again = Typical.load(tmp_path / "typical.safetensors")
     torch.testing.assert_close(again.offsets, typical.offsets, equal_nan=True)
@@ -131,7 +131,7 @@ def planted_additions(typical: Typical, slopes: tuple[Tensor, Tensor], intercept
 
 
 def test_calibrated_gains_find_planted_slopes_and_intercepts() -> None:
-    typical = Typical.of(table(), NUM)
+    typical = Typical.of(table(), NUM, N)
     slopes = (torch.tensor([-0.4, 2.0]).double(), torch.tensor([0.3, 0.5]).double())
     intercepts = torch.randn(N, NUM, N, generator=torch.Generator().manual_seed(2)).double()
     rows = planted_additions(typical, slopes, intercepts)
@@ -157,7 +157,7 @@ def test_calibrated_gains_find_planted_slopes_and_intercepts() -> None:
 
 
 def test_what_is_expected_of_an_addition_is_near_what_was_planted_and_the_grns_gain_before() -> None:
-    typical = Typical.of(table(), NUM)
+    typical = Typical.of(table(), NUM, N)
     slopes = (torch.tensor([-0.4, 2.0]).double(), torch.tensor([0.3, 0.5]).double())
     intercepts = torch.full((N, NUM, N), 1.5).double()
     rows = planted_additions(typical, slopes, intercepts)

@@ -41,7 +41,7 @@ def explainer(colour_f: Classifier, word_bank: ConceptBank, source: PhotoFolder)
     n, num, width = 3, builder.num_nodes, builder.node_features
     grn = AdditiveGRN(n, num, width, link_features=builder.link_features)
     tables = planted.graphs_table(builder, source, "train")
-    return Explainer(colour_f, builder, grn, EDITOR, typical=Typical.of(tables, word_bank.num_concepts))
+    return Explainer(colour_f, builder, grn, EDITOR, typical=Typical.of(tables, word_bank.num_concepts, 3))
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from scipy import stats
 from tests import planted
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
-from vrx.explain.explainer import METHODS, shared_nodes
+from vrx.explain.explainer import METHODS
 from vrx.explain.faithfulness import faithfulness, fidelity, mean_relations, measured_falls, own_scores, per_photo
 from vrx.graphs.scg import BASELINES
+from vrx.graphs.variants import shared_nodes
 from vrx.models.grn import GRN
 from vrx.scores import rank_agreement
 from vrx.structures import SCG, ConceptBank

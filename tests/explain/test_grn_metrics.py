@@ -12,8 +12,8 @@ from tests import planted
 from vrx.data.images import PhotoFolder
 from vrx.explain import grn_metrics as module
 from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout
-from vrx.explain.explainer import shared_nodes
 from vrx.explain.grn_metrics import grn_metrics
+from vrx.graphs.variants import shared_nodes
 from vrx.models.grn import GRN
 from vrx.structures import SCG, ConceptBank
 

@@ -67,7 +67,7 @@ def test_the_dense_layer_is_message_passing(scg: SCG) -> None:
     keep = (torch.rand(B, N_CLASSES, N * (N - 1)) < 0.7).float()
     photos = to_geometric(scg)
     attr = torch.stack([data.edge_attr.view(N_CLASSES, -1, 4) for data in photos])
-    nodes, _ = conv(scg.nodes, attr, keep)
+    nodes, _ = conv(scg.nodes, attr, keep, conv.dependency)
     for b, data in enumerate(photos):
         kept = keep[b].flatten().bool()
         weight = conv.dependency.flatten()[kept]

@@ -14,7 +14,8 @@ from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.errors import VRXError
-from vrx.graphs.scg import BASELINES, SOURCES, Evidence, PhotoGraphs, SCGBuilder
+from vrx.graphs.evidence import Evidence
+from vrx.graphs.scg import BASELINES, SOURCES, PhotoGraphs, SCGBuilder
 from vrx.structures import EPSILON, NEUTRAL, UNMATCHED, ConceptBank, Patches
 
 

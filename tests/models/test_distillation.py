@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from vrx.errors import VRXError
 from vrx.explain.contributions import Knockout
+from vrx.models.additive import AdditiveGRN
 from vrx.models.distillation import TERMS, Distillation, distillation_terms, falls, grn_of_checkpoint
 from vrx.models.grn import GRN
 from vrx.scores import pearson, spearman
@@ -66,8 +67,9 @@ def student(**kwargs: Any) -> Distillation:
     return Distillation(GRN(N_CLASSES, NUM, WIDTH, (16, 16), (5, 5)), optimizer, **kwargs)
 
 
-def trainer(folder: Path, epochs: int, *callbacks: Callback) -> Trainer:
+def trainer(folder: Path, epochs: int, *callbacks: Callback, precision: Any = None) -> Trainer:
     return Trainer(
+        precision=precision,
         max_epochs=epochs,
         accelerator="cpu",
         logger=False,
@@ -247,6 +249,23 @@ def test_scores_are_exact_and_do_not_depend_on_the_batches(tmp_path: Path) -> No
     assert found[0]["val/l1_masked"] == pytest.approx(far, abs=1e-4)
     assert found[0]["val/spearman"] == pytest.approx(rho, abs=1e-4)
     assert found[0]["val/objective"] == pytest.approx(rho + min(agreement, 0.98), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")  # no links here
+@pytest.mark.parametrize("kind", ["additive", "paper"])
+def test_bf16_learns_as_fp32_does(tmp_path: Path, kind: str) -> None:
+    """As ``trainer=gpu`` trains; here on the CPU."""
+    train, val, found = problem(200, 0), problem(60, 1), []
+    for precision in ("32-true", "bf16-mixed"):
+        module = student()
+        if kind == "additive":
+            module.grn = AdditiveGRN(N_CLASSES, NUM, WIDTH)
+        seed_everything(0, verbose=False)
+        fit = trainer(tmp_path, 8, precision=precision)
+        fit.fit(module, loader(train, 50, shuffle=True), loader(val, 60))
+        found.append({name: float(fit.callback_metrics[f"val/{name}"]) for name in ("spearman", "agreement", "l1")})
+    assert found[0]["spearman"] > 0.3
+    assert found[1] == pytest.approx(found[0], abs=0.1) and found[1] != found[0]
 
 
 def test_objective_is_configurable_and_capped(tmp_path: Path) -> None:

@@ -29,13 +29,14 @@ def test_cells_hold_counts_and_photos() -> None:
 
 def test_without_errors_no_pair_is_confused() -> None:
     right = [make_explanation(name="a")]
-    assert confusion(Predictions.of(right), right, NAMES[:3])["worst"] == ""
+    assert confusion(Predictions.of(right, NAMES[:3]), right, NAMES[:3])["worst"] == ""
     assert [some["photos"] == [] for some in lists(right)] == [True, False, False]
 
 
 def test_photos_without_a_label_are_in_no_cell() -> None:
     unknown = [make_explanation(true_class=None)]
-    assert confusion(Predictions.of(unknown), unknown, NAMES[:3])["worst"] == "" and likely_cause(unknown[0]) == (
+    assert confusion(Predictions.of(unknown, NAMES[:3]), unknown, NAMES[:3])["worst"] == ""
+    assert likely_cause(unknown[0]) == (
         "",
         "",
     )

@@ -42,6 +42,14 @@ def class_targets(logits: Tensor) -> Tensor:
     return logits if logits.shape[1] == 1 else margins(logits)
 
 
+def most_probable(logits: Tensor, count: int) -> Tensor:
+    """The so many most probable classes of each photo, in the order of the classes, int64 ``[B, count]``.
+
+    Their order says nothing of the logits, so that nothing made of them can read the prediction off it.
+    """
+    return logits.topk(min(count, logits.shape[1]), dim=1).indices.sort(1).values
+
+
 @contextmanager
 def recording() -> Iterator[None]:
     """Autograd on, whatever the caller switched off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vrx.classifier.activations import Activations, gradcam_of, gradient_evidence, recording
+from vrx.classifier.activations import Activations, gradcam_of, gradient_evidence, most_probable, recording
+from vrx.classifier.compiled import Compiled
 from vrx.classifier.head import Head
 from vrx.classifier.layers import Hook, Layer, find_layers, hooked, layer_of_parts, layer_to_match, named_layers
 from vrx.classifier.preprocessing import Preprocessing
@@ -39,6 +41,8 @@ class Classifier(nn.Module):
         preprocessing: the network's own.
         layers: modules whose feature maps are read, the last one for Grad-CAM; None: found by a probe.
         precision: of the forward and backward passes; results are float32 in any case.
+        compiled: whether plain forward passes run by ``torch.compile``; those whose feature maps are read never do. How
+            F runs, not what it is: the fingerprint stays.
         built_by: ``_target_`` and arguments that build the network anew, plain; None: it was given as an object.
 
     Raises:
@@ -58,6 +62,7 @@ class Classifier(nn.Module):
         *,
         layers: Sequence[str] | None = None,
         precision: Precision = "fp32",
+        compiled: bool = False,
         built_by: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -65,7 +70,7 @@ class Classifier(nn.Module):
             raise VRXError(f"classifier.precision={precision!r}: use fp32 or bf16.")
         # channels last: three times faster for depthwise convolutions on a CPU, and what tensor cores want
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.precision = precision
+        self.precision, self._compiled = precision, Compiled(self.network) if compiled else None
         self.class_names = tuple(class_names)
         self.transform = preprocessing
         size = preprocessing.input_size
@@ -189,7 +194,8 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of interest, float32 ``[B, n]``, of normalised photos ``[B, 3, H, W]``."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
+            run = self._compiled or self.network
+            logits: Tensor = run(x.contiguous(memory_format=torch.channels_last))
         return logits[:, self.class_indices].float()
 
     def inspect(
@@ -199,6 +205,7 @@ class Classifier(nn.Module):
         layers: Sequence[str] | None = None,
         gradcam: bool = True,
         reference: Mapping[str, Tensor] | None = None,
+        most: int | None = None,
     ) -> Activations:
         """Logits, feature maps and gradient evidence in one forward pass and at most one backward pass per class for
         each of Grad-CAM and gradient x activation (of :func:`vrx.classifier.activations.class_targets`).
@@ -212,6 +219,8 @@ class Classifier(nn.Module):
             layers: names of the layers whose maps are wanted; None: all. Those of ``gradients`` come on top.
             gradcam: whether to make Grad-CAM (a backward pass through the head alone).
             reference: maps of a reference photo (``maps`` of another call) for ``grad_diff``.
+            most: gradients of each photo's so many most probable classes alone (in the order of the classes), which
+                all ``[B, n, h, w]`` are then of; None: of all.
 
         Raises:
             VRXError: no such layer.
@@ -225,11 +234,12 @@ class Classifier(nn.Module):
             x = x.detach().clone() if x.is_inference() else x.detach()
             logits, outputs = self._captured(x, chosen, from_here)
             cams = []
-            for c in range(len(self.class_names) if gradcam else 0):
-                (slope,) = torch.autograd.grad(logits[:, c].sum(), [outputs[last.name]], retain_graph=True)
+            scores = logits if most is None else logits.gather(1, most_probable(logits, most))
+            for score in scores.unbind(1) if gradcam else ():
+                (slope,) = torch.autograd.grad(score.sum(), [outputs[last.name]], retain_graph=True)
                 cams.append(gradcam_of(last.to_map(slope), last.to_map(outputs[last.name].detach())))
             evidence = gradient_evidence(
-                logits, [(layer, outputs[layer.name]) for layer in self._chosen(set(attributed))], reference
+                scores, [(layer, outputs[layer.name]) for layer in self._chosen(set(attributed))], reference
             )
         return Activations(
             logits.detach(),
@@ -290,6 +300,15 @@ class Classifier(nn.Module):
     @cached_property
     def _head(self) -> Head:
         return Head(self)
+
+    def of(self, classes: Sequence[int]) -> Classifier:
+        """The same F, weights shared, seen through some of its classes of interest; its fingerprint stays."""
+        head, _ = self._head, self.fingerprint
+        other = copy.copy(self)
+        other._buffers = {**self._buffers, "class_indices": self.class_indices[list(classes)]}
+        other.class_names = tuple(self.class_names[c] for c in classes)
+        other.__dict__["_head"] = Head(other, head)
+        return other
 
 
 def _checked_indices(indices: Sequence[int] | None, names: Sequence[str], outputs: int) -> list[int]:

@@ -24,10 +24,13 @@ class Head:
 
     Args:
         classifier: F.
+        like: the head of the same F with other classes of interest, which knows how it is built.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, like: Head | None = None) -> None:
         self._f, self._last = classifier, classifier.layers[-1]
+        if like is not None:
+            self.__dict__["linear"] = like.linear
 
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:

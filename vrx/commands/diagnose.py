@@ -42,6 +42,8 @@ def study_context(cfg: DictConfig) -> StudyContext:
     config = OmegaConf.merge(run_config(run), {"data": cfg.data})
     assert isinstance(config, DictConfig)
     explainer = Explainer.load(run, cfg.device, cfg.method)
+    if (few := explainer.builder.hypotheses) is not None:
+        raise VRXError(f"run={run} has graph.hypotheses={few}: studies need a run with graphs of all classes (null).")
     source = build(config.data)
     if tuple(source.class_names) != tuple(explainer.bank.class_names):
         raise VRXError(

@@ -102,6 +102,8 @@ def compare(cfg: DictConfig) -> Path:
     for name in runs:
         cfg.run = name
         explainers.append(open_run(cfg))
+        if explainers[-1].builder.hypotheses is not None:
+            raise VRXError(f"compare: {name} has graph.hypotheses: compare runs with graphs of all classes (null).")
     cfg.run = runs[0]  # its folder gets the page
     banks = [explainer.bank for explainer in explainers]
     check_comparable(runs, banks)

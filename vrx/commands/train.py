@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from vrx.data.images import Photo
-from vrx.data.scg_datamodule import SCGDataModule
+from vrx.data.scg_datamodule import SCGDataModule, predicted_classes
 from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
 from vrx.explain.faithfulness import evaluation, mean_relations
@@ -106,7 +106,7 @@ def explained_photos(source: PhotoSource, data: SCGDataModule, count: int) -> li
     """Test photos for the report: a third wrong ones, and of every class in turn a right one, as far as there are."""
     table = data.tables["test"]
     photos = source.photos("test")
-    hit, label, index = table["logits"].argmax(1) == table["label"], table["label"], table["index"]
+    hit, label, index = predicted_classes(table) == table["label"], table["label"], table["index"]
     wrong = index[~hit].tolist()
     classes = [index[hit & (label == c)].tolist() for c in range(len(source.class_names))]
     right = [i for turn in zip_longest(*classes) for i in turn if i is not None]
@@ -142,8 +142,8 @@ def report(
     folder = run.folder / "reports"
     title = f"VRX: {run.cfg.name}"
     table, paths = data.tables["test"], [photo.path for photo in source.photos("test")]
-    names = [paths[i] for i in table["index"].tolist()]
-    effects = mean_relations(explainer.grn, table, explainer.bank.num_concepts)
+    names, few = [paths[i] for i in table["index"].tolist()], "classes" in table  # other classes in every photo
+    effects = None if few else mean_relations(explainer.grn, table, explainer.bank.num_concepts)
     page = write_report(
         folder,
         title,
@@ -153,13 +153,14 @@ def report(
         run.settings,
         run.notes,
         concepts,
-        Predictions(names, table["logits"].double().numpy(), table["label"].numpy()),
+        None if few else Predictions(names, table["logits"].double().numpy(), table["label"].numpy()),
         effects,
     )
     if run.tracker:
         run.tracker.show_photos(explanations, page)
-        run.tracker.show_errors(table, explainer.grn, source.class_names)
-        run.tracker.show_relations(effects, explainer.bank)
+        if effects is not None:
+            run.tracker.show_errors(table, explainer.grn, source.class_names)
+            run.tracker.show_relations(effects, explainer.bank)
     return page
 
 

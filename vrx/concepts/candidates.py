@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,10 @@ class Finder(ABC):
         return self.found(classifier, x, superpixels, classifier.inspect(x, gradients=wanted, reference=reference))
 
     @abstractmethod
+    def of(self, bank: ConceptBank) -> Finder:
+        """A finder of a few classes' concepts, :meth:`ConceptBank.of`."""
+
+    @abstractmethod
     def found(
         self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], activations: Activations
     ) -> Found:
@@ -100,20 +105,25 @@ class CandidateExtractor:
         segmenter: photo -> superpixels.
         attention: which of them may be concepts.
         encoder: patches -> matching features.
+        hypotheses: the most probable classes of each photo, so many, that F looks for; None: all.
     """
 
-    def __init__(self, segmenter: Segmenter, attention: Attention, encoder: PatchEncoder) -> None:
-        self.segmenter, self.attention, self.encoder = segmenter, attention, encoder
+    def __init__(
+        self, segmenter: Segmenter, attention: Attention, encoder: PatchEncoder, hypotheses: int | None = None
+    ) -> None:
+        self.segmenter, self.attention, self.encoder, self.hypotheses = segmenter, attention, encoder, hypotheses
 
     def settings(self) -> dict[str, object]:
-        return {"segmenter": self.segmenter, "attention": self.attention, "encoder": self.encoder}
+        few = {} if self.hypotheses is None else {"hypotheses": self.hypotheses}
+        return {"segmenter": self.segmenter, "attention": self.attention, "encoder": self.encoder, **few}
 
     def __call__(
         self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], activations: Activations | None = None
     ) -> Candidates:
         """The candidates of a batch; arguments as of :class:`Finder`, which gives the activations too."""
         if activations is None:
-            activations = classifier.inspect(x, gradients=self.attention.gradients(classifier))
+            gradients = self.attention.gradients(classifier)
+            activations = classifier.inspect(x, gradients=gradients, most=self.hypotheses)
         patches = attend(self.attention, classifier, activations, superpixels)
         return Candidates(activations, patches, self.encoder(classifier, x, activations, patches))
 
@@ -127,6 +137,9 @@ class SuperpixelFinder(Finder):
 
     def __init__(self, extractor: CandidateExtractor, bank: ConceptBank) -> None:
         self.extractor, self.attention, self.matcher = extractor, extractor.attention, ConceptMatcher(bank)
+
+    def of(self, bank: ConceptBank) -> SuperpixelFinder:
+        return SuperpixelFinder(self.extractor, bank)
 
     def found(
         self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], activations: Activations
@@ -155,23 +168,26 @@ class WordExtractor:
     Args:
         attention: where F looks.
         min_area: what a concept usually covers at least, share of the photo in (0, 1).
+        hypotheses: the most probable classes of each photo, so many, that F looks for; None: all.
 
     Raises:
         VRXError: min_area out of range.
     """
 
-    def __init__(self, attention: Attention, min_area: float = 0.01) -> None:
+    def __init__(self, attention: Attention, min_area: float = 0.01, hypotheses: int | None = None) -> None:
         if not 0 < min_area < 1:
             raise VRXError(f"concepts.min_area={min_area} is out of range: use a share of the photo in (0, 1).")
         self.segmenter = WholePhoto()
-        self.attention, self.min_area = attention, min_area
+        self.attention, self.min_area, self.hypotheses = attention, min_area, hypotheses
 
     def settings(self) -> dict[str, object]:
-        return {"attention": self.attention, "min_area": self.min_area}
+        few = {} if self.hypotheses is None else {"hypotheses": self.hypotheses}
+        return {"attention": self.attention, "min_area": self.min_area, **few}
 
     def inspect(self, classifier: Classifier, x: Tensor) -> tuple[Activations, Tensor]:
         """F on a batch, and :meth:`looks`."""
-        activations = classifier.inspect(x, gradients=self.attention.gradients(classifier))
+        gradients = self.attention.gradients(classifier)
+        activations = classifier.inspect(x, gradients=gradients, most=self.hypotheses)
         return activations, self.looks(classifier, activations)
 
     def looks(self, classifier: Classifier, activations: Activations) -> Tensor:
@@ -201,6 +217,14 @@ class WordFinder(Finder):
         self.vocabulary = Vocabulary.of(bank.state)
         self.word = bank.state["word"].astype(np.int64)  # [n, N], -1 where there is no concept
 
+    def of(self, bank: ConceptBank) -> WordFinder:
+        finder = copy.copy(self)
+        word = bank.state["word"].astype(np.int64)
+        words = np.unique(word[word >= 0])
+        finder.vocabulary = replace(self.vocabulary, chosen=words)
+        finder.word = np.where(word >= 0, np.searchsorted(words, word), -1)
+        return finder
+
     def found(
         self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], activations: Activations
     ) -> Found:
@@ -225,8 +249,9 @@ class WordFinder(Finder):
     def _given(self, given: Patches, maps: Tensor) -> tuple[Patches, Patches, NDArray[np.int64], NDArray[np.float32]]:
         """What the regions of a clean photo show in an edited one: each the word that it is most like."""
         shares = pool(given, self.vocabulary.posterior(maps[None])[0]).cpu().numpy()  # [K, W]
-        best = shares.argmax(1)
-        at, probability = np.full(shares.shape[1], -1), np.zeros(shares.shape[1], np.float32)
+        ids = self.vocabulary.ids
+        best = ids[shares.argmax(1)]
+        at, probability = np.full(ids.max() + 1, -1), np.zeros(ids.max() + 1, np.float32)
         odds = self.vocabulary.probability(given.areas, shares.max(1), self.extractor.min_area)
         for k in np.argsort(odds):
             at[best[k]], probability[best[k]] = k, odds[k]

@@ -56,6 +56,7 @@ class ConceptDiscovery:
         radius_quantile: a patch is a detection when it is nearer than this quantile of the cluster's members.
         batch_size: photos per pass.
         seed: of k-means and of the random patches.
+        hypotheses: so many of a photo's most probable classes say where F looks; None: all.
 
     Raises:
         VRXError: a setting out of range.
@@ -75,12 +76,13 @@ class ConceptDiscovery:
         radius_quantile: float = 0.85,
         batch_size: int = 16,
         seed: int = 0,
+        hypotheses: int | None = None,
     ) -> None:
         if not 0 < radius_quantile <= 1:
             raise VRXError(f"concepts.radius_quantile={radius_quantile} is out of range: use (0, 1].")
         if clusters < num_concepts:
             raise VRXError(f"concepts.clusters={clusters} cannot give {num_concepts} concepts: raise it.")
-        self.extractor, self.editor = CandidateExtractor(segmenter, attention, encoder), editor
+        self.extractor, self.editor = CandidateExtractor(segmenter, attention, encoder, hypotheses), editor
         self.num_concepts, self.clusters, self.min_patches = num_concepts, clusters, min_patches
         self.max_exemplars, self.shown_exemplars = max_exemplars, shown_exemplars
         self.radius_quantile, self.batch_size, self.seed = radius_quantile, batch_size, seed

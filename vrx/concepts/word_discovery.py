@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +49,7 @@ class WordDiscovery:
         shown_exemplars: of these, how many the bank keeps for galleries and reports.
         batch_size: photos per pass.
         seed: of k-means and of all that is random.
+        hypotheses: so many of a photo's most probable classes say where F looks; None: all.
 
     Raises:
         VRXError: a setting out of range.
@@ -67,13 +68,14 @@ class WordDiscovery:
         shown_exemplars: int = 6,
         batch_size: int = 16,
         seed: int = 0,
+        hypotheses: int | None = None,
     ) -> None:
         if not 0 < frequency <= 1:
             raise VRXError(f"concepts.frequency={frequency} is out of range: use a share of the photos in (0, 1].")
         for name, value in (("num_concepts", num_concepts), ("words_per_class", words_per_class), ("effects", effects)):
             if value < 1:
                 raise VRXError(f"concepts.{name}={value}: use 1 or more.")
-        self.extractor, self.editor = WordExtractor(attention, min_area), editor
+        self.extractor, self.editor = WordExtractor(attention, min_area, hypotheses), editor
         self.num_concepts, self.words_per_class, self.cells = num_concepts, words_per_class, cells
         self.frequency, self.effects, self.shown_exemplars = frequency, effects, shown_exemplars
         self.batch_size, self.seed = batch_size, seed
@@ -174,12 +176,16 @@ class WordDiscovery:
         self, classifier: Classifier, vocabulary: Vocabulary, photos: Mapping[str, Sequence[DiscoveryPhoto]]
     ) -> Vocabulary:
         """The same clusters, those joined to one word that lie side by side in all classes that show them."""
-        shares = []
-        for found in photos.values():
-            batches = self._batches(classifier, found[:STEADY_PHOTOS], "joining words")
-            seen = [patches.labels[0] for x in batches for patches in self._regions(classifier, vocabulary, x)[0]]
-            shares.append(side_by_side(np.stack(seen), vocabulary.count, LEAST * self.extractor.min_area))
-        return replace(vocabulary, member=joined(np.stack(shares)))
+        every = (self._touching(classifier, vocabulary, found[:STEADY_PHOTOS]) for found in photos.values())
+        return replace(vocabulary, member=joined(every))
+
+    def _touching(
+        self, classifier: Classifier, vocabulary: Vocabulary, photos: Sequence[DiscoveryPhoto]
+    ) -> NDArray[np.float64]:
+        """:func:`side_by_side` of the photos of a class."""
+        batches = self._batches(classifier, photos, "joining words")
+        seen = [patches.labels[0] for x in batches for patches in self._regions(classifier, vocabulary, x)[0]]
+        return side_by_side(np.stack(seen), vocabulary.count, LEAST * self.extractor.min_area)
 
     def _batches(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], what: str) -> tqdm[Tensor]:
         parts = [photos[i : i + self.batch_size] for i in range(0, len(photos), self.batch_size)]
@@ -297,28 +303,32 @@ def side_by_side(labels: NDArray[np.int16], count: int, min_area: float) -> NDAr
         ``[W, W]``: share of the photos that show word w in which it touches word v; NaN where too few show it.
     """
     seen, touch = np.zeros(count), np.zeros((count, count))
-    for photo in labels.astype(np.int64):
-        here = np.bincount(photo.ravel(), minlength=count + 1)[:count] >= min_area * photo.size
+    for label in labels:
+        words, place = np.unique(label, return_inverse=True)  # few of many
+        photo, size, words = place.reshape(label.shape), len(words), words[words < count].astype(np.int64)
+        here = (np.bincount(photo.ravel()) >= min_area * photo.size)[: len(words)]
         ends = [(photo[:-1], photo[1:]), (photo[:, :-1], photo[:, 1:])]
-        flat = np.concatenate([(a * (count + 1) + b).ravel() for a, b in ends])
-        border = np.bincount(flat, minlength=(count + 1) ** 2).reshape(count + 1, count + 1)[:count, :count]
-        seen += here
-        touch += here[:, None] & (border + border.T > 0)
+        flat = np.concatenate([(a * size + b).ravel() for a, b in ends])
+        border = np.bincount(flat, minlength=size**2).reshape(size, size)[: len(words), : len(words)]
+        seen[words] += here
+        touch[np.ix_(words, words)] += here[:, None] & (border + border.T > 0)
     return np.where(seen[:, None] >= FEW, touch / np.maximum(seen, 1)[:, None], np.nan)
 
 
-def joined(shares: NDArray[np.float64]) -> NDArray[np.int32]:
+def joined(shares: Iterable[NDArray[np.float64]]) -> NDArray[np.int32]:
     """Words made of clusters that are pieces of one thing: in every class that shows one, it touches the other.
 
     Args:
-        shares: :func:`side_by_side` of each class, ``[n, K, K]``.
+        shares: :func:`side_by_side` of each class, ``[K, K]`` each.
 
     Returns:
         Word of each cluster, ``[K]``.
     """
-    known = np.isfinite(shares)
-    least = np.where(known, shares, np.inf).min(0)
-    piece = (least >= TOGETHER) & (known.sum(0) >= ENOUGH_CLASSES)  # w is one of v
+    least, known = np.array(np.inf), np.array(0)
+    for share in shares:  # one after the other: of many classes and words all at once would take much memory
+        finite = np.isfinite(share)
+        least, known = np.minimum(least, np.where(finite, share, np.inf)), known + finite
+    piece = (least >= TOGETHER) & (known >= ENOUGH_CLASSES)  # w is one of v
     np.fill_diagonal(piece, False)
     return np.asarray(connected_components(piece, directed=False)[1], np.int32)
 

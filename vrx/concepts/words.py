@@ -25,6 +25,7 @@ from vrx.structures import Patches
 
 SHARPNESS = 20.0  # of the softmax over cosines: between two cells no third word may win
 STATE = ("centre", "scale", "clusters", "presence", "depth", "member")
+MANY = 256  # words whose maps are not all enlarged
 LEAST = 0.25  # of the smallest area that is expected of a concept: less is not even "perhaps"
 
 
@@ -39,6 +40,8 @@ class Vocabulary:
         presence: weights of :func:`traits` and, last, the intercept of a logistic regression, ``[3]``.
         depth: how many layers :func:`appearance` reads, ``[1]``.
         member: which word each cluster belongs to, ``[K]``; empty: each is a word.
+        chosen: the words that :meth:`regions` tells apart, sorted, as 0, 1, ...; the last one stands for all others.
+            Empty: all.
     """
 
     centre: NDArray[np.float32]
@@ -47,6 +50,7 @@ class Vocabulary:
     presence: NDArray[np.float32]
     depth: NDArray[np.int32] = field(default_factory=lambda: np.ones(1, np.int32))
     member: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    chosen: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
         if not len(self.member):
@@ -89,6 +93,15 @@ class Vocabulary:
         shares = (SHARPNESS * torch.einsum("bdhw,kd->bkhw", F.normalize(offset, dim=1), clusters)).softmax(1)
         return shares.new_zeros(len(shares), self.count, *shares.shape[2:]).index_add(1, word.long(), shares)
 
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """What :meth:`regions` calls each word, ``[W]``."""
+        ids = np.arange(self.count)
+        if len(self.chosen):
+            ids[:] = len(self.chosen)
+            ids[self.chosen] = np.arange(len(self.chosen))
+        return ids
+
     def regions(self, maps: Tensor, attention: Tensor) -> tuple[list[Patches], NDArray[np.float32]]:
         """Where each word is seen.
 
@@ -97,13 +110,17 @@ class Vocabulary:
             attention: 1 where F looks, in the size of the photo, bool ``[B, H, W]``.
 
         Returns:
-            Word of every pixel as patches whose ids are the words with any pixel (label W: none), and how clearly each
-            word is seen where it is, its mean posterior, ``[B, W]`` in [0, 1].
+            Word of every pixel (its place in :attr:`ids`) as patches, the words that are seen (label W: none), and how
+            clearly each word is seen where it is, its mean posterior, ``[B, W]`` in [0, 1].
         """
         height, width = attention.shape[-2:]
-        shares = F.interpolate(self.posterior(maps), size=(height, width), mode="bilinear", align_corners=False)
+        coarse, ids = self.posterior(maps), torch.from_numpy(self.ids).to(maps.device)
+        if len(self.chosen) or self.count > MANY:  # words that no cell shows best will hardly be a pixel's
+            kept = coarse.argmax(1).unique()
+            coarse, ids = coarse[:, kept], ids[kept]
+        shares = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
         best, word = shares.max(1)
-        count = self.count
+        count, word = int(self.ids.max()) + 1, ids[word]
         labels = word.where(attention, word.new_full((), count)).cpu().numpy().astype(np.int16)
         clarity = np.zeros((len(labels), count), np.float32)
         patches = []
@@ -129,7 +146,7 @@ class Vocabulary:
     @classmethod
     def of(cls, state: Mapping[str, NDArray[Any]]) -> Vocabulary:
         """The inverse of :meth:`state`."""
-        return cls(**{name: np.asarray(state[name]) for name in STATE})
+        return cls(*(np.asarray(state[name]) for name in STATE))
 
 
 def appearance(classifier: Classifier, activations: Activations, depth: int) -> Tensor:

@@ -155,16 +155,17 @@ def seen(builder: SCGBuilder, source: PhotosWithParts, split: str, limit_per_cla
         VRXError: part masks that do not fit their photo.
     """
     photos, classifier = _masked(source, split, limit_per_class), builder.classifier
-    geometry, num = geometry_of(classifier.transform), builder.bank.num_concepts
+    geometry = geometry_of(classifier.transform)
     found = []
     for batch in prepared(source, photos, classifier, builder.extractor.segmenter, BATCH, 0) if photos else ():
         read = [(photos[p.index], p.x, p.superpixels) for p in batch if p.x is not None and p.superpixels is not None]
         if not read:
             continue
         with torch.no_grad():
-            graphs = builder(torch.stack([x for _, x, _ in read]).to(classifier.device), [s for _, _, s in read])
-        for (photo, _, _), matched, patches in zip(read, graphs.matched, graphs.patches, strict=True):
-            masks = masks_of(matched[:, :num], patches.masks)
+            x = torch.stack([x for _, x, _ in read]).to(classifier.device)
+            shown = builder.finder(classifier, x, [s for _, _, s in read])
+        for (photo, _, _), matched, patches in zip(read, shown.matched, shown.patches, strict=True):
+            masks = masks_of(matched, patches.masks)
             found.append(Seen(photo.label, masks, in_frame(source.parts(photo), geometry)))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,10 +58,11 @@ def prepared(
     photos: Sequence[Photo],
     classifier: Classifier,
     segmenter: Segment,
-    batch_size: int,
+    batch_size: int | Sequence[Sequence[int]],
     workers: int,
 ) -> DataLoader[PreparedPhoto]:
-    """Loader of lists of prepared photos, in order."""
+    """Loader of lists of prepared photos: so many, in order, or those of each batch, by their index."""
+    how: dict[str, Any] = {"batch_size" if isinstance(batch_size, int) else "batch_sampler": batch_size}
     return DataLoader(
-        PreparedPhotos(source, photos, classifier, segmenter), batch_size, num_workers=workers, collate_fn=list
+        PreparedPhotos(source, photos, classifier, segmenter), num_workers=workers, collate_fn=list, **how
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,18 @@ from torch import Tensor
 
 from vrx.errors import VRXError
 from vrx.storage import digest, write_atomically
+
+PARENT = os.getppid()
+
+
+def check_first(rank: int) -> None:
+    """Refuse to go on without the process that started this one: nobody else would stop it.
+
+    Raises:
+        VRXError: this is not the first process, and the one that started it has ended.
+    """
+    if rank and os.getppid() != PARENT:
+        raise VRXError("The first process has ended (its error is above): the same command goes on with what is there.")
 
 
 def _checksum(tensors: Mapping[str, Tensor], skipped: str) -> str:
@@ -90,6 +104,16 @@ class SCGCache:
     def missing(self, rank: int = 0, world_size: int = 1) -> list[int]:
         """Shards that this process must build: those of its share that are absent, damaged or foreign."""
         return [s for s in range(self.num_shards) if s % world_size == rank and self.read(s) is None]
+
+    def wait(self, rank: int = 0, seconds: float = 1.0) -> None:
+        """Until the other processes have written their shards: that may take them hours longer.
+
+        Raises:
+            VRXError: :func:`check_first`.
+        """
+        while not all(self.path(shard).exists() for shard in range(self.num_shards)):
+            check_first(rank)
+            time.sleep(seconds)
 
     def finish(self) -> None:
         """Write the manifest: what this folder holds, for people and for later runs."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from vrx.classifier.classifier import Classifier
 from vrx.data.images import Photo
 from vrx.data.prepared import PreparedPhoto, prepared
-from vrx.data.scg_cache import SCGCache
+from vrx.data.scg_cache import SCGCache, check_first
 from vrx.data.sources import PhotoSource, photos_key
 from vrx.edits import Editor
 from vrx.errors import VRXError
@@ -112,15 +113,19 @@ class SCGDataModule(LightningDataModule):
         return SCGCache(self.cache_dir / "scgs", settings, len(self.source.photos(split)), self.shard_size)
 
     def setup(self, stage: str | None = None) -> None:
-        """Build what is missing of every split and load it; under DDP every rank builds its own shards."""
+        """Build what is missing of every split and load it; under DDP every rank builds its own shards.
+
+        A batch holds photos of one shard: whoever builds it, and whatever was there before, it is the same bits.
+        """
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         for split in SPLITS:
             if split in self.tables:
                 continue
             cache = self.cache(split)
-            self._build(cache, split, cache.missing(rank, world))
+            self._build(cache, split, cache.missing(rank, world), rank)
             if trainer:
+                cache.wait(rank)  # a barrier alone would give up after half an hour
                 trainer.strategy.barrier(f"scgs-{split}")
             if rank == 0:
                 cache.finish()
@@ -129,81 +134,83 @@ class SCGDataModule(LightningDataModule):
                 names = ", ".join(self.skipped[split][:3])
                 log.warning("Skipped %d unreadable photos of %s: %s", len(self.skipped[split]), split, names)
 
-    def _build(self, cache: SCGCache, split: str, shards: list[int]) -> None:
+    def _build(self, cache: SCGCache, split: str, shards: list[int], rank: int) -> None:
         if not shards:
             return
-        photos = self.source.photos(split)
-        wanted = [index for shard in shards for index in cache.span(shard)]
-        loader = prepared(
-            self.source,
-            [photos[i] for i in wanted],
-            self.builder.classifier,
-            self.builder.extractor.segmenter,
-            self.build_batch_size,
-            self.workers,
-        )
-        start = time.perf_counter()
-        pending: list[tuple[int, dict[str, Tensor] | None, str]] = []
-        queue = list(shards)
-        with tqdm(total=len(wanted), desc=f"graphs of {split}", unit="image") as bar:
+        photos, step = self.source.photos(split), self.build_batch_size
+        batches = [list(span[i : i + step]) for span in map(cache.span, shards) for i in range(0, len(span), step)]
+        builder = self.builder
+        loader = prepared(self.source, photos, builder.classifier, builder.extractor.segmenter, batches, self.workers)
+        start, done, queue = time.perf_counter(), 0, list(shards)
+        pending: list[tuple[dict[str, Tensor] | None, str]] = []
+        with tqdm(total=sum(map(len, batches)), desc=f"graphs of {split}", unit="image") as bar:
             for batch in loader:
-                pending += self._records(batch, [wanted[p.index] for p in batch], photos, split)
+                check_first(rank)
+                pending += self._records(batch, photos, split)
+                done += len(batch)
                 bar.update(len(batch))
-                while queue and len(pending) >= len(cache.span(queue[0])):
-                    count = len(cache.span(queue[0]))
-                    self._flush(cache, queue.pop(0), pending[:count])
-                    pending = pending[count:]
-        self.images_per_s = len(wanted) / (time.perf_counter() - start)
+                if len(pending) == len(cache.span(queue[0])):
+                    self._flush(cache, queue.pop(0), pending)
+                    pending = []
+        self.images_per_s = done / (time.perf_counter() - start)
 
-    def _flush(self, cache: SCGCache, shard: int, records: list[tuple[int, dict[str, Tensor] | None, str]]) -> None:
-        good = [record for _, record, _ in records if record is not None]
-        skipped = [error for _, record, error in records if record is None]
+    def _flush(self, cache: SCGCache, shard: int, records: list[tuple[dict[str, Tensor] | None, str]]) -> None:
+        good = [record for record, _ in records if record is not None]
+        skipped = [error for record, error in records if record is None]
         tensors = {k: torch.stack([r[k] for r in good]) for k in good[0]} if good else {"label": torch.zeros(0)}
         cache.write(shard, tensors, skipped)
 
     @torch.no_grad()
     def _records(
-        self, batch: list[PreparedPhoto], indices: list[int], photos: Sequence[Photo], split: str
-    ) -> list[tuple[int, dict[str, Tensor] | None, str]]:
+        self, batch: list[PreparedPhoto], photos: Sequence[Photo], split: str
+    ) -> list[tuple[dict[str, Tensor] | None, str]]:
         """What is cached of each photo of a batch; None for those that could not be read."""
         readable = [p for p in batch if p.x is not None]
         rows: dict[int, dict[str, Tensor]] = {}
         if readable:
             x = torch.stack([p.x for p in readable if p.x is not None]).to(self.builder.classifier.device)
-            superpixels = [p.superpixels for p in readable if p.superpixels is not None]
-            graphs = self.builder(x, superpixels, baselines=split == "test")
-            variants = concept_variants(self.builder.classifier, self.editor, x, graphs, self.variants, self.seed)
-            tensors = _tensors(graphs, variants)
-            if self.coalitions:
-                asked = concept_coalitions(
-                    self.builder.classifier, self.editor, x, variants, self.coalitions, self.seed
-                )
-                tensors |= {"coalition_members": asked.members, "coalition_logits": asked.logits}
-            if self.masking == "photo":
-                tensors |= self._masked_photos(x, superpixels, variants)
-            if self.second_editor is not None and split == "test":
-                tensors["second_logits"] = _second_logits(self.builder.classifier, self.second_editor, x, variants)
-            for row, photo in enumerate(readable):
-                rows[photo.index] = {name: value[row].clone() for name, value in tensors.items()}
+            for places, builder in self.builder.problems(x):
+                photos_here = [readable[place] for place in places]
+                superpixels = [p.superpixels for p in photos_here if p.superpixels is not None]
+                tensors = self._table(builder, x[places] if len(places) < len(x) else x, superpixels, split)
+                for row, photo in enumerate(photos_here):
+                    rows[photo.index] = {name: value[row].clone() for name, value in tensors.items()}
         records = []
-        for photo, index in zip(batch, indices, strict=True):
+        for photo in batch:
             record = rows.get(photo.index)
             if record is not None:
-                record |= {"label": torch.tensor(photos[index].label), "index": torch.tensor(index)}
-            records.append((index, record, photo.error))
+                record |= {"label": torch.tensor(photos[photo.index].label), "index": torch.tensor(photo.index)}
+            records.append((record, photo.error))
         return records
 
-    def _masked_photos(self, x: Tensor, superpixels: list[Patches], variants: Variants) -> dict[str, Tensor]:
+    def _table(self, builder: SCGBuilder, x: Tensor, superpixels: list[Patches], split: str) -> dict[str, Tensor]:
+        """Graphs of photos with the same hypotheses, and what F says of their variants."""
+        classifier = builder.classifier
+        graphs = builder(x, superpixels, baselines=split == "test")
+        variants = concept_variants(classifier, self.editor, x, graphs, self.variants, self.seed)
+        tensors = _tensors(graphs, variants)
+        if self.coalitions:
+            asked = concept_coalitions(classifier, self.editor, x, variants, self.coalitions, self.seed)
+            tensors |= {"coalition_members": asked.members, "coalition_logits": asked.logits}
+        if self.masking == "photo":
+            tensors |= self._masked_photos(builder, x, superpixels, variants)
+        if self.second_editor is not None and split == "test":
+            tensors["second_logits"] = _second_logits(classifier, self.second_editor, x, variants)
+        return tensors
+
+    def _masked_photos(
+        self, builder: SCGBuilder, x: Tensor, superpixels: list[Patches], variants: Variants
+    ) -> dict[str, Tensor]:
         """Graphs of the edited photos themselves (``photo`` mode)."""
         shape = variants.drop.shape  # [B, V, n, N]
-        nodes = torch.full((*shape, self.builder.node_features), EPSILON)
+        nodes = torch.full((*shape, builder.node_features), EPSILON)
         centroids, detected = torch.full((*shape, 2), NEUTRAL), torch.zeros(shape, dtype=torch.bool)
-        links = torch.zeros(*shape[:-1], shape[-1] * (shape[-1] - 1), self.builder.link_features)
+        links = torch.zeros(*shape[:-1], shape[-1] * (shape[-1] - 1), builder.link_features)
         for b, masks in enumerate(variants.masks):
             for places in torch.arange(len(masks)).split(self.build_batch_size):
                 if len(places):
                     edited = self.editor.delete(x[b : b + 1], masks[places])
-                    scg = self.builder(edited, [superpixels[b]] * len(places)).scg
+                    scg = builder(edited, [superpixels[b]] * len(places)).scg
                     nodes[b, places], centroids[b, places], detected[b, places] = scg.nodes, scg.centroids, scg.detected
                     links[b, places] = scg.links
         found = {"nodes": nodes, "centroids": centroids, "detected": detected, "links": links}
@@ -241,13 +248,28 @@ def batch_of(rows: dict[str, Tensor]) -> dict[str, Any]:
         "valid": rows["valid"],
     }
     if "masked_nodes" in rows:
-        batch["masked_scg"] = SCG.of(rows, prefix="masked_")
+        batch["masked_scg"] = masked_graphs(rows)
     batch |= {name: rows[name] for name in COALITIONS if name in rows}
     return batch
 
 
+def masked_graphs(table: Mapping[str, Tensor], index: Any = slice(None)) -> SCG:
+    """Some graphs of edited photos of a table in ``photo`` mode, ``[P, V, n, N, ...]``, by (photo, variant)."""
+    scg, classes = SCG.of(table, index, "masked_"), table.get("classes")
+    if classes is None:
+        return scg
+    return replace(scg, classes=classes[:, None].expand(table["masked_detected"].shape[:3])[index])
+
+
+def predicted_classes(table: Mapping[str, Tensor]) -> Tensor:
+    """The class that F predicts for each photo of a table, among all classes of interest, int64 ``[P]``."""
+    best = table["logits"].argmax(1)
+    return table["classes"].gather(1, best[:, None])[:, 0] if "classes" in table else best
+
+
 def _tensors(graphs: PhotoGraphs, variants: Variants) -> dict[str, Tensor]:
     return {
+        **({} if graphs.scg.classes is None else {"classes": graphs.scg.classes}),
         "nodes": graphs.scg.nodes,
         "centroids": graphs.scg.centroids,
         "detected": graphs.scg.detected,

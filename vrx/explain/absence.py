@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vrx.data.scg_datamodule import predicted_classes
 from vrx.errors import VRXError
 from vrx.storage import write_atomically
 from vrx.structures import NEUTRAL, SCG, edges
@@ -48,10 +49,23 @@ class Addition:
         """What a gain is read off: margin and the GRN's gain, ``[n, 2]``."""
         return torch.stack([self.margins, self.predicted], 1)
 
+    def of_class(self, index: int) -> Addition:
+        """The same of a photo with graphs of some classes alone: of the class ``index`` of all, for it and for the mean
+        of the photo's others.
+        """
+        other = torch.arange(len(self.margins)) != self.graph
+        pairs = [
+            torch.stack([v[~other].mean(), v[other].mean()]) for v in (self.margins, self.predicted, self.measured)
+        ]
+        return Addition(index, self.concept, *pairs)
+
 
 @dataclass(frozen=True)
 class Typical:
     """What is normal for the concepts of every class, over the training photos of the class that F gets right.
+
+    Where photos have graphs of some classes alone, it is known of the class's own graph: the second n is 1 until a
+    photo's classes are chosen (:meth:`at`).
 
     Args:
         nodes: mean of each node where it is detected, float32 ``[n (class of the photo), n, N, D]``.
@@ -62,7 +76,7 @@ class Typical:
             2]``; NaN where too few photos show both.
         along: nodes that come with each concept of the class's own graph, being the same patch, bool ``[n, N, n, N]``.
         gains: what adding a concept gains each class's margin where margin and GRN say nothing of it,
-            ``[n, N, n (class)]``.
+            ``[n, N, n (class)]``; the concept's own class and any other, ``[n, N, 2]``, until classes are chosen.
         slopes: how much a gain rises with the margin and with the GRN's gain, for the class whose concept it is and for
             the others, ``[2, 2]``.
     """
@@ -77,17 +91,36 @@ class Typical:
     slopes: Tensor
 
     @classmethod
-    def of(cls, table: Mapping[str, Tensor], num_concepts: int) -> Typical:
+    def of(cls, table: Mapping[str, Tensor], num_concepts: int, num_classes: int) -> Typical:
         """From the graphs of the training photos, as the cache holds them; further nodes are no concepts.
 
         Gains are the GRN's until they are :meth:`calibrated`.
         """
-        n = table["detected"].shape[1]
-        right = table["logits"].argmax(1) == table["label"]
-        grn_alone = torch.zeros(n, num_concepts, n), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-        made = [cls._of_class(table, right & (table["label"] == c), c, num_concepts) for c in range(n)]
-        parts = [*(torch.stack(part) for part in zip(*made, strict=True)), *grn_alone]
+        right, label, made = predicted_classes(table) == table["label"], table["label"], []
+        few = "classes" in table
+        for c in range(num_classes):
+            rows = right & (label == c)
+            own, graphs = (0, _own_graphs(table, rows, c)) if few else (c, table)
+            made.append(cls._of_class(graphs, rows[rows] if few else rows, own, num_concepts))
+        grn_alone, columns = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), 2 if few else num_classes
+        parts = [torch.stack(part) for part in zip(*made, strict=True)]
+        parts += [torch.zeros(num_classes, num_concepts, columns), grn_alone]
         return cls(**{field.name: part for field, part in zip(fields(cls), parts, strict=True)})
+
+    def at(self, classes: Sequence[int]) -> Typical:
+        """For a photo with graphs of these classes alone."""
+        chosen, n = list(classes), len(classes)
+        own = torch.arange(n)
+        spread = []
+        for values in (self.nodes, self.links, self.known):
+            spread.append(values.new_zeros(n, n, *values.shape[2:]))
+            spread[-1][own, own] = values[chosen, 0]
+        along = self.along.new_zeros(n, self.along.shape[1], n, self.along.shape[3])
+        along[own, :, own] = self.along[chosen][:, :, 0]
+        mine, other = self.gains[chosen][..., None].unbind(2)
+        gains = torch.where(torch.eye(n, dtype=torch.bool)[:, None], mine, other)
+        nodes, links, known = spread
+        return Typical(nodes, links, known, self.places[chosen], self.offsets[chosen], along, gains, self.slopes)
 
     def calibrated(self, additions: Sequence[Addition]) -> Typical:
         """The same with gains as they were measured in training photos.
@@ -95,10 +128,11 @@ class Typical:
         A linear model with an intercept per concept and class: slopes from what differs between photos of the same
         concept, intercepts shrunk to their mean.
         """
-        n, num = self.gains.shape[:2]
+        n, num, columns = self.gains.shape
         if not additions:
             return self
-        own = torch.tensor([[a.graph == c for c in range(n)] for a in additions])
+        mine = torch.eye(n, dtype=torch.bool) if n == columns else torch.tensor([True, False]).expand(n, 2)
+        own = mine[[a.graph for a in additions]]
         concept = torch.tensor([a.graph * num + a.concept for a in additions])
         evidence = torch.stack([a.evidence for a in additions]).double()  # [R, n, 2]
         gains = torch.stack([a.measured for a in additions]).double()[..., None]
@@ -117,8 +151,8 @@ class Typical:
             left[kind] = gains[kind] - evidence[kind] @ slope
             slopes.append(slope[:, 0])
         usual = [left[kind].mean() if kind.any() else left.new_zeros(()) for kind in kinds]
-        usual_of = torch.where(torch.eye(n, dtype=torch.bool), usual[0], usual[1])[:, None, :]  # [n (graph), 1, n]
-        total, count = sums(left)[..., 0].reshape(n, num, n), seen.reshape(n, num, 1)
+        usual_of = torch.where(mine, usual[0], usual[1])[:, None]  # [n (graph), 1, n]
+        total, count = sums(left)[..., 0].reshape(n, num, columns), seen.reshape(n, num, 1)
         intercepts = (total + SHRINKAGE * usual_of) / (count + SHRINKAGE)
         return replace(self, gains=intercepts.float(), slopes=torch.stack(slopes).float())
 
@@ -189,13 +223,13 @@ class Typical:
         new = self._with(index, concept) & ~scg.detected & self.known[index]
         nodes = torch.where(new[..., None], self.nodes[index], scg.nodes)
         places = torch.where(new[..., None], place, scg.centroids)
-        return self._linked(SCG(nodes, places, scg.detected | new, scg.links), index, new)
+        return self._linked(replace(scg, nodes=nodes, centroids=places, detected=scg.detected | new), index, new)
 
     def put_right(self, scg: SCG, index: int, concept: int, place: Tensor) -> SCG:
         """The graphs of one photo with a concept that it shows at another place (x, y), where it belongs in a class."""
         moved = self._with(index, concept) & scg.detected
         places = torch.where(moved[..., None], place, scg.centroids)
-        return self._linked(SCG(scg.nodes, places, scg.detected, scg.links), index, moved)
+        return self._linked(replace(scg, centroids=places), index, moved)
 
     def _with(self, index: int, concept: int) -> Tensor:
         """The node of a concept of a class, and those that come with it, bool ``[n, N]``."""
@@ -207,7 +241,15 @@ class Typical:
         """The same graphs with the links that a class's photos usually have at the fresh nodes, bool ``[n, N]``."""
         j, i = edges(fresh.shape[1])
         there = (fresh[:, j] | fresh[:, i]) & scg.detected[:, j] & scg.detected[:, i]
-        return SCG(scg.nodes, scg.centroids, scg.detected, torch.where(there[..., None], self.links[index], scg.links))
+        return replace(scg, links=torch.where(there[..., None], self.links[index], scg.links))
+
+
+def _own_graphs(table: Mapping[str, Tensor], rows: Tensor, index: int) -> dict[str, Tensor]:
+    """The graph of a class alone, of photos that all have one: ``[P, 1, N, ...]``."""
+    at = (table["classes"][rows] == index).int().argmax(1)[:, None]
+    photo = torch.arange(len(at))[:, None]
+    own = {name: table[name][rows][photo, at] for name in ("nodes", "centroids", "detected", "links", "of_node")}
+    return own | {"drop": table["drop"][rows].movedim(2, 1)[photo, at].movedim(1, 2)}
 
 
 def _median(values: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from vrx.explain.absence import Typical
 from vrx.explain.contrast import Contrast
 from vrx.explain.contributions import evaluating
+from vrx.explain.explainer import Explainer
 from vrx.structures import SCG
 
 Table = Mapping[str, Tensor]
@@ -26,39 +27,58 @@ def calibration_rows(labels: Tensor, seed: int = 0) -> list[int]:
 
 
 def ask_additions(
-    contrast: Contrast, table: Table, rows: list[int], read: Callable[[int], Tensor]
+    explainer: Explainer, table: Table, rows: Sequence[int], read: Callable[[int], Tensor]
 ) -> dict[str, Tensor]:
-    """Add every missing concept of every class to some photos, one at a time, and ask the classifier.
+    """Add every missing concept to some photos, one at a time, and ask the classifier.
 
     Args:
-        contrast: of the run; its GRN is not asked.
+        explainer: of the run; its GRN is not asked.
         table: the graphs of the photos.
         rows: of it.
         read: index of a photo -> the photo, normalised ``[3, H, W]``.
 
     Returns:
-        ``row``, ``graph``, ``concept``, int64 ``[R]``, and ``gains`` of each class's margin, float64 ``[R, n]``.
+        ``row``; ``graph`` of the photo's n and ``concept`` of it, int64 ``[R]``; ``gains`` of each class's margin,
+        float64 ``[R, n]``.
     """
     keys, gains = [], [torch.zeros(0, table["logits"].shape[1], dtype=torch.float64)]
     for row in tqdm(rows, desc="adding missing concepts", unit="photo", leave=False):
-        scg, logits, x = SCG.of(table, torch.tensor([row]))[0], table["logits"][row], read(int(table["index"][row]))
+        contrast, (scg, logits) = _contrast(explainer, table, row), _photo(table, row)
+        x = read(int(table["index"][row]))
         for index, concept in ((g, k) for g in range(len(logits)) for k in contrast.missing(scg, g)):
             keys.append((row, index, concept))
             gains.append(contrast.measured_gain(x, scg, logits, index, concept)[0][None])
     found = torch.tensor(keys, dtype=torch.int64).reshape(-1, 3)
-    names = ("row", "graph", "concept")
-    return {name: column.contiguous() for name, column in zip(names, found.T, strict=True)} | {
-        "gains": torch.cat(gains)
-    }
+    row_of, graph, concept_of = (column.contiguous() for column in found.T)
+    return {"row": row_of, "graph": graph, "concept": concept_of, "gains": torch.cat(gains)}
 
 
-def calibrated(contrast: Contrast, table: Table, asked: Table) -> Typical:
-    """What is normal for the classes, with the gains of :func:`ask_additions` beside what the GRN expects of each."""
-    with evaluating(contrast.grn):
-        added = [
-            contrast.addition(SCG.of(table, torch.tensor([row]))[0], table["logits"][row], graph, concept, gain)
-            for row, graph, concept, gain in zip(
-                *(asked[name].tolist() for name in ("row", "graph", "concept")), asked["gains"], strict=True
-            )
-        ]
-    return contrast.typical.calibrated(added)
+def calibrated(explainer: Explainer, table: Table, asked: Table) -> Typical:
+    """What is normal for the classes, with the gains of :func:`ask_additions` beside what the GRN expects of each.
+
+    Raises:
+        ValueError: the explainer does not know what is normal.
+    """
+    if explainer.typical is None:
+        raise ValueError("an explainer without typical values has nothing to calibrate")
+    added = []
+    with evaluating(explainer.grn):
+        for row, graph, concept, gain in zip(
+            *(asked[name].tolist() for name in ("row", "graph", "concept")), asked["gains"], strict=True
+        ):
+            one = _contrast(explainer, table, row).addition(*_photo(table, row), graph, concept, gain)
+            added.append(one.of_class(int(table["classes"][row, graph])) if "classes" in table else one)
+    return explainer.typical.calibrated(added)
+
+
+def _photo(table: Table, row: int) -> tuple[SCG, Tensor]:
+    """Graphs ``[n, N, ...]`` and logits ``[n]`` of one photo."""
+    return SCG.of(table, torch.tensor([row]))[0], table["logits"][row]
+
+
+def _contrast(explainer: Explainer, table: Table, row: int) -> Contrast:
+    """Of the classes that the photo has graphs of."""
+    names = explainer.bank.class_names
+    local = explainer.of([names[c] for c in table["classes"][row].tolist()] if "classes" in table else names)
+    assert local.typical is not None
+    return Contrast(local.classifier, local.editor, local.grn, local.typical, local.bank)

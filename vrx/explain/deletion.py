@@ -16,6 +16,7 @@ from vrx.concepts.assembly import Edit, logits_after
 from vrx.concepts.word_discovery import elsewhere
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
+from vrx.graphs.scg import SCGBuilder
 from vrx.scores import SIGNIFICANT, above_p_value, holm, margins
 from vrx.structures import UNMATCHED, Patches
 
@@ -77,26 +78,42 @@ def concept_falls(explainer: Explainer, photos: Sequence[Read], seed: int = 0) -
     pairs: dict[tuple[int, int], list[tuple[float, float]]] = {(int(c), int(k)): [] for c, k in np.argwhere(present)}
     batches = [photos[i : i + BATCH] for i in range(0, len(photos), BATCH)]
     for batch in tqdm(batches, desc="testing concepts", unit="batch", leave=False):
-        graphs = explainer.builder(torch.stack([x for x, _, _ in batch]), [regions for _, regions, _ in batch])
-        before = margins(graphs.logits.double()).numpy()
-        edits: list[Edit] = []
-        tested: list[tuple[int, int, int]] = []  # photo, class, concept
-        for photo, (x, _, label) in enumerate(batch):
-            if graphs.logits[photo].argmax() != label:
-                continue
-            patches = graphs.patches[photo]
-            for concept in np.flatnonzero(present[label]).tolist():
-                patch = graphs.matched[photo, label, concept]
-                if patch != UNMATCHED and len(pairs[label, concept]) < MOST_PHOTOS:
-                    mask = patches.select(np.array([patch])).masks[0]
-                    edits += [(x, mask), (x, elsewhere(mask, rng))]
-                    tested.append((photo, label, concept))
-        logits = logits_after(explainer.classifier, explainer.editor, edits)
-        after = margins(torch.from_numpy(logits)).numpy().reshape(len(tested), 2, len(present))
-        for (photo, label, concept), pair in zip(tested, after, strict=True):
-            own, random = before[photo, label] - pair[:, label]
-            pairs[label, concept].append((float(own), float(random)))
+        for rows, builder in explainer.builder.problems(torch.stack([x for x, _, _ in batch])):
+            _add_falls(pairs, explainer, builder, [batch[row] for row in rows], rng)
     return _tested(pairs, present)
+
+
+def _add_falls(
+    pairs: dict[tuple[int, int], list[tuple[float, float]]],
+    explainer: Explainer,
+    builder: SCGBuilder,
+    batch: Sequence[Read],
+    rng: np.random.Generator,
+) -> None:
+    """Add what the deletion of each concept, and of as many pixels elsewhere, costs the photos with graphs of the
+    builder's classes.
+    """
+    classes = [explainer.bank.class_names.index(name) for name in builder.bank.class_names]
+    graphs = builder(torch.stack([x for x, _, _ in batch]), [regions for _, regions, _ in batch])
+    before = margins(graphs.logits.double()).numpy()
+    edits: list[Edit] = []
+    tested: list[tuple[int, int, int]] = []  # photo, place of its class, concept
+    for photo, (x, _, label) in enumerate(batch):
+        own = int(graphs.logits[photo].argmax())
+        if classes[own] != label:
+            continue
+        patches = graphs.patches[photo]
+        for concept in np.flatnonzero(builder.bank.present[own]).tolist():
+            patch = graphs.matched[photo, own, concept]
+            if patch != UNMATCHED and len(pairs[label, concept]) < MOST_PHOTOS:
+                mask = patches.select(np.array([patch])).masks[0]
+                edits += [(x, mask), (x, elsewhere(mask, rng))]
+                tested.append((photo, own, concept))
+    logits = logits_after(builder.classifier, explainer.editor, edits)
+    after = margins(torch.from_numpy(logits)).numpy().reshape(len(tested), 2, len(classes))
+    for (photo, own, concept), pair in zip(tested, after, strict=True):
+        fall, random = before[photo, own] - pair[:, own]
+        pairs[classes[own], concept].append((float(fall), float(random)))
 
 
 def _tested(pairs: dict[tuple[int, int], list[tuple[float, float]]], present: NDArray[np.bool_]) -> ConceptFalls:
@@ -145,7 +162,8 @@ def completeness(explainer: Explainer, explanations: Sequence[Explanation], seed
         every = _union(explanation, np.flatnonzero(explanation.detected[own]))
         random = random_blocks(attended(explanation), int(every.sum()), rng)
         masks = [np.ones_like(every), every, random, *(mask for order in steps for mask in order)]
-        logits = logits_after(explainer.classifier, explainer.editor, [(explanation.x, mask) for mask in masks])
+        classifier = explainer.of(explanation.class_names).classifier
+        logits = logits_after(classifier, explainer.editor, [(explanation.x, mask) for mask in masks])
         blurred, *rest = explanation.margin(own) - margins(torch.from_numpy(logits[:3]))[:, own].numpy()
         if blurred < LEAST_FALL:
             continue

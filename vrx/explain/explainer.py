@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from vrx.classifier.activations import most_probable
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import reopen_classifier
 from vrx.concepts.names import load_bank, save_bank
@@ -24,10 +25,9 @@ from vrx.explain.absence import Typical
 from vrx.explain.contrast import Contrast, relations_of
 from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout, evaluating
 from vrx.explanation import Explanation
-from vrx.graphs.scg import PhotoGraphs, SCGBuilder
-from vrx.graphs.variants import Variants, concept_variants
+from vrx.graphs.scg import PhotoGraphs, SCGBuilder, replaced
+from vrx.graphs.variants import concept_variants, measured_effects, shared_nodes
 from vrx.models.graph_network import GraphNetwork
-from vrx.scores import margins
 from vrx.specs import describe, make
 from vrx.storage import write_text
 from vrx.structures import UNMATCHED, ConceptBank, Patches, edges
@@ -35,21 +35,6 @@ from vrx.structures import UNMATCHED, ConceptBank, Patches, edges
 SPEC = "explainer.json"
 TYPICAL = Path("concepts") / "typical.safetensors"
 METHODS: dict[str, ContributionMethod] = {"knockout": Knockout(), "gradient": GradientTimesEmbedding()}
-
-
-def shared_nodes(drop: Tensor, of_node: Tensor) -> Tensor:
-    """Which nodes go together when a node's patch is deleted.
-
-    Args:
-        drop: nodes that lose their patch in each variant, bool ``[B, V, n, N]``.
-        of_node: the variant of each node's own patch, int64 ``[B, n, N]``; -1 for dummies.
-
-    Returns:
-        bool ``[B, n, N, n, N]``: entry (g, k, h, l): node l of graph h goes when node k of graph g does.
-    """
-    size = drop.shape[0]
-    picked = drop[torch.arange(size)[:, None, None], of_node.clamp(min=0)]
-    return picked & (of_node >= 0)[..., None, None]
 
 
 class Explainer:
@@ -93,6 +78,30 @@ class Explainer:
         """The concepts that explanations speak of."""
         return self.builder.bank
 
+    def of(self, class_names: Sequence[str]) -> Explainer:
+        """The explainer of photos that have graphs of these classes alone, in this order."""
+        if tuple(class_names) == self.bank.class_names:
+            return self
+        builder = self.builder.of(class_names)
+        classes = [self.bank.class_names.index(name) for name in class_names]
+        typical = None if self.typical is None else self.typical.at(classes)
+        return replaced(self, classifier=builder.classifier, builder=builder, typical=typical)
+
+    @torch.no_grad()
+    def about(self, x: Tensor, true_class: int | None = None) -> tuple[Explainer, int | None]:
+        """The explainer of a photo's hypotheses, and the label's place among them.
+
+        A given label is always one of them, instead of the least probable: an error is explained against the truth.
+        """
+        if self.builder.hypotheses is None:
+            return self, true_class
+        logits = self.classifier(x[None])
+        if true_class is not None and true_class not in most_probable(logits, self.builder.hypotheses):
+            logits[0, true_class] = logits.max() + 1
+        classes = most_probable(logits, self.builder.hypotheses)[0].tolist()
+        local = self.of([self.bank.class_names[c] for c in classes])
+        return local, None if true_class is None else classes.index(true_class)
+
     def save(self, run: str | Path) -> None:
         """Write all that :meth:`load` needs into a run folder: ``concepts/``, ``checkpoints/``, ``explainer.json``."""
         run = Path(run)
@@ -113,6 +122,7 @@ class Explainer:
                 "rest": builder.rest,
                 "relations": builder.relations,
                 "baseline_layer": builder.baseline_layer,
+                "hypotheses": builder.hypotheses,
             },
             "editor": describe(self.editor),
             "method": self.method,
@@ -213,8 +223,13 @@ class Explainer:
             relations: what pairs of concepts count for, and what is missing, too (it takes longer); measured where the
                 concepts are.
             name: of the photo.
-            true_class: index of its label, if known.
+            true_class: index of its label among all classes of interest, if known.
         """
+        if self.builder.hypotheses is not None:
+            local, true_class = self.about(x, true_class)
+            return local.explain_input(
+                x, superpixels, measure=measure, relations=relations, name=name, true_class=true_class
+            )
         superpixels = self.superpixels(x) if superpixels is None else superpixels
         graphs = self.builder(x[None], [superpixels])
         explanation = self._explanation(x, graphs.regions[0], graphs, measure, relations)
@@ -249,12 +264,13 @@ class Explainer:
             moved: superpixel label -> where its patch is now, bool ``[H, W]``.
             relations: what the GRN says of them, and of what is missing or lies elsewhere, too.
         """
+        explainer = self.of(before.class_names)
         patches = relocated(before, moved or {})
         matched = np.where(before.detected, np.searchsorted(patches.ids, before.matched), UNMATCHED)
-        graphs = self.builder.rebuild(x[None], [patches], matched[None])
-        after = self._explanation(x, patches, graphs, False, relations)
+        graphs = explainer.builder.rebuild(x[None], [patches], matched[None])
+        after = explainer._explanation(x, patches, graphs, False, relations)
         after = replace(after, name=before.name, true_class=before.true_class)
-        return self._with_structure(after, graphs, False, before.predicted) if relations else after
+        return explainer._with_structure(after, graphs, False, before.predicted) if relations else after
 
     def _explanation(
         self, x: Tensor, superpixels: Patches, graphs: PhotoGraphs, measure: bool, relations: bool
@@ -310,20 +326,3 @@ def relocated(explanation: Explanation, moved: Mapping[int, NDArray[np.bool_]]) 
     kept = [np.where(np.isin(layer, list(moved)), nobody, layer) for layer in layers]
     kept += [np.where(mask, label, nobody) for label, mask in moved.items()]
     return Patches(np.stack(kept).astype(np.int16), used.astype(np.int64))
-
-
-def measured_effects(logits: Tensor, variants: Variants) -> Tensor:
-    """Fall of F's margin of graph g's own class when the patch of its node k is deleted.
-
-    Args:
-        logits: of F on the clean photos, ``[B, n]``.
-        variants: of the same photos.
-
-    Returns:
-        float32 ``[B, n, N]``; NaN for dummies.
-    """
-    size, n, _ = variants.of_node.shape
-    before = margins(logits.double())[:, :, None]
-    after = margins(variants.logits.double())  # [B, V, n]
-    own = after[torch.arange(size)[:, None, None], variants.of_node.clamp(min=0), torch.arange(n)[None, :, None]]
-    return (before - own).masked_fill(variants.of_node < 0, torch.nan).float()

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vrx.data.scg_datamodule import masked_graphs
 from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding
-from vrx.explain.explainer import measured_effects, shared_nodes
 from vrx.explain.grn_metrics import grn_metrics
 from vrx.graphs.scg import BASELINES
-from vrx.graphs.variants import Variants, drop_all
+from vrx.graphs.variants import Variants, drop_all, measured_effects, shared_nodes
 from vrx.models.graph_network import GraphNetwork
 from vrx.scores import above_p_value, centred, finite_mean, rank_agreement
 from vrx.structures import SCG
@@ -191,5 +191,5 @@ def surrogate(grn: GraphNetwork, table: Table, batch_size: int = 64) -> dict[str
 def _masked_graphs(table: Table, photo: Tensor, variant: Tensor) -> SCG:
     """The graphs of some variants, as the masking mode of the table has them, ``[K, n, N, ...]``."""
     if "masked_nodes" in table:
-        return SCG.of(table, (photo, variant), "masked_")
+        return masked_graphs(table, (photo, variant))
     return SCG.of(table, photo).drop(table["drop"][photo, variant])

@@ -12,8 +12,8 @@ from torch_geometric.explain import Explainer, ExplainerAlgorithm, Explanation
 from torch_geometric.explain.metric import characterization_score, fidelity, unfaithfulness
 
 from vrx.explain.contributions import ContributionMethod, evaluating
-from vrx.explain.explainer import shared_nodes
 from vrx.graphs.geometric import to_geometric
+from vrx.graphs.variants import shared_nodes
 from vrx.models.graph_network import GraphNetwork
 from vrx.structures import SCG
 
@@ -30,17 +30,20 @@ class GRNOnData(nn.Module):
         super().__init__()
         self.grn = grn
 
-    def graphs(self, x: Tensor, pos: Tensor, detected: Tensor, edge_attr: Tensor) -> SCG:
-        """``x`` ``[BnN, D]``, ``pos`` ``[BnN, 2]``, ``detected`` ``[BnN]``, ``edge_attr`` -> the graphs of B photos."""
+    def graphs(self, x: Tensor, pos: Tensor, detected: Tensor, edge_attr: Tensor, hypothesis: Tensor) -> SCG:
+        """``x`` ``[BnN, D]``, ``pos`` ``[BnN, 2]``, what else is ``[BnN]``, ``edge_attr`` -> the graphs of B photos."""
         lead = (-1, self.grn.num_classes, self.grn.num_nodes)
         links = edge_attr[:, 4:].unflatten(0, (-1, lead[1], self.grn.num_edges))
         nodes, centroids, found = (value.reshape(*lead, *value.shape[1:]) for value in (x, pos, detected))
-        scg = SCG(nodes, centroids, found, links)
+        few = self.grn.all_classes != self.grn.num_classes
+        scg = SCG(nodes, centroids, found, links, hypothesis.reshape(lead)[..., 0] if few else None)
         return scg.drop((scg.nodes == 0).all(-1))
 
-    def forward(self, x: Tensor, edge_index: Tensor, pos: Tensor, detected: Tensor, edge_attr: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, edge_index: Tensor, pos: Tensor, detected: Tensor, edge_attr: Tensor, hypothesis: Tensor
+    ) -> Tensor:
         """Class scores ``[B, n]``; ``edge_index`` is that of complete graphs, which the GRN knows."""
-        return self.grn(self.graphs(x, pos, detected, edge_attr))
+        return self.grn(self.graphs(x, pos, detected, edge_attr, hypothesis))
 
 
 class NodeContributions(ExplainerAlgorithm):
@@ -72,9 +75,10 @@ class NodeContributions(ExplainerAlgorithm):
         pos: Tensor,
         detected: Tensor,
         edge_attr: Tensor,
+        hypothesis: Tensor,
     ) -> Explanation:
         """One mask of all nodes of the batch."""
-        scg = model.graphs(x, pos, detected, edge_attr)
+        scg = model.graphs(x, pos, detected, edge_attr, hypothesis)
         nodes, _ = self.method(model.grn, scg, self.shared, edges=False)
         return Explanation(node_mask=nodes[torch.arange(len(target)), target].reshape(-1, 1).detach())
 
@@ -112,7 +116,8 @@ def grn_metrics(grn: GraphNetwork, table: Mapping[str, Tensor], method: Contribu
         threshold_config=("hard", 0.0),
     )
     with evaluating(grn):
-        explanation = explainer(data.x, data.edge_index, pos=data.pos, detected=data.detected, edge_attr=data.edge_attr)
+        given = {name: data[name] for name in ("pos", "detected", "edge_attr", "hypothesis")}
+        explanation = explainer(data.x, data.edge_index, **given)
         plus, minus = fidelity(explainer, explanation)
         unfaithful = unfaithfulness(explainer, explanation)
     chosen = explanation.node_mask.reshape(scg.detected.shape) * scg.detected

@@ -40,7 +40,7 @@ def stability(explainer: Explainer, explanations: Sequence[Explanation]) -> dict
 def perturbed(explainer: Explainer, clean: Explanation, name: str) -> Explanation:
     """The explanation of a perturbed copy, its regions in the places of the clean photo."""
     x = PERTURBATIONS[name](explainer.classifier, clean.x[None])[0]
-    after = explainer.explain_input(x, measure=False, relations=False)
+    after = explainer.of(clean.class_names).explain_input(x, measure=False, relations=False)
     labels = after.superpixels.labels
     back = moved_back(name, labels, int(labels.max()) + 1)
     return replace(after, superpixels=Patches(back, after.superpixels.ids))

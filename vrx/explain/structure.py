@@ -161,11 +161,12 @@ def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: S
         if wanted is None:
             continue
         x = explainer.read(source.read(photo))  # type: ignore[attr-defined]
-        graphs = explainer.builder(x[None], [explainer.superpixels(x)])
+        local, label = explainer.about(x, photo.label)
+        graphs = local.builder(x[None], [explainer.superpixels(x)])
         players = Players.of(graphs, 0, MOST_PLAYERS)
         shows = [_main_part(mask, source.parts(photo)) for mask in players.masks]
         found.append({wanted.part, wanted.other} <= set(shows))
-        strength = _strength(GRNGame(explainer.grn, graphs.scg.to(x.device), players), players, photo.label)
+        strength = _strength(GRNGame(explainer.grn, graphs.scg.to(x.device), players), players, int(label or 0))
         i, j = np.unravel_index(int(strength.argmax()), strength.shape) if len(players) > 1 else (0, 0)
         first.append(found[-1] and {shows[i], shows[j]} == {wanted.part, wanted.other})
     if not first:

@@ -13,6 +13,7 @@ from torch_geometric.data import Data, Dataset
 from vrx.errors import VRXError
 from vrx.structures import SCG, edges
 
+OPTIONAL = ("classes",)
 FIELDS = ("nodes", "centroids", "detected", "links", "logits", "label", "index")
 
 
@@ -31,18 +32,21 @@ def to_geometric(scg: SCG) -> list[Data]:
     n, num = scg.nodes.shape[1:3]
     first = num * torch.arange(n, device=scg.nodes.device)
     index = (edges(num).to(scg.nodes.device)[:, None] + first[:, None]).flatten(1)
-    hypothesis, concept = torch.cartesian_prod(torch.arange(n), torch.arange(num)).to(scg.nodes.device).T
+    graph, concept = torch.cartesian_prod(torch.arange(n), torch.arange(num)).to(scg.nodes.device).T
+    classes = torch.arange(n).expand(len(scg.nodes), -1) if scg.classes is None else scg.classes
     return [
         Data(
             x=nodes.flatten(0, 1),
             pos=pos.flatten(0, 1),
             detected=detected.flatten(),
-            hypothesis=hypothesis,
+            hypothesis=of_graph.to(graph.device)[graph],
             concept=concept,
             edge_index=index,
             edge_attr=torch.cat([pos.flatten(0, 1)[index.T].flatten(1), links.flatten(0, 1)], dim=1),
         )
-        for nodes, pos, detected, links in zip(scg.nodes, scg.centroids, scg.detected, scg.links, strict=True)
+        for nodes, pos, detected, links, of_graph in zip(
+            scg.nodes, scg.centroids, scg.detected, scg.links, classes, strict=True
+        )
     ]
 
 
@@ -64,7 +68,7 @@ class SCGDataset(Dataset):
 
     def __init__(self, table: Mapping[str, Tensor], transform: Callable[[Data], Data] | None = None) -> None:
         super().__init__(transform=transform)
-        self.table = {name: table[name] for name in FIELDS}
+        self.table = {name: table[name] for name in (*FIELDS, *OPTIONAL) if name in table}
 
     @classmethod
     def from_cache(cls, folder: str | Path, transform: Callable[[Data], Data] | None = None) -> SCGDataset:
@@ -80,7 +84,7 @@ class SCGDataset(Dataset):
         full = [shard for shard in shards if len(shard["label"])]
         if not full:
             raise VRXError(f"{folder} holds no photo that could be read: delete it and run train.py again.")
-        return cls({name: torch.cat([shard[name] for shard in full]) for name in FIELDS}, transform)
+        return cls({name: torch.cat([shard[name] for shard in full]) for name in full[0]}, transform)
 
     @property
     def num_classes(self) -> int:

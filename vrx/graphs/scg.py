@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +13,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vrx.classifier.classifier import Activations, Classifier
+from vrx.classifier.activations import most_probable
+from vrx.classifier.classifier import Classifier
 from vrx.classifier.responses import pair_evidence
 from vrx.concepts.candidates import CandidateExtractor, Found, WordExtractor
-from vrx.concepts.patches import pool
-from vrx.edits import Editor, gaussian_blur, soften
-from vrx.errors import VRXError
+from vrx.edits import Editor, gaussian_blur
+from vrx.errors import VRXError, require
+from vrx.graphs.evidence import Evidence
 from vrx.specs import describe
 from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches, edges
 
@@ -49,83 +52,6 @@ class PhotoGraphs:
     baselines: Tensor | None = None
 
 
-class Evidence:
-    """Plain attributions of K regions of one photo to every class, read off F's pass over the clean photo.
-
-    All are ``[K, n]``: F's head on the pooled last layer (``head``), that times the area, and gradient x activation
-    summed over the region at several depths. Sums are taken over a patch as an edit would delete it: grown and
-    feathered.
-
-    Args:
-        activations: of F on the batch.
-        photo: which photo of the batch.
-        weights: how much of each cell belongs to the region, in [0, 1], ``[K, rows, columns]``.
-        pooled: mean of the last layer's map over the region, ``[K, D]``.
-        head: F's head on it, ``[K, n]``.
-        shape: area (share of the photo), its root, and the centre (x, y), ``[K, 4]``.
-    """
-
-    GRID = 56  # rows of the grid on which regions are softened
-
-    def __init__(
-        self, activations: Activations, photo: int, weights: Tensor, pooled: Tensor, head: Tensor, shape: Tensor
-    ) -> None:
-        self._activations, self._photo = activations, photo
-        self.weights, self.pooled, self.shape = weights, pooled, shape
-        self.head = head - head.mean(1, keepdim=True)
-        self.area = shape[:, :1]
-        self._on_grid: dict[tuple[int, int], Tensor] = {}  # the weights on the grids of maps, made once each
-
-    @classmethod
-    def of_patches(
-        cls, classifier: Classifier, activations: Activations, photo: int, patches: Patches, margin: float
-    ) -> Evidence:
-        """Of the patches of one photo; ``margin``: by how much an edit grows them, share of the photo's side."""
-        pooled = pool(patches, activations.maps[classifier.layers[-1].name][photo]).float()
-        area = torch.from_numpy(patches.areas)[:, None]
-        rows, columns = (min(cls.GRID, side) for side in patches.shape)
-        share = torch.from_numpy(patches.cell_shares(rows, columns)).reshape(-1, rows, columns)
-        soft = soften(share, margin)[1][:, 0] if len(share) else share
-        shape = torch.cat([area, area.sqrt(), torch.from_numpy(patches.centroids)], dim=1)
-        return cls(activations, photo, soft, pooled.cpu(), classifier.head_values(pooled).float().cpu(), shape)
-
-    def rest(self, classifier: Classifier, matched: NDArray[np.int64]) -> Evidence:
-        """Of what is left of the photo in each graph when the patches of its nodes are taken out: n regions."""
-        left = torch.stack([1 - self._covered(row[row != UNMATCHED]) for row in matched])
-        last = self._activations.maps[classifier.layers[-1].name][self._photo].float().cpu()
-        share = F.adaptive_avg_pool2d(left[:, None], (last.shape[1], last.shape[2])).flatten(1)
-        pooled = (share @ last.flatten(1).T) / share.sum(1, keepdim=True).clamp(min=1e-6)
-        area = left.mean((1, 2))[:, None]
-        shape = torch.cat([area, area.sqrt(), torch.full((len(left), 2), NEUTRAL)], dim=1)
-        head = classifier.head_values(pooled.to(classifier.device)).float().cpu()
-        return Evidence(self._activations, self._photo, left, pooled, head, shape)
-
-    def _covered(self, patches: NDArray[np.int64]) -> Tensor:
-        return self.weights[patches].amax(0) if len(patches) else torch.zeros(self.weights.shape[1:])
-
-    def _over_region(self, maps: Tensor) -> Tensor:
-        """Sum of ``[n, h, w]`` over each region, in units of whole cells: ``[K, n]``."""
-        if not len(self.weights):
-            return torch.zeros(0, len(maps))
-        grid = (maps.shape[1], maps.shape[2])
-        if grid not in self._on_grid:
-            self._on_grid[grid] = F.adaptive_avg_pool2d(self.weights[:, None], grid).flatten(1)
-        return self._on_grid[grid] @ maps.flatten(1).T.float().cpu()
-
-    def gradient(self, source: str, layer: str) -> Tensor:
-        """One of ``GRADIENTS`` at one layer, ``[K, n]``."""
-        maps = {
-            "gradact": self._activations.grad_act,
-            "gradact_positive": self._activations.grad_act_positive,
-            "grad_diff": self._activations.grad_diff,
-        }[source]
-        return self._over_region(maps[layer][self._photo])
-
-    def gradcam_sum(self) -> Tensor:
-        """Grad-CAM of each class summed over the region, ``[K, n]``."""
-        return self._over_region(self._activations.gradcam[self._photo])
-
-
 class SCGBuilder:
     """Photos -> n Structural Concept Graphs each, one for every class of interest.
 
@@ -142,6 +68,11 @@ class SCGBuilder:
         relations: whether an edge holds, beside the places of its ends, how much of what F reads at its head for each
             class (that of the graph first) is due to what its tail shows, :func:`pair_evidence`.
         baseline_layer: layer of the ``gradact`` baseline; default: that at stride 8.
+        hypotheses: graphs of each photo's so many most probable classes alone, whatever n: what they cost does not
+            grow with the number of classes. None: of all n.
+
+    Raises:
+        VRXError: unknown sources, or fewer than two hypotheses.
     """
 
     def __init__(
@@ -155,7 +86,10 @@ class SCGBuilder:
         rest: bool = False,
         relations: bool = False,
         baseline_layer: str | None = None,
+        hypotheses: int | None = None,
     ) -> None:
+        if hypotheses is not None and hypotheses < 2:
+            raise VRXError(f"graph.hypotheses={hypotheses}: use 2 or more, or null for all classes.")
         unknown = set(sources) - set(SOURCES)
         if unknown or not sources:
             raise VRXError(f"graph.builder.sources={list(sources)}: use one or more of {', '.join(SOURCES)}.")
@@ -169,6 +103,31 @@ class SCGBuilder:
         self.layers = tuple(layers) or tuple(names[names.index(classifier.part_layer) :])
         self.baseline_layer = baseline_layer or _nearest_stride(classifier, 8)
         self.finder = extractor.finder(bank)
+        self.hypotheses = None if hypotheses is None or hypotheses >= len(bank.class_names) else hypotheses
+        self._classes: list[int] | None = None  # of a builder that :meth:`of` made
+
+    def of(self, class_names: Sequence[str]) -> SCGBuilder:
+        """The builder of graphs of some classes alone, in this order."""
+        if tuple(class_names) == self.bank.class_names:
+            return self
+        classes = [self.bank.class_names.index(name) for name in class_names]
+        bank = self.bank.of(class_names)
+        return replaced(
+            self, classifier=self.classifier.of(classes), bank=bank, finder=self.finder.of(bank), hypotheses=None,
+            _classes=classes,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def problems(self, x: Tensor) -> Iterator[tuple[list[int], SCGBuilder]]:
+        """Photos ``[B, 3, H, W]`` that have the same hypotheses, and the builder of their graphs."""
+        if self.hypotheses is None:
+            yield list(range(len(x))), self
+            return
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for row, classes in enumerate(most_probable(self.classifier(x), self.hypotheses).tolist()):
+            rows.setdefault(tuple(classes), []).append(row)
+        for classes, photos in rows.items():
+            yield photos, self.of([self.bank.class_names[c] for c in classes])
 
     def settings(self) -> dict[str, object]:
         """What determines the graphs, for cache keys."""
@@ -180,7 +139,13 @@ class SCGBuilder:
             "baseline_layer": self.baseline_layer,
             "extractor": describe(self.extractor),
             "margin": self.editor.margin,
+            "hypotheses": self.hypotheses,
         }
+
+    @property
+    def num_classes(self) -> int:
+        """n, graphs of a photo."""
+        return self.hypotheses or len(self.bank.class_names)
 
     @property
     def num_nodes(self) -> int:
@@ -190,12 +155,12 @@ class SCGBuilder:
     @property
     def link_features(self) -> int:
         """K, values of an edge beside the places of its ends."""
-        return len(self.bank.class_names) * self.relations
+        return self.num_classes * self.relations
 
     @property
     def node_features(self) -> int:
         """D, width of a node."""
-        n, depth = len(self.bank.class_names), len(self.layers)
+        n, depth = self.num_classes, len(self.layers)
         widths = {"pooled": self.classifier.layers[-1].channels, "shape": 4, "head": n, "head_area": n}
         return sum(widths.get(source, n * depth) for source in self.sources)
 
@@ -205,7 +170,7 @@ class SCGBuilder:
         return tuple(layer.name for layer in self.classifier.layers if layer.name in wanted)
 
     def __call__(self, x: Tensor, superpixels: Sequence[Patches], baselines: bool = False) -> PhotoGraphs:
-        """Build the graphs of a batch.
+        """Build the graphs of a batch; with ``hypotheses``, of one of its :meth:`problems`.
 
         Args:
             x: normalised photos ``[B, 3, H, W]``.
@@ -213,6 +178,7 @@ class SCGBuilder:
             baselines: whether plain attributions of the nodes are wanted beside them: they take gradients at a shallow
                 layer, which is most of the time.
         """
+        require(self.hypotheses is None, "SCGBuilder with hypotheses: call those that problems(x) gives")
         found = self.finder(self.classifier, x, superpixels, self._gradient_layers(baselines), self._reference(x))
         return self._graphs(x, found, baselines)
 
@@ -248,8 +214,11 @@ class SCGBuilder:
                 graph = _with_rest(graph, self._nodes(own.rest(self.classifier, place)))
             graphs.append(_with_links(graph, place, pairs[photo]) if self.relations else graph)
         nodes = np.pad(matched, ((0, 0), (0, 0), (0, int(self.rest))), constant_values=UNMATCHED)
+        scg = SCG.stack(graphs)
+        if self._classes is not None:
+            scg = replace(scg, classes=torch.tensor(self._classes).expand(len(graphs), -1))
         return PhotoGraphs(
-            SCG.stack(graphs),
+            scg,
             nodes,
             patches,
             found.regions,
@@ -286,6 +255,13 @@ class SCGBuilder:
         area = evidence.area.expand_as(cam)
         gradact = evidence.gradient("gradact_positive", self.baseline_layer)
         return torch.stack([area, cam / area, cam, evidence.head * area, gradact], dim=2)
+
+
+def replaced(made: Any, **changes: Any) -> Any:
+    """A shallow copy of an object with some attributes changed."""
+    other = copy.copy(made)
+    vars(other).update(changes)
+    return other
 
 
 def _nearest_stride(classifier: Classifier, stride: int) -> str:

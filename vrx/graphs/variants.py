@@ -13,6 +13,7 @@ from torch import Tensor
 from vrx.classifier.classifier import Classifier
 from vrx.edits import Editor
 from vrx.graphs.scg import PhotoGraphs
+from vrx.scores import margins
 from vrx.structures import UNMATCHED, Patches
 
 
@@ -139,6 +140,38 @@ def concept_variants(
         of_node[b] = torch.from_numpy(np.where(asked & (matched[b] != UNMATCHED), place, -1))
         every.append(masks)
     return Variants(drop, logits, valid, of_node, every)
+
+
+def shared_nodes(drop: Tensor, of_node: Tensor) -> Tensor:
+    """Which nodes go together when a node's patch is deleted.
+
+    Args:
+        drop: nodes that lose their patch in each variant, bool ``[B, V, n, N]``.
+        of_node: the variant of each node's own patch, int64 ``[B, n, N]``; -1 for dummies.
+
+    Returns:
+        bool ``[B, n, N, n, N]``: entry (g, k, h, l): node l of graph h goes when node k of graph g does.
+    """
+    size = drop.shape[0]
+    picked = drop[torch.arange(size)[:, None, None], of_node.clamp(min=0)]
+    return picked & (of_node >= 0)[..., None, None]
+
+
+def measured_effects(logits: Tensor, variants: Variants) -> Tensor:
+    """Fall of F's margin of graph g's own class when the patch of its node k is deleted.
+
+    Args:
+        logits: of F on the clean photos, ``[B, n]``.
+        variants: of the same photos.
+
+    Returns:
+        float32 ``[B, n, N]``; NaN for dummies.
+    """
+    size, n, _ = variants.of_node.shape
+    before = margins(logits.double())[:, :, None]
+    after = margins(variants.logits.double())  # [B, V, n]
+    own = after[torch.arange(size)[:, None, None], variants.of_node.clamp(min=0), torch.arange(n)[None, :, None]]
+    return (before - own).masked_fill(variants.of_node < 0, torch.nan).float()
 
 
 @dataclass(frozen=True)

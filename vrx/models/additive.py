@@ -27,6 +27,7 @@ class AdditiveGRN(GraphNetwork):
         summary: numbers of each end that a pair reads beside its own.
         dropout: in the hidden layers.
         link_features: K, values of an edge beside the places of its ends.
+        all_classes: classes that there are, where the n graphs of a photo are of some of them; None: n.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class AdditiveGRN(GraphNetwork):
         summary: int = 8,
         dropout: float = 0.2,
         link_features: int = 0,
+        all_classes: int | None = None,
     ) -> None:
         super().__init__(
             {
@@ -50,6 +52,7 @@ class AdditiveGRN(GraphNetwork):
                 "embedding": embedding,
                 "summary": summary,
                 "dropout": dropout,
+                "all_classes": all_classes,
             }
         )
         n = num_classes
@@ -68,8 +71,8 @@ class AdditiveGRN(GraphNetwork):
         self.there: Tensor
         self.back: Tensor
         self.in_order: Tensor
-        self.concepts = nn.Parameter(0.3 * torch.randn(n, num_nodes, embedding))
-        self.pairs = nn.Parameter(0.3 * torch.randn(n, len(tail), embedding))
+        self.concepts = nn.Parameter(0.3 * torch.randn(self.all_classes, num_nodes, embedding))
+        self.pairs = nn.Parameter(0.3 * torch.randn(self.all_classes, len(tail), embedding))
         self.node_effect = _perceptron(node_features + embedding, width, n, dropout)
         self.node_linear = nn.Linear(node_features, n)
         self.summary = nn.Linear(node_features, summary)
@@ -89,7 +92,7 @@ class AdditiveGRN(GraphNetwork):
         self.check(scg)
         x = ((scg.nodes - self.node_mean) / self.node_std).asinh()
         x = torch.where(scg.detected.unsqueeze(-1), x, 0.0)
-        found = torch.cat([x, self.concepts.expand(len(x), -1, -1, -1)], -1)
+        found = torch.cat([x, self.of_graphs(self.concepts, scg)], -1)
         nodes = self._by_class(self.node_effect(found) + self.node_linear(x)) * scg.detected.unsqueeze(-1)
         half = self._pairs(scg, x) / 2
         links = half.new_zeros(*half.shape[:2], self.num_edges, self.num_classes)
@@ -107,7 +110,7 @@ class AdditiveGRN(GraphNetwork):
         ends += [
             way,
             way.norm(dim=-1, keepdim=True),
-            self.pairs.expand(len(x), -1, -1, -1),
+            self.of_graphs(self.pairs, scg),
             brief[:, :, a],
             brief[:, :, b],
         ]

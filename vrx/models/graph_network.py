@@ -27,6 +27,8 @@ class GraphNetwork(nn.Module):
         num_nodes: N, nodes per graph: the concepts and, perhaps, the rest of the photo.
         node_features: D, width of a node.
         link_features: K, values of an edge beside the places of its ends.
+        all_classes: classes that there are, where a photo has graphs of n of them (``SCG.classes``): what is
+            class-specific is kept for each and taken for those of the photo. Missing or None: n.
     """
 
     edge_index: Tensor
@@ -38,6 +40,7 @@ class GraphNetwork(nn.Module):
         super().__init__()
         self.hparams = hparams
         self.num_classes, self.num_nodes = int(hparams["num_classes"]), int(hparams["num_nodes"])
+        self.all_classes = int(hparams.get("all_classes") or self.num_classes)
         self.num_edges = self.num_nodes * (self.num_nodes - 1)
         self.register_buffer("edge_index", edges(self.num_nodes), persistent=False)
         self.register_buffer("node_mean", torch.zeros(hparams["node_features"]))
@@ -102,6 +105,16 @@ class GraphNetwork(nn.Module):
                 f"This GRN reads graphs of shape [B, n, N, D] = [B, {', '.join(map(str, expected))}], got "
                 f"{list(scg.nodes.shape)}: the graphs are of other settings than the GRN. Rerun train.py with these."
             )
+        if scg.classes is None and self.all_classes != self.num_classes:
+            raise VRXError(
+                f"This GRN reads graphs of {self.num_classes} of {self.all_classes} classes: give SCG.classes."
+            )
+
+    def of_graphs(self, parameter: Tensor, scg: SCG) -> Tensor:
+        """What is kept for each class, ``[all_classes, ...]``, for the graphs of the photos, ``[B, n, ...]``."""
+        if scg.classes is None or self.all_classes == self.num_classes:
+            return parameter.expand(len(scg.nodes), *parameter.shape)
+        return parameter[scg.classes]
 
     @abstractmethod
     def embed(self, scg: SCG, keep_edges: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ class ConceptGraphConv(nn.Module):
     graphs of one size that is a product of small dense matrices, which no message has to be kept for.
 
     Args:
-        num_classes: n.
+        num_classes: classes that there are.
         num_nodes: N, nodes per graph: the concepts and, perhaps, the rest of the photo.
         nodes: (in, out) width of the node features.
         edges: (in, out) width of the edge features.
@@ -46,19 +46,20 @@ class ConceptGraphConv(nn.Module):
         self.receives: Tensor
         self.place: Tensor
 
-    def forward(self, x: Tensor, edge_attr: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, edge_attr: Tensor, keep: Tensor, dependency: Tensor) -> tuple[Tensor, Tensor]:
         """Update nodes and edges of the n graphs of B photos.
 
         Args:
             x: node features ``[B, n, N, in]``.
             edge_attr: ``[B, n, E, in]``, edges in the order of :func:`vrx.structures.edges`.
             keep: 0 for an edge that carries no message, else 1, ``[B, n, E]``.
+            dependency: e_ji^c of the classes of the graphs, ``[B, n, E]``.
 
         Returns:
             Node features ``[B, n, N, out]`` and edge features ``[B, n, E, out]``.
         """
         num = self.num_nodes
-        adjacency = ((self.dependency * keep) @ self.place).unflatten(2, (num, num))  # [B, n, i, j]
+        adjacency = ((dependency * keep) @ self.place).unflatten(2, (num, num))  # [B, n, i, j]
         heard = adjacency @ self.neighbour(x)
         places = self.receives @ (edge_attr * keep.unsqueeze(-1))
         return self.centre(x) + self.message_map(torch.cat([heard, places], dim=-1)), self.edge_map(edge_attr)
@@ -80,6 +81,8 @@ class GRN(GraphNetwork):
             block gives E are the same in every photo. Between detected nodes Eq. 3 is as written. False: dummies take
             part like any node.
         link_features: K, values of an edge beside the places of its ends.
+        all_classes: classes that there are, where the n graphs of a photo are of some of them: e_ji^c is kept for each;
+            E reads those of the photo in their order. None: n.
 
     Raises:
         VRXError: not as many widths of edges as of nodes, or none.
@@ -95,6 +98,7 @@ class GRN(GraphNetwork):
         dropout: float = 0.0,
         isolate_dummies: bool = True,
         link_features: int = 0,
+        all_classes: int | None = None,
     ) -> None:
         if len(node_widths) != len(edge_widths) or not node_widths:
             raise VRXError(
@@ -111,12 +115,13 @@ class GRN(GraphNetwork):
                 "edge_widths": list(edge_widths),
                 "dropout": dropout,
                 "isolate_dummies": isolate_dummies,
+                "all_classes": all_classes,
             }
         )
         self.isolate_dummies = isolate_dummies
         nodes, links = [node_features, *node_widths], [4 + link_features, *edge_widths]
         self.convs = nn.ModuleList(
-            ConceptGraphConv(num_classes, num_nodes, (nodes[i], nodes[i + 1]), (links[i], links[i + 1]))
+            ConceptGraphConv(self.all_classes, num_nodes, (nodes[i], nodes[i + 1]), (links[i], links[i + 1]))
             for i in range(len(node_widths))
         )
         self.node_norms = nn.ModuleList(nn.BatchNorm1d(w) for w in node_widths)
@@ -152,7 +157,7 @@ class GRN(GraphNetwork):
         exists = torch.ones_like(heard) if keep_edges is None else keep_edges
         sends = (exists & heard).to(x.dtype)
         for conv, node_norm, edge_norm in zip(self.convs, self.node_norms, self.edge_norms, strict=True):
-            x, attr = conv(x, attr, sends)
+            x, attr = conv(x, attr, sends, self.of_graphs(conv.dependency, scg))  # type: ignore[arg-type]
             x, attr = _over_features(node_norm, x.relu()), _over_features(edge_norm, attr.relu())
         return x, attr * exists.unsqueeze(-1)
 

@@ -33,11 +33,13 @@ class Predictions:
     labels: NDArray[np.int64]
 
     @classmethod
-    def of(cls, explanations: Sequence[Explanation]) -> Predictions:
-        """Those of explained photos with a label."""
+    def of(cls, explanations: Sequence[Explanation], class_names: Sequence[str]) -> Predictions:
+        """Those of explained photos with a label; minus infinity for classes that a photo has no graph of."""
         known = [e for e in explanations if e.true_class is not None]
-        logits = np.array([e.logits for e in known], float).reshape(len(known), -1 if known else 1)
-        return cls([e.name for e in known], logits, np.array([e.true_class for e in known], np.int64))
+        logits = np.full((len(known), len(class_names)), -np.inf)
+        for row, e in zip(logits, known, strict=True):
+            row[[class_names.index(name) for name in e.class_names]] = e.logits
+        return cls([e.name for e in known], logits, np.array([_label(e, class_names) for e in known], np.int64))
 
 
 def confusion(
@@ -56,7 +58,7 @@ def confusion(
         cell of errors, one with explained photos first; "" without errors.
     """
     predicted, labels = predictions.logits.argmax(1), predictions.labels
-    numbers = {(e.name, e.true_class): i for i, e in enumerate(explanations, 1)}
+    numbers = {(e.name, _label(e, class_names)): i for i, e in enumerate(explanations, 1)}
     rows: list[list[dict[str, Any]]] = []
     for t, name in enumerate(class_names):
         row: list[dict[str, Any]] = []
@@ -71,6 +73,12 @@ def confusion(
     wrong = [cell for row in rows for cell in row if cell["count"] and not cell["right"]]
     worst = max(wrong, key=lambda cell: (bool(cell["photos"]), cell["count"]), default=None)
     return {"rows": rows, "worst": worst["anchor"] if worst else ""}
+
+
+def _label(explanation: Explanation, class_names: Sequence[str]) -> int | None:
+    """The label's place among these classes, which may be more than the photo has graphs of."""
+    true = explanation.true_class
+    return None if true is None else class_names.index(explanation.class_names[true])
 
 
 def lists(explanations: Sequence[Explanation]) -> list[dict[str, Any]]:

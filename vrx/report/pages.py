@@ -67,6 +67,7 @@ def write_explanation(
     formats = checked_formats(formats)
     if "json" in formats:
         write_text(folder / "explanation.json", _json(explanation))
+    bank = bank.of(explanation.class_names)
     _draw(folder / "explanation", explanation, bank, formats)
     if "html" in formats:
         write_text(folder / "explanation.html", explanation_page(explanation, bank))
@@ -194,12 +195,17 @@ def write_report(
         The page, ``index.html``.
     """
     for number, explanation in enumerate(explanations, 1):
-        _draw(folder / f"explanation_{number:02d}", explanation, bank, ["png"])
+        _draw(folder / f"explanation_{number:02d}", explanation, bank.of(explanation.class_names), ["png"])
         write_text(folder / f"explanation_{number:02d}.json", _json(explanation))
-    entries = [photo_entry(explanation, number) for number, explanation in enumerate(explanations, 1)]
+    few = any(e.class_names != bank.class_names for e in explanations)
+    if few:  # graphs of some classes alone: the page is of these, and every photo numbers its own
+        named = {name for e in explanations for name in e.class_names}
+        bank = bank.of([name for name in bank.class_names if name in named])
+    runs: list[ConceptBank | Explanation] = [bank, *(explanations if few else [])]
+    entries = [photo_entry(explanation, i, i if few else 0) for i, explanation in enumerate(explanations, 1)]
     best = best_explanation(explanations)
     measured = {name: float(value) for name, value in metrics.items() if math.isfinite(float(value))}
-    tested = predictions or Predictions.of(explanations)
+    tested = predictions or Predictions.of(explanations, bank.class_names)
     return write_html(
         folder / "index.html",
         TEMPLATES / "report.html.j2",
@@ -219,9 +225,9 @@ def write_report(
         blank=blank_line(bank),
         quality=quality_charts(measured, concepts, bank.class_names),
         quality_table=quality_table(concepts),
-        galleries=concept_entries(bank, explanations, concepts, pairs),
+        galleries=concept_entries(bank, [] if few else explanations, concepts, pairs),
         notes=list(notes),
-        data=_data(entries, [bank], [title]) | {"first": "" if best is None else f"photo-{best + 1}"},
+        data=_data(entries, runs, [title] * len(runs)) | {"first": "" if best is None else f"photo-{best + 1}"},
         source=SCRIPT,
     )
 
