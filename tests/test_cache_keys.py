@@ -23,6 +23,7 @@ DECIDES_NOTHING = {
     "vrx.data.sources",
     "vrx.data.scg_cache",
     "vrx.models.progress",
+    "vrx.report.pages",  # drawn when an explanation shows itself
 }
 OWN_ENCODER = "class MyEncoder:\n    def __call__(self):\n        return {}\n"
 
