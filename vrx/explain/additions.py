@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from tqdm import tqdm
 from vrx.explain.absence import Typical
 from vrx.explain.contrast import Contrast
 from vrx.explain.contributions import evaluating
-from vrx.explain.explainer import Explainer
 from vrx.structures import SCG
+
+if TYPE_CHECKING:
+    from vrx.explain.explainer import Explainer
 
 Table = Mapping[str, Tensor]
 PER_CLASS, MOST = 5, 200  # photos of each class, and of all
