@@ -20,6 +20,7 @@ from vrx.data.sources import DecidingRelation
 from vrx.edits import Editor
 from vrx.explain import structure
 from vrx.explain.absence import Typical
+from vrx.explain.additions import ask_additions, calibrated, calibration_rows
 from vrx.explain.contrast import relations_of, second_editor
 from vrx.explain.explainer import Explainer
 from vrx.explain.interactions import ClassifierGame, Players, coalitions
@@ -193,3 +194,29 @@ def test_the_deciding_relation_is_looked_for_in_all_photos(
         share = np.mean([there for _, there in shown])
         assert found["relations/deciding_found"] == pytest.approx(share)
         assert found["relations/deciding_first"] == pytest.approx(share if best else 0.0)
+
+
+def test_additions_to_training_photos_are_what_an_explanation_measures(
+    explainer: Explainer, source: PhotoFolder
+) -> None:
+    tables = planted.graphs_table(explainer.builder, source, "train")
+    photos = source.photos("train")
+    tables["index"] = torch.arange(len(photos))
+    rows = calibration_rows(tables["label"], seed=1)
+    assert len(rows) == len(set(rows)) and {int(tables["label"][row]) for row in rows[:3]} == {0, 1, 2}
+    asked = ask_additions(explainer, tables, rows[:4], lambda index: explainer.read(source.read(photos[index])))
+    assert set(asked["row"].tolist()) <= set(rows[:4]) and len(asked["row"])
+    compared = 0
+    for row in rows[:4]:
+        explanation = explainer.explain(photos[int(tables["index"][row])].path)
+        measured = {(c.graph, c.concept): c.measured for c in explanation.counterfactuals if c.added}
+        for place in (asked["row"] == row).nonzero()[:, 0].tolist():
+            key = (int(asked["graph"][place]), int(asked["concept"][place]))
+            if key in measured:  # of the classes that the explanation shows
+                np.testing.assert_allclose(asked["gains"][place], measured[key], atol=1e-5)
+                compared += 1
+    assert compared
+    assert explainer.typical is not None
+    found = calibrated(explainer, tables, asked)
+    assert not torch.equal(found.gains, explainer.typical.gains)
+    torch.testing.assert_close(found.nodes, explainer.typical.nodes)
