@@ -290,7 +290,8 @@ def test_runs_that_cannot_be_compared(
 ) -> None:
     assert "two run folders" in refused(capsys, script, "compare=one", f"images={album}")
     banks = iter([make_bank(3), make_bank(2)])
-    monkeypatch.setattr(explain, "open_run", lambda cfg: SimpleNamespace(bank=next(banks)))
+    whole = SimpleNamespace(hypotheses=None)
+    monkeypatch.setattr(explain, "open_run", lambda cfg: SimpleNamespace(bank=next(banks), builder=whole))
     line = refused(capsys, script, "compare=one,two", f"images={album}", f"out={tmp_path}/out")
     assert "one tells fire engine, ambulance and school bus apart" in line and "compare runs of one task" in line
     assert not (tmp_path / "out").exists()
