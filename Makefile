@@ -27,7 +27,7 @@ check: lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m 'not slow' --numprocesses auto
 
 test: lint
-	$(RUN) -m pytest --cov=vrx --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q --numprocesses auto --cov=vrx --cov-report=term:skip-covered
 
 docs: setup
 	$(VENV)/bin/mkdocs build --quiet
