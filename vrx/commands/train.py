@@ -87,10 +87,10 @@ def save_galleries(run: Run, bank: ConceptBank) -> None:
         galleries = [write_gallery(run.folder / "concepts", bank, index) for index in range(len(bank.class_names))]
         if run.tracker:
             run.tracker.show_concepts(bank, galleries)
-    for index, name in enumerate(bank.class_names):
-        missing = bank.num_concepts - int(present[index].sum())
-        if missing:
-            log.warning("Class %s has %d concepts fewer than the %d asked for.", name, missing, bank.num_concepts)
+    found = dict(zip(bank.class_names, present.sum(1).tolist(), strict=True))
+    if min(found.values()) < bank.num_concepts:
+        few = ", ".join(f"{name} {count}" for name, count in found.items() if count < bank.num_concepts)
+        log.warning("Fewer than %d concepts that the classifier needs: %s.", bank.num_concepts, few)
     run.log(
         {
             "concepts/per_class": float(present.sum(1).mean()),
