@@ -169,7 +169,7 @@ def summarise(run: Run, page: Path) -> None:
     log.info("== numbers that matter\n%s", summary(run.metrics))
     if in_sweep():
         log.info("objective: %s = %.3f", run.cfg.objective, run.objective)
-    spent = sum(value for name, value in run.metrics.items() if name.startswith("time/"))
-    log.info("Took %d min %02d s; all numbers: %s", *divmod(round(spent), 60), (run.folder / "metrics.json").resolve())
+    spent = round(time.perf_counter() - run.started)
+    log.info("Took %d min %02d s; all numbers: %s", *divmod(spent, 60), (run.folder / "metrics.json").resolve())
     log.info("Open %s", page.resolve())
     log.info("Explain your own photos: python explain.py run=%s images=<file or folder>", run.folder)
