@@ -10,7 +10,7 @@ import time
 import timm
 import torch
 
-from vrx.pipeline import keep_freed_memory
+from vrx.machine import keep_freed_memory
 
 
 def milliseconds(network: str, batch: int, side: int, repeats: int = 3) -> float:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from vrx.errors import VRXError
-from vrx.pipeline import device_of
+from vrx.machine import device_of
 from vrx.runtime import Run, build, check_config, running, script
 
 

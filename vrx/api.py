@@ -25,10 +25,11 @@ from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
 from vrx.graphs.scg import SCGBuilder
+from vrx.machine import device_of, quiet_logs
 from vrx.models.additive import AdditiveGRN
 from vrx.models.distillation import Distillation
 from vrx.models.progress import TrainingBar
-from vrx.pipeline import Pipeline, device_of, quiet_logs
+from vrx.pipeline import Pipeline
 
 EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape"]  # conf/graph/evidence.yaml
 

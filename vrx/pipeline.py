@@ -7,10 +7,8 @@ cache.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -21,7 +19,6 @@ import torch
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -42,6 +39,7 @@ from vrx.explain.contributions import ContributionMethod
 from vrx.explain.explainer import METHODS, Explainer
 from vrx.explain.faithfulness import evaluation
 from vrx.graphs.scg import SCGBuilder
+from vrx.machine import device_of, first_process
 from vrx.models.classification import fit_classifier
 from vrx.models.distillation import Distillation, grn_of_checkpoint
 from vrx.models.graph_network import GraphNetwork
@@ -78,48 +76,8 @@ ADDITION_CODE = (
     "vrx.explanation",
 )
 NAMING = 30  # photos per class that say which part a concept shows
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
 WEIGHTS = "grn.safetensors"  # beside it: that checkpoint's GRN
-
-
-def first_process() -> bool:
-    """Whether this is the only process, or rank 0 of several."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
-
-
-def quiet_logs() -> None:
-    """Silence what libraries log about themselves."""
-    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "faiss", "timm", "filelock"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next tensor, where there is glibc: a layer's output is otherwise mapped
-    anew, page by page, which on a CPU takes longer than the layer (docs/performance.md).
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    for option, size in ((M_MMAP_THRESHOLD, 2**30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
-        mallopt(option, size)
-
-
-def device_of(accelerator: str) -> torch.device:
-    """Where F computes: where the trainer does.
-
-    Raises:
-        VRXError: a GPU is asked for and there is none, or there is no such device.
-    """
-    if accelerator not in ACCELERATORS:
-        raise VRXError(f"trainer.accelerator={accelerator}: use {', '.join(ACCELERATORS)} (or device=cpu).")
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise VRXError(f"trainer.accelerator={accelerator}: no GPU was found here. Use trainer=cpu (or device=cpu).")
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cpu")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vrx.errors import VRXError
-from vrx.pipeline import Pipeline, device_of, first_process, keep_freed_memory, quiet_logs
+from vrx.machine import device_of, first_process, keep_freed_memory, quiet_logs
+from vrx.pipeline import Pipeline
 from vrx.storage import json_safe, write_text
 
 if TYPE_CHECKING:

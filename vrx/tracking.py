@@ -23,8 +23,8 @@ from wandb.errors import Error
 from vrx.errors import VRXError
 from vrx.explain.contributions import evaluating
 from vrx.explanation import Explanation
+from vrx.machine import first_process
 from vrx.models.graph_network import GraphNetwork
-from vrx.pipeline import first_process
 from vrx.report.html import draw
 from vrx.report.matrix import matrix_figure
 from vrx.report.trust import trust

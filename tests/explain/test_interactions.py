@@ -101,3 +101,21 @@ def test_together_asks_every_coalition_without_moving_anybody() -> None:
     np.testing.assert_allclose(pairs[0, 1], [3, -3])
     np.testing.assert_allclose(main[:, 0], [0, 0, 1], atol=1e-12)
     assert STAYS == -1
+
+
+def test_against_the_two_contexts_of_archdetect() -> None:
+    """ArchDetect (Tsang et al., NeurIPS 2020) asks a pair with all others there and with none: where no third player
+    changes a pair, both contexts and the mean over all of them are the same number.
+    """
+    count, rng = 5, np.random.default_rng(3)
+    alone, both = rng.normal(size=count), np.triu(rng.normal(size=(count, count)), 1)
+    members = coalitions(count).astype(float)
+    values = members @ alone + np.einsum("si,ij,sj->s", members, both, members)
+    _, pairs = interactions(values)
+    whole = 2**count - 1
+    for i, j in combinations(range(count), 2):
+        a, b = 1 << i, 1 << j
+        with_others = values[whole] - values[whole ^ a] - values[whole ^ b] + values[whole ^ a ^ b]
+        with_none = values[a | b] - values[a] - values[b] + values[0]
+        assert pairs[i, j] == pytest.approx(with_others) == pytest.approx(with_none)
+        assert pairs[i, j] == pytest.approx(both[i, j])

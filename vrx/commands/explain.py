@@ -20,7 +20,7 @@ from vrx.concepts.names import FILE, example, load_bank
 from vrx.data.images import SUFFIXES, is_image
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
-from vrx.pipeline import device_of
+from vrx.machine import device_of
 from vrx.report.galleries import write_gallery
 from vrx.report.pages import check_comparable, checked_formats, write_comparison, write_explanation
 from vrx.report.words import sentence, signed, trust_line

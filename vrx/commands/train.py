@@ -23,7 +23,7 @@ from vrx.explain.explainer import Explainer
 from vrx.explain.faithfulness import evaluation, mean_relations
 from vrx.explain.quality import concept_quality
 from vrx.explain.structure import structure_quality
-from vrx.pipeline import first_process
+from vrx.machine import first_process
 from vrx.report.galleries import write_gallery
 from vrx.report.good_values import summary
 from vrx.report.mistakes import Predictions
