@@ -20,7 +20,7 @@ from vrx.storage import json_safe
 from vrx.structures import PERHAPS, UNMATCHED, Patches, edges
 
 NO_RELATION = 0.1  # logits: a smaller relation is none
-CLEAR = 2.0  # times the noise: what a relation must exceed to be told from it
+CLEAR = 2.0  # times the noise: what a relation must exceed to stand clear of it
 DERIVED = ("probabilities", "grn_probabilities", "detected", "perhaps", "present", "trust")  # of an explanation, ditto
 
 

@@ -25,7 +25,7 @@ UNMATCHED = -1  # in place of the patch of a concept that was not found
 PERHAPS = 0.25  # least probability of a concept that may be there
 STATE, CUTOUT = "state.", "cutout."  # before the names of a bank's state and cut-outs in its file
 BANK_TEXTS = ("exemplar_paths", "settings", "featureless", "notes", "parts")  # of a bank, in its JSON file
-ARRAYS = ("centroids", "radius", "importance", "p_value", "exemplars")  # of a bank, with a row a class
+ARRAYS = ("centroids", "radius", "importance", "p_value", "exemplars")  # of a bank, with a row per class
 PER_CLASS = ("exemplar_paths", "names", "parts")  # lists of a bank with an entry a class, or none
 NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
 

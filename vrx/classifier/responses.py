@@ -75,7 +75,7 @@ def _on_grid(regions: Tensor, layer: Layer) -> Tensor:
 
 
 def _spread(layer: Layer, values: Tensor) -> Tensor:
-    """One value a cell, ``[K, h, w]``, for every number of the module's output; 1 for prefix tokens."""
+    """One value per cell, ``[K, h, w]``, for every number of the module's output; 1 for prefix tokens."""
     if layer.layout == "nchw":
         return values[:, None]
     if layer.layout == "nhwc":

@@ -131,7 +131,7 @@ def make_bank(
         classifier: F.
         concepts: at most ``num`` of each class, the most important first.
         sources: the patches that they were found among.
-        num: N, places a class; those left over are never detected.
+        num: N, places per class; those left over are never detected.
         shown: E, exemplars kept of each concept.
         settings: all that the bank was made with.
         state: what else finding them needs.

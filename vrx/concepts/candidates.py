@@ -38,7 +38,7 @@ class Candidates:
     features: Tensor
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """Cut an array over all patches ``[sum K, ...]`` into one a photo."""
+        """Cut an array over all patches ``[sum K, ...]`` into one per photo."""
         return np.split(values, np.cumsum([len(p) for p in self.patches])[:-1])
 
 

@@ -168,7 +168,7 @@ class ConceptDiscovery:
     def _exemplars(
         self, pool: ClassPatches, members: NDArray[np.int64], distance: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        """The most typical members, nearest first, at most one a photo."""
+        """The most typical members, nearest first, at most one per photo."""
         nearest = members[np.argsort(distance[members], kind="stable")]
         _, first = np.unique(pool.photo[nearest], return_index=True)
         return nearest[np.sort(first)][: self.max_exemplars]

@@ -57,7 +57,7 @@ class SCGDataModule(LightningDataModule):
             faithfulness. None: not measured.
         masking: ``graph``: a variant is the photo's own graphs with the nodes of the edited patch set to the dummy.
             ``photo``: the edited photo goes through the whole pipeline, superpixels reused.
-        variants: masked variants a photo at most, the concepts of F's predicted class first; 0: all.
+        variants: masked variants per photo at most, the concepts of F's predicted class first; 0: all.
         coalitions: variants of a photo in which two or more concepts are masked at once, half of them pairs.
         batch_size: of the distillation.
         build_batch_size: photos a pass of F while the graphs are made.

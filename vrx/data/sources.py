@@ -97,7 +97,7 @@ class HasDecidingRelations(HasPartMasks, Protocol):
     """A source whose classes are known to differ by how parts lie to each other, or known not to."""
 
     def deciding_relation(self, label: int) -> DecidingRelation | None:
-        """The relation that tells a class from the others; None: none does, the parts alone tell it."""
+        """The relation that decides a class; None: none does, the parts alone decide."""
         ...
 
 

@@ -269,7 +269,7 @@ def _nearest_stride(classifier: Classifier, stride: int) -> str:
 
 
 def _own_class_first(values: Tensor) -> Tensor:
-    """``[K, n]`` values a class -> ``[K, n (graph), n]``: each graph reads its own class first, then the others."""
+    """``[K, n]`` values per class -> ``[K, n (graph), n]``: each graph reads its own class first, then the others."""
     return values[:, _class_order(values.shape[1])]
 
 

@@ -117,7 +117,7 @@ def concept_variants(
     Args:
         x: normalised photos ``[B, 3, H, W]``.
         graphs: their graphs.
-        limit: patches a photo at most, those of the predicted class first; 0: all.
+        limit: patches per photo at most, those of the predicted class first; 0: all.
         seed: of the choice among the others.
         ask: False: F is not asked, ``logits`` are NaN.
     """
@@ -213,7 +213,7 @@ def concept_coalitions(
     Args:
         x: normalised photos ``[B, 3, H, W]``.
         variants: of the same photos, one patch each.
-        count: Q, coalitions a photo at most.
+        count: Q, coalitions per photo at most.
         seed: of the choice; with it, a photo's coalitions depend on its own variants alone.
     """
     size, most, n = variants.logits.shape

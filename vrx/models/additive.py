@@ -119,7 +119,7 @@ class AdditiveGRN(GraphNetwork):
         return effect * (scg.detected[:, :, a] & scg.detected[:, :, b]).unsqueeze(-1)
 
     def _by_class(self, values: Tensor) -> Tensor:
-        """Values a graph, that of its own class first, ``[B, n, ..., n]``, in the order of the classes."""
+        """Values per graph, that of its own class first, ``[B, n, ..., n]``, in the order of the classes."""
         return values.gather(-1, self.in_order[:, None].expand_as(values))
 
     def read_out(self, nodes: Tensor, links: Tensor) -> Tensor:

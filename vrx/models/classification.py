@@ -71,7 +71,7 @@ class FitOptions:
 
     Args:
         epochs: over the discovery and training photos.
-        batch_size: photos a step.
+        batch_size: photos per step.
         lr: peak of the schedule.
         weight_decay: of AdamW.
         label_smoothing: in [0, 1).

@@ -20,7 +20,7 @@ MOST_FILES = 8  # of a cell, that are not explained
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the classifier said of all test photos.
+    """What the classifier predicts for all test photos.
 
     Args:
         names: of P photos.

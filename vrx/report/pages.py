@@ -198,7 +198,7 @@ def write_report(
     for number, explanation in enumerate(explanations, 1):
         _draw(folder / f"explanation_{number:02d}", explanation, bank.of(explanation.class_names), ["png"])
         write_text(folder / f"explanation_{number:02d}.json", _json(explanation))
-    told = join(bank.class_names) if len(bank.class_names) <= MOST_NAMED else f"{len(bank.class_names)} classes"
+    classes = join(bank.class_names) if len(bank.class_names) <= MOST_NAMED else f"{len(bank.class_names)} classes"
     few = any(e.class_names != bank.class_names for e in explanations)
     if few:  # graphs of some classes alone: the page is of these, and every photo numbers its own
         named = {name for e in explanations for name in e.class_names}
@@ -214,7 +214,7 @@ def write_report(
         measured,
         settings,
         title=title,
-        classes=told,
+        classes=classes,
         run=next((e.provenance["run"] for e in explanations if "run" in e.provenance), "<run folder>"),
         entries=entries,
         first="" if best is None else f"photo-{best + 1}",

@@ -51,7 +51,7 @@ class ToyArrangements(RenderedToys):
     elevations = (28.0, 33.0, 38.0, 43.0)
 
     def deciding_relation(self, label: int) -> DecidingRelation:
-        """The relation that tells a class from the others."""
+        """The relation that decides a class."""
         return CLASSES[self._classes[label]]
 
     def parts_of(self, class_name: str) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class ShuffledVehicles(ToyVehicles):
     elevations = (34.0, 40.0, 46.0, 52.0)
 
     def deciding_relation(self, label: int) -> DecidingRelation | None:
-        """None: places are drawn at random, so no relation tells a class."""
+        """None: places are drawn at random, so no relation decides a class."""
         return None
 
     def _pieces(self, class_name: str, pose: Pose, edits: Edits, seeds: Seeds) -> tuple[list[PaintedPiece], Camera]:
