@@ -50,7 +50,7 @@ def ask_additions(
         x = read(int(table["index"][row]))
         for index, concept in ((g, k) for g in range(len(logits)) for k in contrast.missing(scg, g)):
             keys.append((row, index, concept))
-            gains.append(contrast.measured_gain(x, scg, logits, index, concept)[0][None])
+            gains.append(contrast.measured_gain(x, scg, logits, index, concept)[None])
     found = torch.tensor(keys, dtype=torch.int64).reshape(-1, 3)
     row_of, graph, concept_of = (column.contiguous() for column in found.T)
     return {"row": row_of, "graph": graph, "concept": concept_of, "gains": torch.cat(gains)}
@@ -66,11 +66,14 @@ def calibrated(explainer: Explainer, table: Table, asked: Table) -> Typical:
         raise ValueError("an explainer without typical values has nothing to calibrate")
     added = []
     with evaluating(explainer.grn):
-        for row, graph, concept, gain in zip(
-            *(asked[name].tolist() for name in ("row", "graph", "concept")), asked["gains"], strict=True
-        ):
-            one = _contrast(explainer, table, row).addition(*_photo(table, row), graph, concept, gain)
-            added.append(one.of_class(int(table["classes"][row, graph])) if "classes" in table else one)
+        for row in asked["row"].unique_consecutive().tolist():
+            contrast, (scg, logits), here = _contrast(explainer, table, row), _photo(table, row), asked["row"] == row
+            keys = zip(
+                asked["graph"][here].tolist(), asked["concept"][here].tolist(), asked["gains"][here], strict=True
+            )
+            for graph, concept, gain in keys:
+                one = contrast.addition(scg, logits, graph, concept, gain)
+                added.append(one.of_class(int(table["classes"][row, graph])) if "classes" in table else one)
     return explainer.typical.calibrated(added)
 
 

@@ -155,27 +155,28 @@ class Contrast:
         predicted = self._predicted(scg, [self.typical.added(scg, index, concept, place)])[0]
         return Addition(index, concept, margins(logits.double()).cpu(), torch.from_numpy(predicted), measured)
 
-    def measured_gain(self, x: Tensor, scg: SCG, logits: Tensor, index: int, concept: int) -> tuple[Tensor, Tensor]:
-        """What adding a concept gains each class's margin by the classifier, ``[n]``, and what covering the place does.
+    def measured_gain(self, x: Tensor, scg: SCG, logits: Tensor, index: int, concept: int) -> Tensor:
+        """What adding a concept gains each class's margin by the classifier, ``[n]``: the median over its cut-outs."""
+        pasted, _ = self._pastes(x, index, concept, self.typical.place(scg, index, concept))
+        return self._median_gain(logits, pasted)
 
-        The medians over several typical cut-outs, each pasted alone.
-        """
-        pasted, masks = self._pastes(x, index, concept, self.typical.place(scg, index, concept))
-        edited = torch.cat([pasted, self.editor.delete(x[None], masks)])
-        gains, covered = np.split(self._measured(logits, edited), 2)
-        return torch.from_numpy(np.median(gains, axis=0)), torch.from_numpy(np.median(covered, axis=0))
+    def _median_gain(self, logits: Tensor, edited: Tensor) -> Tensor:
+        return torch.from_numpy(np.median(self._measured(logits, edited), axis=0))
 
     def _added(self, x: Tensor, graphs: PhotoGraphs, index: int, concept: int) -> Counterfactual:
         """A missing concept put where it belongs."""
         scg, logits = graphs.scg[0], graphs.logits[0]
+        place = self.typical.place(scg, index, concept)
         gain = covered = torch.full((len(logits),), torch.nan, dtype=torch.float64)
         if self.measure:
-            gain, covered = self.measured_gain(x, scg, logits, index, concept)
+            pasted, masks = self._pastes(x, index, concept, place)
+            gain = self._median_gain(logits, pasted)
+            covered = self._median_gain(logits, self.editor.delete(x[None], masks))
         addition = self.addition(scg, logits, index, concept, gain)
         predicted, measured, noise = self.typical.expected(addition), addition.measured, covered.abs()
-        x_y = self.typical.place(scg, index, concept).tolist()
+        point = (float(place[0]), float(place[1]))
         parts = (v.double().numpy() for v in (predicted, measured, noise))
-        return Counterfactual(index, concept, UNMATCHED, (x_y[0], x_y[1]), *parts)
+        return Counterfactual(index, concept, UNMATCHED, point, *parts)
 
     def _pastes(self, x: Tensor, index: int, concept: int, place: Tensor) -> tuple[Tensor, Tensor]:
         """The photo with each typical cut-out of a concept at a place, and which pixels were replaced."""
