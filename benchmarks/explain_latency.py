@@ -1,62 +1,56 @@
-"""How long one new photo takes to explain, warm, beside the plain forward passes that it needs and the superpixels.
+"""How long a finished run takes to explain a photo, everything measured, and to write what ``explain.py`` writes of it.
 
-python -m benchmarks.explain_latency [--precision bf16]
+python -m benchmarks.explain_latency <run folder> <photo or folder> [--photos 12]
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import tempfile
+from pathlib import Path
 
 import torch
 
-from benchmarks.workload import builder, classifier, counting, forward_seconds, median, natural_photos, pixels_of
-from vrx.edits import Editor
+from benchmarks.workload import counting, forward_seconds, median, now
+from vrx.commands.explain import find_images
 from vrx.explain.explainer import Explainer
-from vrx.models.grn import GRN
+from vrx.machine import keep_freed_memory
+from vrx.report.pages import write_explanation
+
+FORMATS = (("html",), ("html", "png", "json"))
+EDITS = 16  # photos a pass, as the classifier is asked about edits
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", default="timm/legacy_xception")
-    parser.add_argument("--input-size", type=int)
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--method", default="knockout", choices=["knockout", "gradient"])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--photos", type=int, default=12)
     args = parser.parse_args()
-    f = classifier(args.network, args.precision, args.input_size)
-    made = builder(f, "words")
-    grn = GRN(len(f.class_names), made.num_nodes, made.node_features)
-    explainer = Explainer(f, made, grn, Editor("blur", 0.027), args.method)
-    photo = natural_photos()[0]
-    x, pixels = pixels_of(f, [photo])
-    with counting(f) as passes:
-        explainer.explain(photo)
-    edits = passes.forward - 2  # the photo and its reference
-    batch = x.expand(max(edits, 1), -1, -1, -1).contiguous()
+    keep_freed_memory()
+    explainer = Explainer.load(args.run)
+    photos = find_images(args.images)[: args.photos]
+    explainer.explain(photos[0])  # warm
     rows = []
-    for _ in range(args.repeats):
-        alone, together = forward_seconds(f, x), forward_seconds(f, batch)
-        start = time.perf_counter()
-        made.extractor.segmenter(pixels[0])
-        superpixels = time.perf_counter() - start
-        start = time.perf_counter()
-        explainer.explain(photo)
-        total = time.perf_counter() - start
-        asked = alone + edits * together + superpixels
-        rows.append(
-            (total, superpixels, alone, together, total / asked, total / (asked + alone * (1 + 2 * passes.backward)))
-        )
-    total, superpixels, alone, together, ratio, full = (median(column) for column in zip(*rows, strict=True))
-    print(
-        f"{args.network} {args.precision}, {torch.get_num_threads()} threads, {args.method}, median of {args.repeats}"
-    )
-    print(f"explain                          {total:.2f} s")
-    print(f"superpixels                      {superpixels:.3f} s")
-    print(f"forward of F, 1 photo / batched  {alone:.3f} / {together:.3f} s a photo")
-    print(f"edits asked; backward passes     {edits}; {passes.backward}")
-    print(f"x (1 + edits) forward + superpixels                      {ratio:.2f}")
-    print(f"x the same + reference + backward passes as 2 forwards   {full:.2f}")
+    with tempfile.TemporaryDirectory() as folder:
+        for photo in photos:
+            start = now()
+            with counting(explainer.classifier) as passes:
+                explanation = explainer.explain(photo)
+            seconds = [now() - start]
+            for formats in FORMATS:
+                start = now()
+                write_explanation(Path(folder), explanation, explainer.bank, formats)
+                seconds.append(now() - start)
+            asked = forward_seconds(explainer.classifier, explanation.x.expand(EDITS, -1, -1, -1).contiguous())
+            rows.append((*seconds, passes.forward, passes.backward, asked))
+    explained, page, all_formats, forward, backward, asked = (median(column) for column in zip(*rows, strict=True))
+    print(f"{args.run}, {torch.get_num_threads()} threads, median of {len(rows)} photos")
+    print(f"explain, everything measured   {explained:.2f} s; slowest {max(row[0] for row in rows):.2f} s")
+    print(f"write the page                 {page:.2f} s")
+    print(f"write page, PNG and JSON       {all_formats:.2f} s")
+    print(f"passes of the classifier       {forward:.0f} forward, {backward:.0f} backward")
+    print(f"one forward pass in a batch    {asked:.4f} s a photo; explain = {explained / asked:.0f} of them")
 
 
 if __name__ == "__main__":

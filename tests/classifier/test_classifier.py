@@ -17,6 +17,7 @@ from vrx.classifier.activations import class_targets
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.errors import VRXError
+from vrx.models.classification import FitOptions
 
 
 class _Tokens(nn.Module):
@@ -188,6 +189,28 @@ def test_bf16_stays_near_fp32_and_gives_float32(cached: Callable[[str], Classifi
     for a, b in ((exact.logits, got.logits), (exact.gradcam, got.gradcam), (exact.maps["layer3"], got.maps["layer3"])):
         assert b.dtype == torch.float32
         assert 0 < (a - b).norm() < 0.05 * a.norm()
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "wanted"),
+    [
+        ({"avx512_bf16": True}, False, "bf16"),
+        ({"amx_bf16": True}, False, "bf16"),
+        ({"avx512_bf16": False, "avx512_f": True}, False, "fp32"),
+        ({"avx2": True}, True, "bf16"),
+        ({}, False, "fp32"),
+    ],
+)
+def test_precision_auto_is_bf16_where_it_is_not_emulated(
+    monkeypatch: pytest.MonkeyPatch, cpu: dict[str, bool], gpu: bool, wanted: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    f = Classifier(Toy(2), ["a", "b"], None, SMALL, precision="auto")
+    assert f.precision == wanted
+    assert f.spec["precision"] == wanted, "a run that is opened on another machine is of the same classifier"
+    lightning = {"bf16": "bf16-mixed", "fp32": "32-true"}[wanted]
+    assert FitOptions.of({"precision": "auto"}).precision == lightning
 
 
 def test_f_is_frozen_and_answers_for_the_classes_of_interest(cached: Callable[[str], Classifier]) -> None:

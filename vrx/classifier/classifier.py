@@ -23,12 +23,13 @@ from vrx.classifier.head import Head
 from vrx.classifier.layers import Hook, Layer, find_layers, hooked, layer_of_parts, layer_to_match, named_layers
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.errors import VRXError
+from vrx.machine import fast_precision
 from vrx.specs import name_of
 from vrx.storage import code_of, digest, write_atomically
 
 LIBRARIES = ("torch", "torchvision", "timm")  # their code is not part of the fingerprint
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class Classifier(nn.Module):
@@ -40,7 +41,8 @@ class Classifier(nn.Module):
         class_indices: which of the C logits they are; None: C = n, and they are all.
         preprocessing: the network's own.
         layers: modules whose feature maps are read, the last one for Grad-CAM; None: found by a probe.
-        precision: of the forward and backward passes; results are float32 in any case.
+        precision: of the forward and backward passes; results are float32 in any case. ``auto``: bf16 where this
+            machine computes with it (:func:`vrx.machine.fast_precision`).
         compiled: whether plain forward passes run by ``torch.compile``; those whose feature maps are read never do. How
             F runs, not what it is: the fingerprint stays.
         built_by: ``_target_`` and arguments that build the network anew, plain; None: it was given as an object.
@@ -67,10 +69,11 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         if precision not in get_args(Precision):
-            raise VRXError(f"classifier.precision={precision!r}: use fp32 or bf16.")
+            raise VRXError(f"classifier.precision={precision!r}: use auto, fp32 or bf16.")
         # channels last: three times faster for depthwise convolutions on a CPU, and what tensor cores want
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.precision, self._compiled = precision, Compiled(self.network) if compiled else None
+        self.precision = fast_precision() if precision == "auto" else precision
+        self._compiled = Compiled(self.network) if compiled else None
         self.class_names = tuple(class_names)
         self.transform = preprocessing
         size = preprocessing.input_size

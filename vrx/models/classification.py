@@ -22,6 +22,7 @@ from vrx.classifier.loading import load_classifier
 from vrx.data.images import Photo
 from vrx.data.sources import PhotoSource, photos_key
 from vrx.errors import VRXError
+from vrx.machine import fast_precision
 from vrx.models.progress import TrainingBar
 from vrx.specs import find
 from vrx.storage import KEY_LENGTH, code_of, content_key, locked
@@ -76,7 +77,8 @@ class FitOptions:
         weight_decay: of AdamW.
         label_smoothing: in [0, 1).
         workers: processes that read photos.
-        precision: of Lightning's Trainer.
+        precision: of Lightning's Trainer; ``auto``: ``bf16-mixed`` where this machine computes with bf16, else
+            ``32-true``.
         augmentation: of the photos, see :class:`Augmentation`.
 
     Raises:
@@ -104,7 +106,10 @@ class FitOptions:
         Raises:
             VRXError: an unknown setting.
         """
+        options = dict(options)
         augmentation = dict(options.get("augmentation") or {})
+        if options.get("precision") == "auto":
+            options["precision"] = {"bf16": "bf16-mixed", "fp32": "32-true"}[fast_precision()]
         for kind, given, where in ((cls, options, "fit"), (Augmentation, augmentation, "fit.augmentation")):
             known = [f.name for f in fields(kind)]
             unknown = [name for name in given if name not in known]
