@@ -64,7 +64,7 @@ def default_pipeline(
         discovery=discovery,
         builder=partial(SCGBuilder, sources=EVIDENCE, layers=[], rest=True, relations=True, hypotheses=hypotheses),
         data=partial(
-            SCGDataModule, second_editor=Editor("inpaint", editor.margin), masking="graph", variants=12, coalitions=12,
+            SCGDataModule, second_editor=Editor("inpaint", editor.margin), variants=12, coalitions=12,
             batch_size=64, build_batch_size=16, workers=0, seed=seed,
         ),
         grn=partial(AdditiveGRN, width=48, embedding=12, summary=8, dropout=0.2),

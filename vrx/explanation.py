@@ -147,7 +147,7 @@ class Explanation:
         grn_logits: of the GRN, ``[n]``.
         node_scores: contribution of node k of graph g to the score of class c, in logits,
             ``[n (score), n (graph), N]``; 0 where undetected.
-        edge_scores: the same of edge e (order of :func:`edges`), ``[n, n, N(N-1)]``; 0 where not asked for.
+        edge_scores: the same of edge e (order of :func:`edges`) by Eq. 5-6, ``[n, n, N(N-1)]``.
         matched: label of the superpixel that shows each concept, int64 ``[n, N]``; ``UNMATCHED`` where undetected.
         centroids: (x, y) in [0, 1], ``[n, N, 2]``.
         superpixels: all regions of the photo, before attention.
@@ -260,13 +260,6 @@ class Explanation:
     def margin(self, index: int) -> float:
         """F's log-odds of a class against the other classes of interest."""
         return float(margins(torch.from_numpy(self.logits))[index])
-
-    def at_edges(self, index: int) -> NDArray[np.float64]:
-        """Contribution to the class of all relations, in and out, of each concept of its graph, ``[N]``."""
-        num = self.matched.shape[1]
-        j, i = edges(num).numpy()
-        links = self.edge_scores[index, index]
-        return np.asarray(np.bincount(j, links, num) + np.bincount(i, links, num))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the page of the photo, in a frame of its own."""

@@ -22,7 +22,6 @@ from vrx.classifier.classifier import Classifier
 from vrx.concepts.attention import GradCAMAttention
 from vrx.data.images import Photo, PhotoFolder
 from vrx.edits import Editor
-from vrx.errors import VRXError
 from vrx.structures import ConceptBank
 
 
@@ -141,7 +140,6 @@ def test_any_change_misses(finished: Any, source: PhotoFolder, bank: ConceptBank
         changed(layers=[finished.builder.layers[0]]),
         changed(rest=False),
         changed(variants=3),
-        changed(masking="photo"),
         changed(seed=1),
         changed(shard_size=5),
         again(finished, Relabelled(source), bank, tmp_path),
@@ -295,32 +293,3 @@ def test_unreadable_photos_are_skipped_by_name(
     assert len(data.skipped["train"]) == 2 and not data.skipped["val"]
     assert "Skipped 2 unreadable photos of train" in caplog.text
     assert all(Path(path).name in caplog.text for path in broken)
-
-
-def test_photo_masking_rebuilds_the_graphs_of_the_edited_photos(
-    finished: Any, source: PhotoFolder, bank: ConceptBank, tmp_path: Path
-) -> None:
-    data = again(finished, source, bank, tmp_path, masking="photo")
-    data.setup()
-    table = data.tables["val"]
-    for name in ("nodes", "drop", "masked_logits"):
-        torch.testing.assert_close(table[name], finished.tables["val"][name], atol=1e-4, rtol=1e-4)
-    x, superpixels = planted.inputs(data.builder.classifier, source, data.builder.extractor.segmenter, "val")
-    graphs = data.builder(x, superpixels)
-    b, v = (int(i) for i in table["valid"].nonzero()[0])
-    node = (table["of_node"][b] == v).nonzero()[0].tolist()
-    mask = torch.from_numpy(graphs.patches[b].masks[graphs.matched[b, node[0], node[1]]])
-    by_hand = data.builder(data.editor.delete(x[b : b + 1], mask[None]), [superpixels[b]]).scg
-    torch.testing.assert_close(table["masked_nodes"][b, v], by_hand.nodes[0], atol=1e-3, rtol=1e-3)
-    assert torch.equal(table["masked_detected"][b, v], by_hand.detected[0])
-    assert not table["masked_detected"][~table["valid"]].any()
-    dropped = table["detected"][b] & ~table["drop"][b, v]
-    kept = table["nodes"][b][dropped]
-    assert not torch.allclose(table["masked_nodes"][b, v][dropped], kept), "the edited photo's own evidence"
-    batch = next(iter(data.val_dataloader()))
-    assert batch["masked_scg"].nodes.shape[:2] == batch["valid"].shape
-
-
-def test_unknown_masking(source: PhotoFolder, bank: ConceptBank, tmp_path: Path) -> None:
-    with pytest.raises(VRXError, match=r"graph\.masking='paint'"):
-        planted.make_data(source, bank, tmp_path, masking="paint")

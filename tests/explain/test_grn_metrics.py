@@ -40,7 +40,7 @@ def by_hand(grn: GRN, table: Any, method: ContributionMethod, photos: list[int])
         probabilities = grn(scg)[0].double().softmax(0)
         predicted = int(probabilities.argmax())
         shared = shared_nodes(table["drop"][b : b + 1], table["of_node"][b : b + 1])
-        scores = method(grn, scg, shared, edges=False)[0][0, predicted]
+        scores = method(grn, scg, shared)[0, predicted]
         speaks_for = torch.zeros_like(scg.detected)
         for g, k in scg.detected[0].nonzero().tolist():
             speaks_for[0, g, k] = scores[g, k] > 0

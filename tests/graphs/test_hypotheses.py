@@ -14,7 +14,7 @@ from tests import planted
 from vrx.classifier.activations import most_probable
 from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
-from vrx.data.scg_datamodule import SCGDataModule, batch_of, masked_graphs, predicted_classes
+from vrx.data.scg_datamodule import SCGDataModule, batch_of, predicted_classes
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.explain.absence import Addition, Typical
@@ -135,7 +135,7 @@ def test_a_network_takes_what_it_keeps_for_the_classes_of_each_photo(kind: type[
 
 
 def tables(source: PhotoFolder, bank: ConceptBank, cache: Path, **kwargs: Any) -> SCGDataModule:
-    settings = {"masking": "photo", "coalitions": 2, "second_editor": Editor("inpaint"), **kwargs}
+    settings = {"coalitions": 2, "second_editor": Editor("inpaint"), **kwargs}
     data = planted.make_data(source, bank, cache, **settings)
     data.setup()
     return data
@@ -160,9 +160,6 @@ def test_tables_of_two_hypotheses(colour_f: Classifier, source: PhotoFolder, ban
     assert torch.equal(predicted_classes(table), logits.argmax(1))
     batch = batch_of({name: value[:4] for name, value in table.items()})
     assert torch.equal(batch["scg"].classes, table["classes"][:4])
-    assert torch.equal(batch["masked_scg"].classes[:, 0], table["classes"][:4])
-    photo, variant = (v[:3] for v in table["valid"].nonzero(as_tuple=True))
-    assert torch.equal(masked_graphs(table, (photo, variant)).classes, table["classes"][photo])
     typical = Typical.of(table, bank.num_concepts, 3)
     for c in range(3):
         rows = [p for p in range(15) if table["label"][p] == c and c in table["classes"][p]]

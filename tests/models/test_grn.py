@@ -36,11 +36,10 @@ def batch_norm(norm: torch.nn.BatchNorm1d, v: Tensor) -> Tensor:
     return (v - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
 
 
-def slow(grn: GRN, scg: SCG, without: tuple[int, int] | None = None, class_of: int | None = None) -> list[Tensor]:
+def slow(grn: GRN, scg: SCG, class_of: int | None = None) -> list[Tensor]:
     """Eq. 3 node by node and edge by edge, then the blocks of every graph side by side: a row of E's input a photo.
 
     Args:
-        without: (graph, edge) that does not exist.
         class_of: use this class' weights in every graph.
     """
     pairs = [(j, i) for j in range(grn.num_nodes) for i in range(grn.num_nodes) if i != j]
@@ -53,10 +52,9 @@ def slow(grn: GRN, scg: SCG, without: tuple[int, int] | None = None, class_of: i
             f = list(given[b, c])
             edge = {}
             for j, i in pairs:
-                known = not grn.isolate_dummies or (seen[i] and seen[j])
+                known = seen[i] and seen[j]
                 place = torch.cat([scg.centroids[b, c, j], scg.centroids[b, c, i]])
                 edge[j, i] = place if known else torch.full((4,), 0.5)
-            gone = pairs[without[1]] if without is not None and without[0] == c else None
             for layer, conv in enumerate(grn.convs):
                 w1, w2, w3, w4 = (m.weight for m in (conv.centre, conv.neighbour, conv.message_map, conv.edge_map))
                 e = conv.dependency[c if class_of is None else class_of]
@@ -64,39 +62,25 @@ def slow(grn: GRN, scg: SCG, without: tuple[int, int] | None = None, class_of: i
                 for i in range(grn.num_nodes):
                     value = w1 @ f[i] + conv.centre.bias
                     for k, (j, to) in enumerate(pairs):
-                        if to == i and (j, to) != gone and (seen[i] or not grn.isolate_dummies):
+                        if to == i and seen[i]:
                             value = value + w3 @ torch.cat([e[k] * (w2 @ f[j]), edge[j, i]])
                     new.append(batch_norm(grn.node_norms[layer], value.clamp(min=0)))
                 edge = {p: batch_norm(grn.edge_norms[layer], (w4 @ v).clamp(min=0)) for p, v in edge.items()}
                 f = new
-            blocks += [torch.cat(f), *(edge[p] * (0 if p == gone else 1) for p in pairs)]
+            blocks += [torch.cat(f), *(edge[p] for p in pairs)]
         rows.append(torch.cat(blocks))
     return rows
 
 
-def slow_logits(grn: GRN, scg: SCG, without: tuple[int, int] | None = None) -> Tensor:
-    return torch.stack([grn.embedding.weight @ row + grn.embedding.bias for row in slow(grn, scg, without)])
+def slow_logits(grn: GRN, scg: SCG) -> Tensor:
+    return torch.stack([grn.embedding.weight @ row + grn.embedding.bias for row in slow(grn, scg)])
 
 
-@pytest.mark.parametrize("isolate", [True, False])
-def test_is_equation_3(isolate: bool) -> None:
+def test_is_equation_3() -> None:
     scg = graphs()
-    grn = shaken(GRN(2, 3, 5, (7, 6, 4), (5, 3, 2), isolate_dummies=isolate))
+    grn = shaken(GRN(2, 3, 5, (7, 6, 4), (5, 3, 2)))
     grn.set_normalisation(scg.nodes, scg.detected)
     torch.testing.assert_close(grn(scg), slow_logits(grn, scg), rtol=1e-4, atol=1e-4)
-
-
-def test_a_missing_relation_sends_nothing_in_any_layer_and_has_no_block() -> None:
-    scg = graphs(size=2, share=0.9)
-    grn = shaken(GRN(2, 3, 5, (7, 6, 4), (5, 3, 2)))
-    clean = grn(scg)
-    for graph in range(2):
-        for edge in range(6):
-            keep = torch.ones(2, 2, 6, dtype=torch.bool)
-            keep[:, graph, edge] = False
-            asked = grn(scg, keep)
-            torch.testing.assert_close(asked, slow_logits(grn, scg, (graph, edge)), rtol=1e-4, atol=1e-4)
-            assert (asked - clean).abs().max() > 1e-3
 
 
 def test_defaults_have_the_shapes_of_table_3() -> None:
@@ -210,7 +194,7 @@ def test_evidence_of_any_scale_enters_alike() -> None:
 
 
 def test_rebuilds_from_its_hyperparameters() -> None:
-    grn = shaken(GRN(2, 3, 5, (7, 6), (5, 3), dropout=0.3, isolate_dummies=False))
+    grn = shaken(GRN(2, 3, 5, (7, 6), (5, 3), dropout=0.3))
     again = GRN(**grn.hparams)
     again.load_state_dict(grn.state_dict())
     assert torch.equal(again.eval()(graphs()), grn(graphs()))

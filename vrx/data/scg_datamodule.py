@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -21,15 +20,13 @@ from vrx.data.prepared import PreparedPhoto, prepared
 from vrx.data.scg_cache import SCGCache, check_first
 from vrx.data.sources import PhotoSource, photos_key
 from vrx.edits import Editor
-from vrx.errors import VRXError
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.graphs.variants import Variants, ask_edited, concept_coalitions, concept_variants
 from vrx.storage import content_key
-from vrx.structures import EPSILON, NEUTRAL, SCG, Patches
+from vrx.structures import SCG, Patches
 
 log = logging.getLogger(__name__)
 
-Masking = Literal["graph", "photo"]
 SPLITS = ("train", "val", "test")
 COALITIONS = ("coalition_members", "coalition_logits")
 MADE_BY = (
@@ -55,15 +52,13 @@ class SCGDataModule(LightningDataModule):
         cache_dir: root of the caches.
         second_editor: another fill, asked on the test photos only: how far two fills agree is the ceiling of
             faithfulness. None: not measured.
-        masking: ``graph``: a variant is the photo's own graphs with the nodes of the edited patch set to the dummy.
-            ``photo``: the edited photo goes through the whole pipeline, superpixels reused.
         variants: masked variants per photo at most, the concepts of F's predicted class first; 0: all.
         coalitions: variants of a photo in which two or more concepts are masked at once, half of them pairs.
         batch_size: of the distillation.
         build_batch_size: photos a pass of F while the graphs are made.
         workers: processes that read and segment photos.
         shard_size: photos a shard.
-        seed: of the variants drawn in ``photo`` mode.
+        seed: of the variants and coalitions that are drawn.
     """
 
     def __init__(
@@ -73,7 +68,6 @@ class SCGDataModule(LightningDataModule):
         editor: Editor,
         cache_dir: str | Path,
         second_editor: Editor | None = None,
-        masking: Masking = "graph",
         variants: int = 12,
         coalitions: int = 0,
         batch_size: int = 128,
@@ -83,13 +77,10 @@ class SCGDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if masking not in ("graph", "photo"):
-            raise VRXError(f"graph.masking={masking!r}: use 'graph' or 'photo'.")
         self.source, self.builder = source, builder
         self.editor, self.second_editor = editor, second_editor
         self.cache_dir = Path(cache_dir)
-        self.masking, self.variants, self.seed = masking, variants, seed
-        self.coalitions = coalitions
+        self.variants, self.coalitions, self.seed = variants, coalitions, seed
         self.batch_size, self.build_batch_size = batch_size, build_batch_size
         self.workers, self.shard_size = workers, shard_size
         self.tables: dict[str, dict[str, Tensor]] = {}
@@ -107,7 +98,7 @@ class SCGDataModule(LightningDataModule):
             "graph": self.builder.settings(),
             "editor": self.editor.settings(),
             "second_editor": self.second_editor.settings() if self.second_editor and split == "test" else None,
-            "masking": [self.masking, self.variants, self.seed],
+            "variants": [self.variants, self.seed],
             "coalitions": self.coalitions,
         }
         return SCGCache(self.cache_dir / "scgs", settings, len(self.source.photos(split)), self.shard_size)
@@ -192,29 +183,9 @@ class SCGDataModule(LightningDataModule):
         if self.coalitions:
             asked = concept_coalitions(classifier, self.editor, x, variants, self.coalitions, self.seed)
             tensors |= {"coalition_members": asked.members, "coalition_logits": asked.logits}
-        if self.masking == "photo":
-            tensors |= self._masked_photos(builder, x, superpixels, variants)
         if self.second_editor is not None and split == "test":
             tensors["second_logits"] = _second_logits(classifier, self.second_editor, x, variants)
         return tensors
-
-    def _masked_photos(
-        self, builder: SCGBuilder, x: Tensor, superpixels: list[Patches], variants: Variants
-    ) -> dict[str, Tensor]:
-        """Graphs of the edited photos themselves (``photo`` mode)."""
-        shape = variants.drop.shape  # [B, V, n, N]
-        nodes = torch.full((*shape, builder.node_features), EPSILON)
-        centroids, detected = torch.full((*shape, 2), NEUTRAL), torch.zeros(shape, dtype=torch.bool)
-        links = torch.zeros(*shape[:-1], shape[-1] * (shape[-1] - 1), builder.link_features)
-        for b, masks in enumerate(variants.masks):
-            for places in torch.arange(len(masks)).split(self.build_batch_size):
-                if len(places):
-                    edited = self.editor.delete(x[b : b + 1], masks[places])
-                    scg = builder(edited, [superpixels[b]] * len(places)).scg
-                    nodes[b, places], centroids[b, places], detected[b, places] = scg.nodes, scg.centroids, scg.detected
-                    links[b, places] = scg.links
-        found = {"nodes": nodes, "centroids": centroids, "detected": detected, "links": links}
-        return {f"masked_{name}": value for name, value in found.items()}
 
     def _loader(self, split: str, shuffle: bool) -> DataLoader[dict[str, Any]]:
         table = self.tables[split]
@@ -247,18 +218,8 @@ def batch_of(rows: dict[str, Tensor]) -> dict[str, Any]:
         "masked_logits": rows["masked_logits"],
         "valid": rows["valid"],
     }
-    if "masked_nodes" in rows:
-        batch["masked_scg"] = masked_graphs(rows)
     batch |= {name: rows[name] for name in COALITIONS if name in rows}
     return batch
-
-
-def masked_graphs(table: Mapping[str, Tensor], index: Any = slice(None)) -> SCG:
-    """Some graphs of edited photos of a table in ``photo`` mode, ``[P, V, n, N, ...]``, by (photo, variant)."""
-    scg, classes = SCG.of(table, index, "masked_"), table.get("classes")
-    if classes is None:
-        return scg
-    return replace(scg, classes=classes[:, None].expand(table["masked_detected"].shape[:3])[index])
 
 
 def predicted_classes(table: Mapping[str, Tensor]) -> Tensor:

@@ -17,13 +17,11 @@ BUDGET = 2**24  # values of node features in one pass of the knockouts
 
 
 class ContributionMethod(Protocol):
-    """What every node and edge contributes to the score of every class."""
+    """What every node contributes to the score of every class."""
 
     def settings(self) -> dict[str, object]: ...
 
-    def __call__(
-        self, grn: GraphNetwork, scg: SCG, shared: Tensor | None = None, edges: bool = True
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, grn: GraphNetwork, scg: SCG, shared: Tensor | None = None) -> Tensor:
         """Contributions on the graphs of B photos.
 
         Args:
@@ -31,17 +29,15 @@ class ContributionMethod(Protocol):
             scg: ``[B, n, N, ...]``.
             shared: which nodes go together when one is knocked out, bool ``[B, n, N, n, N]``; None: each alone. A node
                 always goes itself.
-            edges: False leaves the edge scores at 0 (knocking out every relation takes most of the time).
 
         Returns:
-            Node scores ``[B, n (class), n (graph), N]``, 0 for dummies, and edge scores
-            ``[B, n (class), n (graph), N(N-1)]``, 0 where an end is a dummy.
+            ``[B, n (class), n (graph), N]``, 0 for dummies.
         """
         ...
 
 
 class Knockout:
-    """The fall of the margin of a class when the node becomes a dummy, or the relation does not exist.
+    """The fall of the margin of a class when the node becomes a dummy.
 
     The margin is the logit minus the log-sum-exp of the others: what the measured effect is taken of.
     """
@@ -49,11 +45,19 @@ class Knockout:
     def settings(self) -> dict[str, object]:
         return {}
 
-    def __call__(
-        self, grn: GraphNetwork, scg: SCG, shared: Tensor | None = None, edges: bool = True
-    ) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def __call__(self, grn: GraphNetwork, scg: SCG, shared: Tensor | None = None) -> Tensor:
+        size, n, num = scg.detected.shape
+        gone = torch.eye(n * num, dtype=torch.bool, device=scg.nodes.device).reshape(1, n, num, n, num)
+        gone = (gone if shared is None else gone | shared).expand(size, -1, -1, -1, -1).flatten(1, 2)
+        falls = []
+        chunk = max(1, BUDGET // (n * num * scg.nodes[0].numel()))
         with evaluating(grn):
-            return _knockout_nodes(grn, scg, shared), _knockout_edges(grn, scg, _ends_detected(grn, scg) & edges)
+            for rows in torch.arange(size, device=gone.device).split(chunk):
+                clean, masked = grn.masked(scg[rows], gone[rows])
+                falls.append(margins(clean)[:, None] - margins(masked))
+        found = torch.cat(falls).unflatten(1, (n, num)) if falls else scg.nodes.new_zeros(0, n, num, n)
+        return (found * scg.detected.unsqueeze(-1)).movedim(-1, 1)
 
 
 class GradientTimesEmbedding:
@@ -65,18 +69,16 @@ class GradientTimesEmbedding:
     def settings(self) -> dict[str, object]:
         return {}
 
-    def __call__(
-        self, grn: GraphNetwork, scg: SCG, shared: Tensor | None = None, edges: bool = True
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, grn: GraphNetwork, scg: SCG, shared: Tensor | None = None) -> Tensor:
         with evaluating(grn):
-            nodes, links = block_scores(grn, scg)
-        both = _ends_detected(grn, scg) & edges
-        return nodes * scg.detected.unsqueeze(1), links * both.unsqueeze(1)
+            return block_scores(grn, scg)[0] * scg.detected.unsqueeze(1)
 
 
-def _ends_detected(grn: GraphNetwork, scg: SCG) -> Tensor:
+def edge_contributions(grn: GraphNetwork, scg: SCG) -> Tensor:
+    """Eq. 5-6 of every edge, ``[B, n (class), n (graph), N(N-1)]``, 0 where an end is a dummy."""
     j, i = grn.edge_index
-    return scg.detected[:, :, j] & scg.detected[:, :, i]
+    with evaluating(grn):
+        return block_scores(grn, scg)[1] * (scg.detected[:, :, j] & scg.detected[:, :, i]).unsqueeze(1)
 
 
 @contextmanager
@@ -113,36 +115,3 @@ def block_scores(grn: GraphNetwork, scg: SCG) -> tuple[Tensor, Tensor]:
         torch.stack([(g * nodes).sum(-1) for g, _ in gradients], 1).detach(),
         torch.stack([(g * links).sum(-1) for _, g in gradients], 1).detach(),
     )
-
-
-@torch.no_grad()
-def _knockout_nodes(grn: GraphNetwork, scg: SCG, shared: Tensor | None) -> Tensor:
-    """Fall of every class' margin for every detected node, ``[B, n (class), n (graph), N]``."""
-    size, n, num = scg.detected.shape
-    gone = torch.eye(n * num, dtype=torch.bool, device=scg.nodes.device).reshape(1, n, num, n, num)
-    gone = (gone if shared is None else gone | shared).expand(size, -1, -1, -1, -1).flatten(1, 2)
-    falls = []
-    for rows in torch.arange(size, device=gone.device).split(max(1, BUDGET // (n * num * scg.nodes[0].numel()))):
-        clean, masked = grn.masked(scg[rows], gone[rows])
-        falls.append(margins(clean)[:, None] - margins(masked))
-    found = torch.cat(falls).unflatten(1, (n, num)) if falls else scg.nodes.new_zeros(0, n, num, n)
-    return (found * scg.detected.unsqueeze(-1)).movedim(-1, 1)
-
-
-@torch.no_grad()
-def _knockout_edges(grn: GraphNetwork, scg: SCG, asked: Tensor) -> Tensor:
-    """Fall of every class' margin for every asked relation (bool ``[B, n, E]``), ``[B, n (class), n (graph), E]``."""
-    size, n, links = asked.shape
-    photo, graph, edge = asked.nonzero(as_tuple=True)
-
-    def ask(rows: Tensor) -> Tensor:
-        kept = torch.ones(len(rows), n, links, dtype=torch.bool, device=asked.device)
-        kept[torch.arange(len(rows), device=asked.device), graph[rows], edge[rows]] = False
-        return grn(scg[photo[rows]], kept)
-
-    clean = margins(grn(scg))
-    chunk = max(1, min(2048, BUDGET // scg.nodes[0].numel()))
-    rows = torch.arange(len(photo), device=photo.device)
-    changed = [margins(ask(part)) for part in rows.split(chunk)] if len(photo) else [clean[:0]]
-    falls = clean[photo] - torch.cat(changed)
-    return falls.new_zeros(size, n, links, n).index_put((photo, graph, edge), falls).movedim(-1, 1)

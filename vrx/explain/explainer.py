@@ -23,7 +23,13 @@ from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.explain.absence import Typical
 from vrx.explain.contrast import Contrast, relations_of
-from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout, evaluating
+from vrx.explain.contributions import (
+    ContributionMethod,
+    GradientTimesEmbedding,
+    Knockout,
+    edge_contributions,
+    evaluating,
+)
 from vrx.explanation import Explanation
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder, replaced
 from vrx.graphs.variants import concept_variants, measured_effects, shared_nodes
@@ -232,7 +238,7 @@ class Explainer:
             )
         superpixels = self.superpixels(x) if superpixels is None else superpixels
         graphs = self.builder(x[None], [superpixels])
-        explanation = self._explanation(x, graphs.regions[0], graphs, measure, relations)
+        explanation = self._explanation(x, graphs.regions[0], graphs, measure)
         explanation = replace(explanation, name=name, true_class=true_class)
         first = None if measure else true_class
         return self._with_structure(explanation, graphs, measure, first) if relations else explanation
@@ -268,22 +274,21 @@ class Explainer:
         patches = relocated(before, moved or {})
         matched = np.where(before.detected, np.searchsorted(patches.ids, before.matched), UNMATCHED)
         graphs = explainer.builder.rebuild(x[None], [patches], matched[None])
-        after = explainer._explanation(x, patches, graphs, False, relations)
+        after = explainer._explanation(x, patches, graphs, False)
         after = replace(after, name=before.name, true_class=before.true_class)
         return explainer._with_structure(after, graphs, False, before.predicted) if relations else after
 
-    def _explanation(
-        self, x: Tensor, superpixels: Patches, graphs: PhotoGraphs, measure: bool, relations: bool
-    ) -> Explanation:
+    def _explanation(self, x: Tensor, superpixels: Patches, graphs: PhotoGraphs, measure: bool) -> Explanation:
         device = self.classifier.device
         variants = concept_variants(self.classifier, self.editor, x[None], graphs, ask=measure)
         shared = shared_nodes(variants.drop, variants.of_node).to(device)
         scg = graphs.scg.to(device)
-        nodes, links = self.methods[self.method](self.grn, scg, shared=shared, edges=relations)
-        with torch.inference_mode():
-            grn_logits = self.grn(scg)[0].double().cpu()
         num = self.bank.num_concepts  # a node for the rest of the photo, and its edges, are not shown
         between = (edges(self.builder.num_nodes) < num).all(0)
+        nodes = self.methods[self.method](self.grn, scg, shared)
+        links = edge_contributions(self.grn, scg)
+        with torch.inference_mode():
+            grn_logits = self.grn(scg)[0].double().cpu()
         patches, matched = graphs.patches[0], graphs.matched[0, :, :num]
         labels = patches.ids[matched.clip(0)] if len(patches) else matched
         return Explanation(

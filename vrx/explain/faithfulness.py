@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vrx.data.scg_datamodule import masked_graphs
-from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding
+from vrx.explain.contributions import ContributionMethod, edge_contributions
 from vrx.explain.grn_metrics import grn_metrics
 from vrx.graphs.scg import BASELINES
 from vrx.graphs.variants import Variants, drop_all, measured_effects, shared_nodes
@@ -30,8 +29,7 @@ def own_scores(grn: GraphNetwork, table: Table, method: ContributionMethod, batc
     for rows in torch.arange(len(table["label"])).split(batch_size):
         scg = SCG.of(table, rows)
         shared = shared_nodes(table["drop"][rows], table["of_node"][rows])
-        nodes, _ = method(grn, scg, shared=shared, edges=False)
-        parts.append(nodes[:, own, own].detach().float())
+        parts.append(method(grn, scg, shared)[:, own, own].detach().float())
     return torch.cat(parts)
 
 
@@ -45,8 +43,7 @@ def mean_relations(grn: GraphNetwork, table: Table, num_concepts: int, batch_siz
     total, count = torch.zeros(n, len(j)), torch.zeros(n, len(j))
     for rows in torch.arange(len(table["label"])).split(batch_size):
         scg = SCG.of(table, rows)
-        _, links = GradientTimesEmbedding()(grn, scg)
-        total += links[:, own, own].detach().float().sum(0)
+        total += edge_contributions(grn, scg)[:, own, own].float().sum(0)
         count += (scg.detected[..., j] & scg.detected[..., i]).sum(0)
     found = np.full((n, int(i.max()) + 1, int(i.max()) + 1), np.nan)
     found[:, i, j] = (total / count.where(count > 0, torch.nan)).numpy()
@@ -130,19 +127,17 @@ def evaluation(
     return chosen, metrics | surrogate(grn, test) | grn_metrics(grn, test, methods[chosen])
 
 
-def fidelity(grn: GraphNetwork, table: Table, batch_size: int = 256) -> dict[str, float]:
+def fidelity(grn: GraphNetwork, table: Table, batch_size: int = 64) -> dict[str, float]:
     """The ``fidelity/*`` metrics of one split: agreement and L1 with F, clean and concept-masked."""
     grn.eval()
     clean, masked = [], []
     with torch.inference_mode():
         for rows in torch.arange(len(table["label"])).split(batch_size):
-            scg = SCG.of(table, rows)
-            clean.append(grn(scg))
-            photo, variant = table["valid"][rows].nonzero(as_tuple=True)
-            for part in torch.arange(len(photo)).split(batch_size):
-                masked.append(grn(_masked_graphs(table, rows[photo[part]], variant[part])))
+            photos, variants = grn.masked(SCG.of(table, rows), table["drop"][rows])
+            clean.append(photos)
+            masked.append(variants[table["valid"][rows]])
     pairs = {"": (torch.cat(clean), table["logits"])}
-    if masked:
+    if table["valid"].any():
         pairs["_masked"] = (torch.cat(masked), table["masked_logits"][table["valid"]])
     result = {}
     for suffix, (ours, truth) in pairs.items():
@@ -186,10 +181,3 @@ def surrogate(grn: GraphNetwork, table: Table, batch_size: int = 64) -> dict[str
         "surrogate/emd": float((grn_logits.softmax(1) - logits.softmax(1)).abs().sum(1).mean() / 2),
         "surrogate/rank": finite_mean(np.array(ranked)),
     }
-
-
-def _masked_graphs(table: Table, photo: Tensor, variant: Tensor) -> SCG:
-    """The graphs of some variants, as the masking mode of the table has them, ``[K, n, N, ...]``."""
-    if "masked_nodes" in table:
-        return masked_graphs(table, (photo, variant))
-    return SCG.of(table, photo).drop(table["drop"][photo, variant])

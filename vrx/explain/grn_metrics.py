@@ -79,7 +79,7 @@ class NodeContributions(ExplainerAlgorithm):
     ) -> Explanation:
         """One mask of all nodes of the batch."""
         scg = model.graphs(x, pos, detected, edge_attr, hypothesis)
-        nodes, _ = self.method(model.grn, scg, self.shared, edges=False)
+        nodes = self.method(model.grn, scg, self.shared)
         return Explanation(node_mask=nodes[torch.arange(len(target)), target].reshape(-1, 1).detach())
 
 

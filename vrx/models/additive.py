@@ -84,7 +84,7 @@ class AdditiveGRN(GraphNetwork):
             self.pair_linear.weight.copy_(torch.eye(n, link_features))
         self.bias = nn.Parameter(torch.zeros(n))
 
-    def embed(self, scg: SCG, keep_edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def embed(self, scg: SCG) -> tuple[Tensor, Tensor]:
         """What every node and every edge adds to each class, ``[B, n, N, n]`` and ``[B, n, N(N-1), n]``.
 
         The two directions between two nodes have half of the effect of the pair each.
@@ -98,7 +98,7 @@ class AdditiveGRN(GraphNetwork):
         links = half.new_zeros(*half.shape[:2], self.num_edges, self.num_classes)
         links[:, :, self.there] = half
         links[:, :, self.back] = half
-        return nodes, links if keep_edges is None else links * keep_edges.unsqueeze(-1)
+        return nodes, links
 
     def _pairs(self, scg: SCG, x: Tensor) -> Tensor:
         """What each pair of nodes adds to each class, ``[B, n, N(N-1)/2, n]``; 0 where one is missing."""

@@ -17,22 +17,21 @@ from vrx.graphs.variants import drop_all
 from vrx.models.graph_network import GraphNetwork
 from vrx.scores import centred, margins, pearson, spearman
 from vrx.specs import make
-from vrx.structures import SCG
 
 TERMS = ("softmax_l1", "logits", "difference", "correlation")  # of the clean photo and of single concepts masked
 SETS = ("coalition", "interaction", "ranking")  # of several concepts masked at once, where there are such variants
 SCORES = ("agreement", "l1", "agreement_masked", "l1_masked", "spearman")
 ENOUGH_VARIANTS = 3  # a rank correlation of fewer says nothing
+ENOUGH_AGREEMENT = 0.98  # both agreements count up to this in the objective: beyond it faithfulness decides
 
 
 class Distillation(LightningModule):
     """Trains a GRN to give F's logits, on the photo and on the photo with a concept deleted.
 
     A batch is a dict: ``scg`` ``[B, n, N, ...]``; ``logits`` of F ``[B, n]``; ``masked_logits`` of F on V variants of
-    each photo ``[B, V, n]``; ``valid`` bool ``[B, V]``; and the variants themselves, either ``drop`` bool
-    ``[B, V, n, N]`` (nodes of ``scg`` set to the dummy) or ``masked_scg`` ``[B, V, n, N, ...]``. It may hold variants
-    with several concepts masked, too: ``coalition_members`` bool ``[B, Q, V]`` (which of the masked variants it joins)
-    and ``coalition_logits`` ``[B, Q, n]``.
+    each photo ``[B, V, n]``; ``valid`` bool ``[B, V]``; and the variants themselves, ``drop`` bool ``[B, V, n, N]``
+    (nodes of ``scg`` set to the dummy). It may hold variants with several concepts masked, too: ``coalition_members``
+    bool ``[B, Q, V]`` (which of the masked variants it joins) and ``coalition_logits`` ``[B, Q, n]``.
 
     Args:
         grn: the student.
@@ -47,7 +46,6 @@ class Distillation(LightningModule):
         variants_per_step: masked variants of each photo drawn at random a step; 0: all.
         objective: weights of the validation scores (``SCORES``) in ``val/objective``, which checkpoints are chosen by;
             None: Spearman + agreement.
-        enough_agreement: both agreements count up to this in the objective: beyond it faithfulness decides.
 
     Raises:
         VRXError: an unknown loss term or score, or no loss term with a weight.
@@ -61,7 +59,6 @@ class Distillation(LightningModule):
         weights: Mapping[str, float] | None = None,
         variants_per_step: int = 8,
         objective: Mapping[str, float] | None = None,
-        enough_agreement: float = 0.98,
     ) -> None:
         super().__init__()
         self.grn, self.optimizer, self.scheduler = grn, optimizer, scheduler
@@ -75,10 +72,10 @@ class Distillation(LightningModule):
             )
         wanted = objective or {"spearman": 1.0, "agreement": 1.0}
         self.objective = _known(wanted, SCORES, "model.distillation.objective")
-        self.variants_per_step, self.enough_agreement = variants_per_step, enough_agreement
+        self.variants_per_step = variants_per_step
         # plain numbers only, so that a checkpoint is read with weights_only and `load_grn` can rebuild the GRN
         plain = {"weights": self.weights, "objective": self.objective, "variants_per_step": variants_per_step}
-        self.save_hyperparameters({"grn": grn.spec, **plain, "enough_agreement": enough_agreement}, logger=False)
+        self.save_hyperparameters({"grn": grn.spec, **plain}, logger=False)
         self._random_state: Tensor | None = None
         self.scores: Any = torch.nn.ModuleDict({name: MeanMetric() for name in SCORES})
 
@@ -106,17 +103,6 @@ class Distillation(LightningModule):
             return torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
         return (torch.rand(valid.shape, device=valid.device) + valid).topk(count, dim=1).indices
 
-    def _masked(self, batch: dict[str, Any], drop: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """GRN's logits, clean ``[B, n]`` and of variants ``[B, V, n]``, from one pass: without the nodes of ``drop``
-        (bool ``[B, V, n, N]``) or, where the edited photos have graphs of their own, on the chosen ones of these.
-        """
-        if "masked_scg" not in batch:
-            return self.grn.masked(batch["scg"], drop)
-        size, count = chosen.shape
-        variants = batch["masked_scg"].map(lambda v: _at(v, chosen).flatten(0, 1))
-        clean, masked = self.grn(SCG.cat([batch["scg"], variants])).split([size, size * count])
-        return clean, masked.reshape(size, count, -1)
-
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """Weighted sum of the loss terms."""
         f_clean, weight = batch["logits"], self.weights.get
@@ -126,7 +112,7 @@ class Distillation(LightningModule):
         sets = "coalition_members" in batch and any(weight(name) for name in SETS)
         if sets:
             drop = torch.cat([drop, drop_all(batch["coalition_members"], batch["drop"])], 1)
-        clean, variants = self._masked(batch, drop, chosen)
+        clean, variants = self.grn.masked(batch["scg"], drop)
         masked = variants[:, : chosen.shape[1]]
         terms = distillation_terms(clean, masked, f_clean, f_masked, valid, [name for name in TERMS if weight(name)])
         if sets:
@@ -142,11 +128,10 @@ class Distillation(LightningModule):
         self.log_dict(logged, on_epoch=True, on_step=False, batch_size=len(clean), sync_dist=True)
         return loss
 
-    def _measure(self, batch: dict[str, Any]) -> None:
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Add a batch to every score. All are always updated, if with weight 0: processes wait for each other."""
         valid, truth, logits = batch["valid"], batch["masked_logits"], batch["logits"]
-        chosen = torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
-        clean, masked = self._masked(batch, batch["drop"], chosen)
+        clean, masked = self.grn.masked(batch["scg"], batch["drop"])
         ranked = spearman(falls(clean, masked, logits), falls(logits, truth, logits), valid)
         enough = valid.sum(1) >= ENOUGH_VARIANTS
         self.scores["agreement"].update((clean.argmax(1) == logits.argmax(1)).float())
@@ -155,31 +140,16 @@ class Distillation(LightningModule):
         self.scores["l1_masked"].update(softmax_distance(masked, truth), valid.float())
         self.scores["spearman"].update(ranked, enough.float())
 
-    def _report(self, split: str) -> None:
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/<score>`` (0 where nothing could be measured) and ``val/objective``."""
         found = {name: self.scores[name].compute().nan_to_num() for name in SCORES}
         for name in SCORES:
             self.scores[name].reset()
         for name, value in found.items():
-            self.log(f"{split}/{name}", value, sync_dist=True)
-        capped = {k: v.clamp(max=self.enough_agreement) if "agreement" in k else v for k, v in found.items()}
+            self.log(f"val/{name}", value, sync_dist=True)
+        capped = {k: v.clamp(max=ENOUGH_AGREEMENT) if "agreement" in k else v for k, v in found.items()}
         objective = torch.stack([weight * capped[name] for name, weight in self.objective.items()]).sum()
-        self.log(f"{split}/objective", objective, prog_bar=True, sync_dist=True)
-
-    def validation_step(self, batch: dict[str, Any], _: int) -> None:
-        """Collect fidelity and rank agreement on the validation photos."""
-        self._measure(batch)
-
-    def test_step(self, batch: dict[str, Any], _: int) -> None:
-        """The same on the test photos."""
-        self._measure(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/<score>`` (0 where nothing could be measured) and ``val/objective``."""
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log ``test/<score>`` and ``test/objective``."""
-        self._report("test")
+        self.log("val/objective", objective, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """As the config says; by default Adam and step decay (appendix A)."""

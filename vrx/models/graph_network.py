@@ -117,13 +117,8 @@ class GraphNetwork(nn.Module):
         return parameter[scg.classes]
 
     @abstractmethod
-    def embed(self, scg: SCG, keep_edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def embed(self, scg: SCG) -> tuple[Tensor, Tensor]:
         """G: all graphs of all photos in one batched pass.
-
-        Args:
-            scg: ``[B, n, N, ...]``.
-            keep_edges: bool ``[B, n, N(N-1)]``; False: this relation does not exist: it carries no message, and its
-                block is 0. None: all do.
 
         Returns:
             Node blocks ``[B, n, N, ...]`` and edge blocks ``[B, n, N(N-1), ...]``.
@@ -136,9 +131,9 @@ class GraphNetwork(nn.Module):
     def read_out(self, nodes: Tensor, links: Tensor) -> Tensor:
         """E: the blocks of all graphs -> class scores ``[B, n]``."""
 
-    def forward(self, scg: SCG, keep_edges: Tensor | None = None) -> Tensor:
+    def forward(self, scg: SCG) -> Tensor:
         """Class scores ``[B, n]`` (Eq. 1)."""
-        return self.read_out(*self.embed(scg, keep_edges))
+        return self.read_out(*self.embed(scg))
 
     def masked(self, scg: SCG, drop: Tensor) -> tuple[Tensor, Tensor]:
         """Class scores of the graphs, and of the graphs without some nodes, in one pass.

@@ -68,7 +68,9 @@ class ConceptGraphConv(nn.Module):
 class GRN(GraphNetwork):
     """G and E of the paper. Defaults are those of appendix table 3; every other size follows from the graphs.
 
-    After each layer nodes and edges alike pass ReLU and then batch norm, in the order of the table.
+    After each layer nodes and edges alike pass ReLU and then batch norm, in the order of the table. A dummy hears
+    nothing, and the edges at it tell no place, so that what it sends and what its block gives E are the same in every
+    photo; between detected nodes Eq. 3 is as written.
 
     Args:
         num_classes: n, classes of interest.
@@ -77,9 +79,6 @@ class GRN(GraphNetwork):
         node_widths: width of the node features after each layer.
         edge_widths: width of the edge features after each layer.
         dropout: on the graph embedding, before E.
-        isolate_dummies: a dummy hears nothing, and the edges at it tell no place, so that what it sends and what its
-            block gives E are the same in every photo. Between detected nodes Eq. 3 is as written. False: dummies take
-            part like any node.
         link_features: K, values of an edge beside the places of its ends.
         all_classes: classes that there are, where the n graphs of a photo are of some of them: e_ji^c is kept for each;
             E reads those of the photo in their order. None: n.
@@ -96,7 +95,6 @@ class GRN(GraphNetwork):
         node_widths: Sequence[int] = (64, 32, 32),
         edge_widths: Sequence[int] = (5, 5, 5),
         dropout: float = 0.0,
-        isolate_dummies: bool = True,
         link_features: int = 0,
         all_classes: int | None = None,
     ) -> None:
@@ -114,11 +112,9 @@ class GRN(GraphNetwork):
                 "node_widths": list(node_widths),
                 "edge_widths": list(edge_widths),
                 "dropout": dropout,
-                "isolate_dummies": isolate_dummies,
                 "all_classes": all_classes,
             }
         )
-        self.isolate_dummies = isolate_dummies
         nodes, links = [node_features, *node_widths], [4 + link_features, *edge_widths]
         self.convs = nn.ModuleList(
             ConceptGraphConv(self.all_classes, num_nodes, (nodes[i], nodes[i + 1]), (links[i], links[i + 1]))
@@ -137,29 +133,23 @@ class GRN(GraphNetwork):
         return torch.where(scg.detected.unsqueeze(-1), scaled, scg.nodes)
 
     def _edges(self, scg: SCG) -> tuple[Tensor, Tensor]:
-        """Initial ``[x_j, y_j, x_i, y_i]`` and links of the edges, ``[B, n, E, 4 + K]``, and which are heard, bool
-        ``[B, n, E]``.
-        """
+        """``[x_j, y_j, x_i, y_i]`` and links of the edges, ``[B, n, E, 4 + K]``; 1 for those heard, ``[B, n, E]``."""
         j, i = self.edge_index
         places = torch.cat([scg.centroids[:, :, j], scg.centroids[:, :, i]], dim=-1)
         links = scg.links / self.link_std
-        if not self.isolate_dummies:
-            return torch.cat([places, links], -1), torch.ones_like(places[..., 0], dtype=torch.bool)
         sender, receiver = scg.detected[:, :, j], scg.detected[:, :, i]
         places = places.masked_fill(~(sender & receiver).unsqueeze(-1), NEUTRAL)
-        return torch.cat([places, links], -1), receiver
+        return torch.cat([places, links], -1), receiver.to(places.dtype)
 
-    def embed(self, scg: SCG, keep_edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def embed(self, scg: SCG) -> tuple[Tensor, Tensor]:
         """G (Eq. 3): blocks ``[B, n, N, node_size]`` and ``[B, n, N(N-1), edge_size]``."""
         self.check(scg)
         x = self._standard(scg)
         attr, heard = self._edges(scg)
-        exists = torch.ones_like(heard) if keep_edges is None else keep_edges
-        sends = (exists & heard).to(x.dtype)
         for conv, node_norm, edge_norm in zip(self.convs, self.node_norms, self.edge_norms, strict=True):
-            x, attr = conv(x, attr, sends, self.of_graphs(conv.dependency, scg))  # type: ignore[arg-type]
+            x, attr = conv(x, attr, heard, self.of_graphs(conv.dependency, scg))  # type: ignore[arg-type]
             x, attr = _over_features(node_norm, x.relu()), _over_features(edge_norm, attr.relu())
-        return x, attr * exists.unsqueeze(-1)
+        return x, attr
 
     def read_out(self, nodes: Tensor, links: Tensor) -> Tensor:
         """E: one linear map of the blocks of all graphs."""
