@@ -28,23 +28,14 @@ NOT_A_STAGE = (nn.Identity, nn.Dropout)
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a feature map ``[B, D, h, w]`` is read.
+    """Where a feature map ``[B, D, h, w]`` is read."""
 
-    Args:
-        name: of the module in the network, as ``named_modules`` gives it.
-        reduction: stride to the photo, a power of two for convolutional networks.
-        channels: D.
-        layout: what the module gives: ``nchw``, ``nhwc`` or ``tokens`` (``[B, prefix + h w, D]``).
-        grid: (h, w).
-        prefix: class, distillation and register tokens before the patch tokens.
-    """
-
-    name: str
-    reduction: int
-    channels: int
-    layout: Layout = "nchw"
-    grid: tuple[int, int] = (0, 0)
-    prefix: int = 0
+    name: str  # of the module in the network, as named_modules gives it
+    reduction: int  # stride to the photo, a power of two for convolutional networks
+    channels: int  # D
+    layout: Layout = "nchw"  # what the module gives: nchw, nhwc or tokens ([B, prefix + h w, D])
+    grid: tuple[int, int] = (0, 0)  # (h, w)
+    prefix: int = 0  # class, distillation and register tokens before the patch tokens
 
     def to_map(self, output: Tensor) -> Tensor:
         """What the module gives (or its gradient) -> ``[B, D, h, w]``."""

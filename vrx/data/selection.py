@@ -15,15 +15,10 @@ from vrx.storage import digest
 
 @dataclass(frozen=True)
 class PhotoSelection:
-    """A source of chosen photos.
+    """A source of chosen photos."""
 
-    Args:
-        source: reads the photos.
-        splits: split -> photos; any other split is empty.
-    """
-
-    source: PhotoSource
-    splits: Mapping[str, Sequence[Photo]]
+    source: PhotoSource  # reads the photos
+    splits: Mapping[str, Sequence[Photo]]  # split -> photos; any other split is empty
 
     @property
     def class_names(self) -> Sequence[str]:

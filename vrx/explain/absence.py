@@ -28,21 +28,13 @@ SHRINKAGE = 1.0  # photos that the mean of all concepts counts for beside those 
 
 @dataclass(frozen=True)
 class Addition:
-    """A missing concept added to one photo.
+    """A missing concept added to one photo."""
 
-    Args:
-        graph: the class whose concept it is.
-        concept: which.
-        margins: of each class before, ``[n]``.
-        predicted: gain of each class's margin that the GRN expects, ``[n]``.
-        measured: gain of the classifier's, ``[n]``.
-    """
-
-    graph: int
-    concept: int
-    margins: Tensor
-    predicted: Tensor
-    measured: Tensor
+    graph: int  # the class whose concept it is
+    concept: int  # which
+    margins: Tensor  # of each class before, [n]
+    predicted: Tensor  # gain of each class's margin that the GRN expects, [n]
+    measured: Tensor  # gain of the classifier's, [n]
 
     @property
     def evidence(self) -> Tensor:

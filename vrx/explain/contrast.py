@@ -89,23 +89,14 @@ def relations_of(
 
 @dataclass(frozen=True)
 class Contrast:
-    """Asks what is missing for a class, and what lies elsewhere.
+    """Asks what is missing for a class, and what lies elsewhere."""
 
-    Args:
-        classifier: F.
-        editor: how concepts are pasted and moved.
-        grn: in eval mode.
-        typical: what is normal for the classes.
-        bank: with cut-outs of typical patches.
-        measure: False: the classifier is not asked, what it says is NaN.
-    """
-
-    classifier: Classifier
-    editor: Editor
-    grn: GraphNetwork
-    typical: Typical
-    bank: ConceptBank
-    measure: bool = True
+    classifier: Classifier  # F
+    editor: Editor  # how concepts are pasted and moved
+    grn: GraphNetwork  # in eval mode
+    typical: Typical  # what is normal for the classes
+    bank: ConceptBank  # with cut-outs of typical patches
+    measure: bool = True  # False: the classifier is not asked, what it says is NaN
 
     def __call__(self, x: Tensor, graphs: PhotoGraphs, classes: Sequence[int]) -> tuple[Counterfactual, ...]:
         """Counterfactuals of one photo.

@@ -34,19 +34,14 @@ ORDERS = 3  # random orders of deletion
 class ConceptFalls:
     """How far the margin of its class falls when a concept is deleted, in photos of the class that F gets right.
 
-    Args:
-        own: mean fall when the concept is deleted, logits, ``[n, N]``; NaN without photos.
-        random: mean fall when as many pixels at a random place of the same photo are, ``[n, N]``.
-        p_value: that the first is larger, Holm-corrected within the class, ``[n, N]``; 1 with fewer than two photos.
-        photos: how many tested each, int ``[n, N]``.
-        present: which concepts there are, bool ``[n, N]``.
+    All are ``[n, N]``.
     """
 
-    own: NDArray[np.float64]
-    random: NDArray[np.float64]
-    p_value: NDArray[np.float64]
-    photos: NDArray[np.int64]
-    present: NDArray[np.bool_]
+    own: NDArray[np.float64]  # mean fall when the concept is deleted, logits; NaN without photos
+    random: NDArray[np.float64]  # the same of as many pixels at a random place of the same photo
+    p_value: NDArray[np.float64]  # that the first is larger, Holm-corrected within the class; 1: fewer than two photos
+    photos: NDArray[np.int64]  # how many tested each
+    present: NDArray[np.bool_]  # which concepts there are
 
     @property
     def significant(self) -> NDArray[np.bool_]:

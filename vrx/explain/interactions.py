@@ -30,19 +30,12 @@ BATCH = 64  # edited photos in one pass
 
 @dataclass(frozen=True)
 class Players:
-    """The found concepts of one photo as players of a game.
+    """The found concepts of one photo as players of a game."""
 
-    Args:
-        patches: which of the photo's patches they are, int64 ``[P]``.
-        masks: their pixels, bool ``[P, H, W]``.
-        drop: nodes that lose their patch with each, bool ``[P, n, N]``.
-        offsets: where each is moved to, (right, down) in pixels; (0, 0): it cannot be moved, int ``[P, 2]``.
-    """
-
-    patches: NDArray[np.int64]
-    masks: NDArray[np.bool_]
-    drop: Tensor
-    offsets: NDArray[np.int64]
+    patches: NDArray[np.int64]  # which of the photo's patches they are, int64 [P]
+    masks: NDArray[np.bool_]  # their pixels, bool [P, H, W]
+    drop: Tensor  # nodes that lose their patch with each, bool [P, n, N]
+    offsets: NDArray[np.int64]  # way that each is moved, right and down in pixels; 0, 0: it cannot be, [P, 2]
 
     def __len__(self) -> int:
         return len(self.patches)

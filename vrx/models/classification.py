@@ -34,19 +34,12 @@ MADE_BY = ("vrx.classifier", "vrx.data.images", "vrx.models.classification", "vr
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is changed at random in the photos that F is fitted on.
+    """What is changed at random in the photos that F is fitted on."""
 
-    Args:
-        crop: a random part of the photo, half of its area at least; not where position or size tell classes apart.
-        mirror: left and right, half of the times; not where they tell classes apart.
-        colour: brightness, contrast and saturation by up to a fifth.
-        own: dotted name of a function that returns a transform of PIL images, applied last.
-    """
-
-    crop: bool = True
-    mirror: bool = True
-    colour: bool = True
-    own: str | None = None
+    crop: bool = True  # a random half or more of the photo; not where position or size tell classes apart
+    mirror: bool = True  # left and right, half of the times; not where they tell classes apart
+    colour: bool = True  # brightness, contrast and saturation by up to a fifth
+    own: str | None = None  # dotted name of a function that returns a transform of PIL images, applied last
 
     def transform(self, size: tuple[int, int]) -> Callable[[Image], Image]:
         """PIL image -> PIL image, for inputs of (height, width).
@@ -70,29 +63,18 @@ class Augmentation:
 class FitOptions:
     """How F is fitted: AdamW with a one-cycle schedule.
 
-    Args:
-        epochs: over the discovery and training photos.
-        batch_size: photos per step.
-        lr: peak of the schedule.
-        weight_decay: of AdamW.
-        label_smoothing: in [0, 1).
-        workers: processes that read photos.
-        precision: of Lightning's Trainer; ``auto``: ``bf16-mixed`` where this machine computes with bf16, else
-            ``32-true``.
-        augmentation: of the photos, see :class:`Augmentation`.
-
     Raises:
         VRXError: no epoch, no photo a step, or a rate that is not positive.
     """
 
-    epochs: int = 12
-    batch_size: int = 64
-    lr: float = 0.001
-    weight_decay: float = 0.01
-    label_smoothing: float = 0.0
-    workers: int = 0
-    precision: str = "32-true"
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    epochs: int = 12  # over the discovery and training photos
+    batch_size: int = 64  # photos per step
+    lr: float = 0.001  # peak of the schedule
+    weight_decay: float = 0.01  # of AdamW
+    label_smoothing: float = 0.0  # in [0, 1)
+    workers: int = 0  # processes that read photos
+    precision: str = "32-true"  # of Lightning's Trainer; auto: bf16-mixed where this machine computes with it, else 32-true
+    augmentation: Augmentation = field(default_factory=Augmentation)  # of the photos
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size) < 1 or self.lr <= 0:

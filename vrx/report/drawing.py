@@ -37,17 +37,11 @@ Section = tuple[float, Callable[[Axes, float], None]]
 
 @dataclass(frozen=True)
 class ColourScale:
-    """One diverging scale, centred on zero, for all discs, outlines and arrows of a picture.
+    """One diverging scale, centred on zero, for all discs, outlines and arrows of a picture."""
 
-    Args:
-        limit: contribution at both ends, in logits.
-        effect: largest contribution or measured effect shown, of concepts and relations: the right end of the bars.
-        lowest: smallest of them, at most 0: the left end of the bars.
-    """
-
-    limit: float
-    effect: float
-    lowest: float = 0.0
+    limit: float  # contribution at both ends, in logits
+    effect: float  # largest contribution or measured effect shown, of concepts and relations: the right end of the bars
+    lowest: float = 0.0  # smallest of them, at most 0: the left end of the bars
 
     @classmethod
     def of(cls, explanation: Explanation, classes: Sequence[int]) -> ColourScale:

@@ -20,17 +20,11 @@ MOST_FILES = 8  # of a cell, that are not explained
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the classifier predicts for all test photos.
+    """What the classifier predicts for all test photos."""
 
-    Args:
-        names: of P photos.
-        logits: of the classes of interest, ``[P, n]``.
-        labels: int64 ``[P]``.
-    """
-
-    names: Sequence[str]
-    logits: NDArray[np.float64]
-    labels: NDArray[np.int64]
+    names: Sequence[str]  # of P photos
+    logits: NDArray[np.float64]  # of the classes of interest, [P, n]
+    labels: NDArray[np.int64]  # int64 [P]
 
     @classmethod
     def of(cls, explanations: Sequence[Explanation], class_names: Sequence[str]) -> Predictions:

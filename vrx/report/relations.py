@@ -16,24 +16,14 @@ MOST_REASONS, MOST_ABSENCES = 3, 2  # of what a class lacks, or finds elsewhere;
 
 @dataclass(frozen=True)
 class Relation:
-    """Two concepts of a class, found in a photo, and what their relation counts for.
+    """Two concepts of a class, found in a photo, and what their relation counts for."""
 
-    Args:
-        source: a concept; where the arrangement counts, the one whose place does.
-        target: the other.
-        arranged: that their arrangement counts: the place of the source, because of the target. Otherwise they count
-            together: more, or less, than the sum of both.
-        predicted: in centred logits of the class, by the graph network.
-        measured: the same on the classifier.
-        noise: what a measured relation of this kind must exceed.
-    """
-
-    source: int
-    target: int
-    arranged: bool
-    predicted: float
-    measured: float
-    noise: float
+    source: int  # a concept; where the arrangement counts, the one whose place does
+    target: int  # the other
+    arranged: bool  # the place of the source counts, because of the target; False: they count together
+    predicted: float  # in centred logits of the class, by the graph network
+    measured: float  # the same on the classifier
+    noise: float  # what a measured relation of this kind must exceed
 
     @property
     def confirmed(self) -> bool:

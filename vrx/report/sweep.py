@@ -29,21 +29,13 @@ LINES = "One line a trial, from its settings to what it reached: bright is good,
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a sweep.
+    """One trial of a sweep."""
 
-    Args:
-        number: of the trial, from 0.
-        settings: those that were given, as they were written: dotted name -> value.
-        objective: what the sweep maximises; NaN where it failed.
-        error: why it failed; "".
-        before_training: seconds from its start to the start of the training; NaN where it failed.
-    """
-
-    number: int
-    settings: Mapping[str, str]
-    objective: float
-    error: str = ""
-    before_training: float = math.nan
+    number: int  # of the trial, from 0
+    settings: Mapping[str, str]  # those that were given, as they were written: dotted name -> value
+    objective: float  # what the sweep maximises; NaN where it failed
+    error: str = ""  # why it failed; ""
+    before_training: float = math.nan  # seconds from its start to the start of the training; NaN where it failed
 
     @property
     def result(self) -> str:

@@ -21,19 +21,12 @@ NO_EFFECT = 0.05  # a measured effect below this, in logits, prints as zero: its
 
 @dataclass(frozen=True)
 class Trust:
-    """How far the explanation of one photo can be trusted.
+    """How far the explanation of one photo can be trusted."""
 
-    Args:
-        level: ``high``, ``limited`` or ``low``: the worst of all checks of concepts.
-        reasons: what each check found, in numbers, the worst first.
-        relations_level: the same of the relations; "" where there is nothing to check.
-        relations: what their check found.
-    """
-
-    level: str
-    reasons: tuple[str, ...]
-    relations_level: str = ""
-    relations: str = ""
+    level: str  # high, limited or low: the worst of all checks of concepts
+    reasons: tuple[str, ...]  # what each check found, in numbers, the worst first
+    relations_level: str = ""  # the same of the relations; "" where there is nothing to check
+    relations: str = ""  # what their check found
 
 
 def trust(explanation: Explanation) -> Trust:

@@ -21,19 +21,12 @@ LABELS, NUMBER, STEP, HEAD = 1.78, 0.36, 0.2, 0.5  # inches: width of names, roo
 
 @dataclass(frozen=True)
 class Step:
-    """One bar.
+    """One bar."""
 
-    Args:
-        name: what contributes.
-        value: to the logit of the predicted class minus that of the other.
-        rest: it is no concept or relation of its own: what is left, or an error.
-        labels: of the patches that contribute.
-    """
-
-    name: str
-    value: float
-    rest: bool = False
-    labels: tuple[int, ...] = ()
+    name: str  # what contributes
+    value: float  # to the logit of the predicted class minus that of the other
+    rest: bool = False  # it is no concept or relation of its own: what is left, or an error
+    labels: tuple[int, ...] = ()  # of the patches that contribute
 
 
 def steps(explanation: Explanation, index: int, most: int = MOST_STEPS, to: int | None = None) -> list[Step]:

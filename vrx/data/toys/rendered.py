@@ -44,21 +44,13 @@ RENDERED_BY = tuple(f"vrx.data.toys.{name}" for name in ("rendered", "renderer",
 
 @dataclass(frozen=True)
 class Frame:
-    """One photo to be: where it is kept and all that decides its pixels.
+    """One photo to be: where it is kept and all that decides its pixels."""
 
-    Args:
-        path: of the PNG.
-        class_name: what it shows.
-        seed: of everything drawn at random.
-        pose: of the camera.
-        removed: parts that are not there.
-    """
-
-    path: Path
-    class_name: str
-    seed: tuple[int, ...]
-    pose: Pose
-    removed: Sequence[str]
+    path: Path  # of the PNG
+    class_name: str  # what it shows
+    seed: tuple[int, ...]  # of everything drawn at random
+    pose: Pose  # of the camera
+    removed: Sequence[str]  # parts that are not there
 
 
 class RenderedToys(ABC):

@@ -24,7 +24,7 @@ class Edits:
         omit: parts that are left out.
         move: part -> (dx, dy, dz), forward, left and up; a vehicle is about 4.5 long.
         replace: part -> (class, part) that takes its place, centre on centre.
-        add: (class, part, (dx, dy, dz)): parts of other classes, moved from where they sit there.
+        add: class, part and way of parts that are added, from where they sit on their own class.
         swap: two parts that change places.
     """
 

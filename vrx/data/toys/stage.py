@@ -42,27 +42,16 @@ class Surface:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a renderer needs.
+    """All that a renderer needs."""
 
-    Args:
-        toy: what the photo is of.
-        labels: part label of each of its triangles, uint8 ``[T]``; i + 1 is the source's part name i.
-        surroundings: ground and things in the background, lit.
-        shadow: of the toy on the ground, unlit.
-        sky: colours at the lower and the upper edge of the frame, ``[2, 3]``.
-        camera: position and the point it looks at, ``[2, 3]``; z is up.
-        light: direction towards the light, unit ``[3]``.
-        ambient: share of the light that has no direction, in [0, 1].
-    """
-
-    toy: Surface
-    labels: NDArray[np.uint8]
-    surroundings: Surface
-    shadow: Surface
-    sky: NDArray[np.float32]
-    camera: NDArray[np.float64]
-    light: NDArray[np.float64]
-    ambient: float
+    toy: Surface  # what the photo is of
+    labels: NDArray[np.uint8]  # part label of each of its triangles, uint8 [T]; i + 1 is the source's part name i
+    surroundings: Surface  # ground and things in the background, lit
+    shadow: Surface  # of the toy on the ground, unlit
+    sky: NDArray[np.float32]  # colours at the lower and the upper edge of the frame, [2, 3]
+    camera: NDArray[np.float64]  # position and the point it looks at, [2, 3]; z is up
+    light: NDArray[np.float64]  # direction towards the light, unit [3]
+    ambient: float  # share of the light that has no direction, in [0, 1]
 
 
 def hsv(rng: Generator, hue: tuple[float, float], sat: tuple[float, float], value: tuple[float, float]) -> Colour:
