@@ -44,8 +44,6 @@ def dashboard(entity: str, project: str, pictures: Sequence[str] = (), knobs: Se
     """The workspace: overview, concepts, faithfulness, errors, sweep.
 
     Args:
-        entity: a user or a team.
-        project: of the runs.
         pictures: the keys under which the runs show pictures: ``concepts/<class>``, ``relations/<class>``, ...
         knobs: settings that sweeps vary, by their dotted names.
     """

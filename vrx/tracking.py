@@ -116,13 +116,7 @@ class Tracker(WandbLogger):
             self.experiment.log({f"relations/{name}": wandb.Image(draw(figure), caption=caption)})
 
     def keep(self, folder: Path, name: str, bank: ConceptBank) -> None:
-        """Classifier, concept bank and GRN as artifacts of this run: ``explain.py run=<one of them>`` opens all three.
-
-        Args:
-            folder: of the finished run.
-            name: of the run.
-            bank: of the run.
-        """
+        """Classifier, concept bank and GRN as artifacts of a run: ``explain.py run=<one of them>`` opens all three."""
         lineage: dict[str, Any] = {"classifier": bank.settings.get("classifier"), "bank": bank.digest}
         for kind, paths in KEPT.items():
             made = wandb.Artifact(artifact_name(kind, name), kind, metadata={**lineage, "run": name})
@@ -211,7 +205,6 @@ def local_run(run: str, cache: Path) -> Path:
 
     Args:
         run: a folder, or ``<entity>/<project>/<name>:<alias>`` of the classifier, concept bank or GRN of a run.
-        cache: where downloads are kept.
 
     Raises:
         VRXError: nobody is logged in, W&B cannot be reached, or has no such artifact.

@@ -23,7 +23,6 @@ class Head:
     read: a "logit lens", an approximation, for it leaves the last block out.
 
     Args:
-        classifier: F.
         like: the head of the same F with other classes of interest, which knows how it is built.
     """
 

@@ -38,7 +38,6 @@ def load_classifier(
             (see :func:`vrx.classifier.preprocessing.preprocessing_of`); ``layers`` (modules to read instead of those
             that a probe finds); ``precision`` (``fp32``, ``bf16`` or ``auto``); ``compile`` (by ``torch.compile``). A
             target that names ``num_classes`` gets n where neither it nor ``class_indices`` is given.
-        class_names: the n classes of interest.
         class_indices: their outputs; None: the network has n outputs, and they are all of interest.
         weights: fitted or saved weights of this network; they go before ``checkpoint`` and ``pretrained``.
 

@@ -37,7 +37,6 @@ def named_network(
         num_classes: outputs; None: the architecture's own number.
         pretrained: download the published weights (all but a head of another size).
         input_size: for the transformers that are built for one size.
-        model_kwargs: handed to the architecture.
 
     Raises:
         VRXError: unknown name or argument, or weights that cannot be had.

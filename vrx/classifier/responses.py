@@ -28,7 +28,6 @@ def pair_evidence(
     at region i (gradient of the class' centred logit x activation, summed over the region) is compared with before.
 
     Args:
-        classifier: F.
         x: normalised photos ``[B, 3, H, W]``.
         layer: where regions are faded, one of F's layers before the last.
         regions: of each photo, how much of each cell belongs to them, float ``[P_b, rows, columns]`` in [0, 1].

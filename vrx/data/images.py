@@ -286,7 +286,6 @@ def chosen_classes(
     Args:
         classes: key -> display name, or a list of keys; None: all of ``names``.
         names: key -> display name, where they are known.
-        where: the classes are, for the message.
 
     Raises:
         VRXError: fewer than two classes, or a name twice.

@@ -143,8 +143,6 @@ def seen(builder: SCGBuilder, source: PhotosWithParts, split: str, limit_per_cla
     """What is found in the photos of a split that have part masks, beside what they show, in the classifier's frame.
 
     Args:
-        builder: finds the concepts.
-        source: the photos.
         split: ``discovery``, ``train``, ``val`` or ``test``.
         limit_per_class: photos of a class at most, the first ones; 0: all.
 

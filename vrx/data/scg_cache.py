@@ -48,10 +48,7 @@ class SCGCache:
     """One split's graphs, in shards of consecutive photos.
 
     Args:
-        root: where all caches live.
         settings: everything that determines the content, JSON-able.
-        num_photos: how many photos the split has.
-        shard_size: photos a shard.
     """
 
     def __init__(self, root: Path, settings: Mapping[str, Any], num_photos: int, shard_size: int = 32) -> None:
@@ -79,7 +76,6 @@ class SCGCache:
 
         Args:
             tensors: whatever belongs to its photos, each with the photos that could be read as dimension 0.
-            skipped: names of those that could not.
         """
         plain = {name: value.contiguous() for name, value in tensors.items()}
         names = json.dumps(skipped)

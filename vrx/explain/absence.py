@@ -200,8 +200,6 @@ class Typical:
 
         Args:
             scg: of one photo, ``[n, N, ...]``.
-            index: the class.
-            concept: of it.
         """
         offsets = self.offsets[index, concept]
         anchors = scg.detected[index] & ~offsets[:, 0].isnan()

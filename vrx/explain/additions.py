@@ -36,8 +36,6 @@ def ask_additions(
 
     Args:
         explainer: of the run; its GRN is not asked.
-        table: the graphs of the photos.
-        rows: of it.
         read: index of a photo -> the photo, normalised ``[3, H, W]``.
 
     Returns:

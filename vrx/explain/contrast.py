@@ -50,12 +50,9 @@ def relations_of(
     """What pairs of found concepts count for; None with fewer than two.
 
     Args:
-        classifier: F.
-        editor: how concepts are deleted.
         grn: in eval mode.
         x: the photo, normalised ``[3, H, W]``.
         graphs: of this photo alone.
-        most: players at most.
         measure: False: the classifier is not asked, what it says is NaN.
         first: the class whose concepts are players first; None: the predicted one.
     """
@@ -104,7 +101,6 @@ class Contrast:
         Args:
             x: normalised ``[3, H, W]``.
             graphs: of this photo alone.
-            classes: whose concepts are asked about.
         """
         scg = graphs.scg[0]
         found: list[Counterfactual] = []
@@ -138,8 +134,6 @@ class Contrast:
         Args:
             scg: of the photo, ``[n, N, ...]``.
             logits: of the classifier on it, ``[n]``.
-            index: the class.
-            concept: of it.
             measured: gain of each class's margin by the classifier, ``[n]``.
         """
         place = self.typical.place(scg, index, concept)

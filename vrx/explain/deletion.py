@@ -63,11 +63,6 @@ def concept_falls(explainer: Explainer, photos: Sequence[Read], seed: int = 0) -
 
     A photo counts for a concept of its class where F gets it right and the concept is found; at most 40 a concept.
     The test is a one-sided paired Wilcoxon test, Holm-corrected over the concepts of a class.
-
-    Args:
-        explainer: of the run.
-        photos: held-out ones.
-        seed: of the random places.
     """
     present, rng = explainer.bank.present, np.random.default_rng(seed)
     pairs: dict[tuple[int, int], list[tuple[float, float]]] = {(int(c), int(k)): [] for c, k in np.argwhere(present)}
@@ -134,7 +129,6 @@ def completeness(explainer: Explainer, explanations: Sequence[Explanation], seed
     dominate.
 
     Args:
-        explainer: of the run.
         explanations: of held-out photos; those whose margin of the predicted class falls less than 0.5 logits when
             everything is blurred are left out.
         seed: of the random pixels and orders.

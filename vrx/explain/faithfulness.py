@@ -56,7 +56,6 @@ def per_photo(scores: Tensor, measured: Tensor, table: Table) -> NDArray[np.floa
     Args:
         scores: ``[P, n, N]``, of each node for the class of its own graph.
         measured: the same of the measured falls.
-        table: the split.
     """
     predicted = table["logits"].argmax(1)
     rows = torch.arange(len(predicted))
@@ -77,11 +76,7 @@ def faithfulness(
     """The ``faithfulness/*`` metrics of one split.
 
     Args:
-        grn: the distilled network.
         table: the split, with F's logits on the edits; ``second_logits`` (another fill) gives the ceiling.
-        methods: name -> contribution method.
-        chosen: which of them explanations show.
-        seed: of the random baseline.
 
     Returns:
         Mean Spearman of the chosen contributions (``spearman``), of every method and of every baseline on the same

@@ -52,7 +52,6 @@ class NodeContributions(ExplainerAlgorithm):
     The mask of a node, ``[BnN, 1]``, is its contribution to the explained class (``target``) of its photo, in logits.
 
     Args:
-        method: of the contributions.
         shared: which nodes go together in a knockout, bool ``[B, n, N, n, N]``; None: each alone.
     """
 
@@ -91,9 +90,7 @@ def grn_metrics(grn: GraphNetwork, table: Mapping[str, Tensor], method: Contribu
     used.
 
     Args:
-        grn: the distilled network.
         table: of a split, as the cache holds it, with P photos.
-        method: of the contributions.
 
     Returns:
         All in [0, 1]. ``grn/fidelity_plus``: share of the photos whose predicted class changes when the explanation is

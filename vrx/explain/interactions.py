@@ -52,7 +52,6 @@ class Players:
         Args:
             graphs: of a batch.
             photo: which of them.
-            most: players at most.
             seed: of the places that they are moved to.
             first: the class whose concepts come first; None: the predicted one.
         """

@@ -22,7 +22,6 @@ def stability(explainer: Explainer, explanations: Sequence[Explanation]) -> dict
     """The ``stability/*`` metrics: means over the photos and the perturbed copies of each.
 
     Args:
-        explainer: of the run.
         explanations: of held-out photos; those without a found concept of the predicted class are left out.
 
     Returns:

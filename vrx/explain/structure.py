@@ -29,10 +29,7 @@ def structure_quality(explainer: Explainer, source: PhotoSource, photos: int, se
     """Explain test photos with everything measured, and say how true their relations and absences are.
 
     Args:
-        explainer: of the run.
-        source: the photos.
         photos: test photos, from all classes alike; where the deciding relations are known, four times as many.
-        seed: of the choice.
     """
     chosen = sampled(source.photos("test"), photos, seed)
     read = tqdm(read_photos(explainer, source, chosen), desc="asking about relations", unit="photo", leave=False)
@@ -147,9 +144,7 @@ def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: S
     """Is the relation that decides a class the strongest that the GRN predicts? Photos that lack it are misses.
 
     Args:
-        explainer: of the run.
         source: knows the deciding relation of each class.
-        photos: test photos.
 
     Returns:
         ``relations/deciding_first``: of all photos; ``relations/deciding_found``: photos in which a patch shows each of

@@ -199,12 +199,8 @@ def fit_classifier(
 
     Args:
         cache: the fit is kept in ``classifiers/<key>/`` under it; a finished one is not repeated.
-        source: the photos, by split.
         settings: of :func:`vrx.classifier.loading.load_classifier`: the network to start from.
-        options: of :class:`FitOptions`, plain.
         seed: of initialisation, order and augmentation.
-        accelerator: of the trainer.
-        logger: Lightning logger, or False.
 
     Returns:
         The weights, a safetensors file: ``load_classifier(settings, source.class_names, weights=...)``.

@@ -34,7 +34,6 @@ class Distillation(LightningModule):
     bool ``[B, Q, V]`` (which of the masked variants it joins) and ``coalition_logits`` ``[B, Q, n]``.
 
     Args:
-        grn: the student.
         optimizer: parameters -> optimizer.
         scheduler: optimizer -> learning-rate scheduler, stepped every epoch; None: constant.
         weights: of the loss terms; 0 leaves a term out. ``softmax_l1``: Eq. 4. ``logits``: smooth L1 of centred
@@ -257,7 +256,6 @@ def distillation_terms(
         f_clean: F on the photos.
         f_masked: F on the variants.
         valid: bool ``[B, V]``.
-        wanted: names of the terms to compute.
     """
 
     def over_variants(values: Tensor) -> Tensor:

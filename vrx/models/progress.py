@@ -10,11 +10,7 @@ from tqdm import tqdm
 
 
 class TrainingBar(Callback):
-    """Steps of all epochs, with the time that remains and what the module logs for the bar.
-
-    Args:
-        desc: what is trained.
-    """
+    """Steps of all epochs, with the time that remains and what the module logs for the bar."""
 
     def __init__(self, desc: str = "distilling") -> None:
         self.desc = desc

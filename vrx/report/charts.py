@@ -59,12 +59,8 @@ def bar_chart(
     """Horizontal bars from zero on.
 
     Args:
-        title: of the chart.
-        note: what the values are.
         rows: label -> bars: the kind that the style colours, the value, and what stands where it is not finite.
-        caption: what is good, in words.
         line: a dashed line across all bars: its label and value.
-        legend: kind and what it means.
     """
     values = [value for bars in rows.values() for _, value, _ in bars if math.isfinite(value)]
     values += [line[1]] if line is not None and math.isfinite(line[1]) else []
@@ -89,8 +85,6 @@ def scatter(expected: ArrayLike, measured: ArrayLike, kind: Kind, caption: str) 
     Args:
         expected: in logits, ``[M]``.
         measured: on the classifier, ``[M]``.
-        kind: what they are of.
-        caption: the same in a sentence.
     """
     x, y = np.asarray(expected, float), np.asarray(measured, float)
     finite = np.isfinite(x) & np.isfinite(y)

@@ -57,7 +57,6 @@ def photo_entry(explanation: Explanation, number: int, run: int = 0) -> dict[str
     """One explanation for the page: words and regions for the template, numbers (``data``) for the script.
 
     Args:
-        explanation: of one photo.
         number: of the photo on the page, from 1.
         run: which of the page's runs explained it.
     """
@@ -116,8 +115,6 @@ def concept_entries(
     """The concepts of every class for the page: what they look like, how important, how often found, how good.
 
     Args:
-        bank: the concepts.
-        explanations: of photos of the page.
         rows: what was measured of each concept (:data:`vrx.report.concept_quality.Row`).
         pairs: mean contribution of the relation between two concepts of a class, ``[n, N, N]``; NaN where none.
     """

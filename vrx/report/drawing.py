@@ -183,7 +183,6 @@ def draw_relation(
         gap: pixels left free around both ends.
         width: points.
         score: contribution in logits.
-        scale: of the picture.
         arranged: the arrangement counts; False: both count together.
         bend: how far it is curved to the left.
     """

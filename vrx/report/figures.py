@@ -69,13 +69,7 @@ BETWEEN = (
 
 
 def explanation_figures(explanation: Explanation, bank: ConceptBank, classes: Sequence[int]) -> list[Figure]:
-    """The photo's figure and one figure per class, on one colour scale.
-
-    Args:
-        explanation: of one photo.
-        bank: the concepts that it names.
-        classes: the classes to draw.
-    """
+    """The photo's figure and one figure per class, on one colour scale."""
     scale = ColourScale.of(explanation, classes)
     return [photo_figure(explanation, scale), *(class_figure(explanation, bank, c, scale) for c in classes)]
 
@@ -84,8 +78,6 @@ def sheet(explanation: Explanation, classes: Sequence[int], parts: Sequence[NDAr
     """Everything as one picture: the sentence, how far to trust it, and the parts side by side.
 
     Args:
-        explanation: of one photo.
-        classes: that the parts show.
         parts: the pixels of :func:`explanation_figures`.
     """
     gap = round(0.15 * DPI)
@@ -186,14 +178,7 @@ def key_height(maybe: bool, relations: bool) -> float:
 
 
 def class_figure(explanation: Explanation, bank: ConceptBank, index: int, scale: ColourScale) -> Figure:
-    """Why the classifier chose a class, or why not: its concepts and relations on the photo, and their evidence.
-
-    Args:
-        explanation: of one photo.
-        bank: the concepts that it names.
-        index: of the class.
-        scale: of the whole explanation.
-    """
+    """Why the classifier chose a class, or why not: its concepts and relations on the photo, and their evidence."""
     height = WIDTH * explanation.image.shape[0] / explanation.image.shape[1]
     sections = [
         concept_rows(explanation, bank, index, scale),

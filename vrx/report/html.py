@@ -42,7 +42,6 @@ def embed(content: Figure | NDArray[np.uint8], alt: str) -> dict[str, Any]:
     """A figure, or pixels drawn at ``DPI``, for the ``image`` macro: inlined, with its size on the page and its text.
 
     Args:
-        content: what to show.
         alt: what it shows, in words, for those who cannot see it.
     """
     pixels = draw(content) if isinstance(content, Figure) else content

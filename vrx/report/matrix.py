@@ -20,7 +20,6 @@ def matrix_figure(values: NDArray[np.float64], names: Sequence[str], title: str)
     Args:
         values: ``[N (row i), N (column j)]``.
         names: of the concepts, ``[N]``.
-        title: of the picture.
     """
     count, most = len(names), float(np.nanmax(np.abs(values), initial=1e-9))
     margin = 0.45 + 0.075 * min(max(map(len, names)), LONGEST)

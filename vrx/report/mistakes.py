@@ -42,9 +42,7 @@ def confusion(
     """The confusion matrix for the template: rows of cells, each with its photos, and the pair confused most.
 
     Args:
-        predictions: of all test photos.
         explanations: of the page, in its order.
-        class_names: the n classes of interest.
 
     Returns:
         ``rows``: per true class, cells with ``anchor``, ``count``, ``share`` of the row, ``true``, ``predicted``,

@@ -58,8 +58,6 @@ def write_explanation(
 
     Args:
         folder: made if it is missing.
-        explanation: of one photo.
-        bank: the concepts that it names.
         formats: which files; nothing is drawn for JSON alone.
 
     Raises:
@@ -86,8 +84,6 @@ def write_comparison(
     """Write one self-contained page on which several runs explain the same photos, side by side.
 
     Args:
-        page: the file.
-        titles: of the runs.
         explanations: of each run, of the same photos in the same order.
         banks: the concepts of each run.
 
@@ -182,11 +178,7 @@ def write_report(
 
     Args:
         folder: made if it is missing.
-        title: of the page.
         metrics: flat name -> number; what is missing or not finite is not shown.
-        explanations: of held-out photos.
-        bank: the concepts of the run.
-        settings: of the run, nested.
         notes: remarks of the run, in plain words.
         concepts: what was measured of each concept, a row each (:data:`vrx.report.concept_quality.Row`).
         predictions: of all test photos; None: the explained ones.

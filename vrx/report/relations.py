@@ -34,10 +34,6 @@ class Relation:
 def shown_relations(explanation: Explanation, index: int) -> list[Relation]:
     """The relations between found concepts of a class that a page may draw: expected, and confirmed by the classifier.
 
-    Args:
-        explanation: of one photo.
-        index: of the class.
-
     Returns:
         At most ``MOST_ARROWS``, the strongest first; none where relations were not asked for.
     """

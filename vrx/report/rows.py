@@ -92,9 +92,7 @@ def draw_pair(
     Args:
         ax: in inches.
         box: top and height.
-        score: the contribution.
         measured: NaN: not measured.
-        scale: of the whole explanation.
         thick: of a bar, in inches.
     """
     (zero, unit), (y, height) = _bars(scale), box

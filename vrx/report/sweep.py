@@ -92,9 +92,7 @@ def write_sweep(path: Path, trials: Sequence[Trial], objective: str) -> Path:
     """Write the page of a sweep.
 
     Args:
-        path: of the page.
         trials: at least one.
-        objective: name of what the sweep maximises.
     """
     varied, ranked = knobs(trials), ranking(trials)
     done = [trial for trial in ranked if not trial.error]

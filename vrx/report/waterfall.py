@@ -33,8 +33,6 @@ def steps(explanation: Explanation, index: int, most: int = MOST_STEPS, to: int 
     """From a class to another one: the values add up to the classifier's difference of the two logits.
 
     Args:
-        explanation: of one photo.
-        index: of the class.
         most: contributions with a step of their own, the largest.
         to: the other class; None: the predicted one.
 
@@ -93,13 +91,7 @@ def player_name(explanation: Explanation, label: int, index: int) -> tuple[str, 
 
 
 def waterfall(explanation: Explanation, index: int, scale: ColourScale) -> Section | None:
-    """The steps as a part of the figure of a class that was not predicted; None where there are none.
-
-    Args:
-        explanation: of one photo.
-        index: of the class.
-        scale: of the whole explanation.
-    """
+    """The steps as a part of the figure of a class that was not predicted; None where there are none."""
     found = steps(explanation, index)
     if index == explanation.predicted or not found:
         return None

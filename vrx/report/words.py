@@ -269,7 +269,6 @@ def sentences(explanation: Explanation, classes: Sequence[int] | None = None) ->
     """What the classifier predicted; why; and why not each of the other classes.
 
     Args:
-        explanation: of one photo.
         classes: the classes to speak of; by default those of :meth:`Explanation.shown`.
     """
     names, predicted, true = explanation.class_names, explanation.predicted, explanation.true_class

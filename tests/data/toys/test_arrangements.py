@@ -126,15 +126,6 @@ def test_a_moved_part_goes_where_the_camera_sees_it_go(studio):
             assert moved @ way > 0.03 and abs(moved @ way[::-1]) < 0.03
 
 
-def test_swapped_parts_stand_where_the_other_stood(studio):
-    """The drum on the crate becomes the crate on the drum, and nothing else moves."""
-    _, labels = studio.render("drum on crate", POSE, seed=5)
-    _, swapped = studio.render("drum on crate", POSE, seed=5, swap_parts=("drum", "crate"))
-    before, after = middles(studio.masks(labels)), middles(studio.masks(swapped))
-    assert before["drum"][1] < before["crate"][1] - 0.1 and after["crate"][1] < after["drum"][1] - 0.1
-    assert all(np.allclose(before[name], after[name]) for name in ("ball", "cone", "tyre"))
-
-
 def test_parts_can_be_replaced_and_added(studio):
     _, replaced = studio.render("ball on drum", POSE, replace_part={"ball": ("ball on drum", "cone")})
     assert studio.masks(replaced).keys() == PARTS - {"ball"}
@@ -160,7 +151,6 @@ def test_bad_settings_are_named(tmp_path, arguments, message):
     ("edits", "message"),
     [
         ({"omit_parts": ["wheel"]}, "no part 'wheel'"),
-        ({"swap_parts": ("drum", "box")}, "no part 'box'"),
         ({"replace_part": {"drum": ("drum on crate", "barrel")}}, "drum, crate, ball, cone, tyre"),
     ],
 )

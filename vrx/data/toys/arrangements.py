@@ -40,7 +40,7 @@ class ToyArrangements(RenderedToys):
 
     ``removal`` leaves out idle things alone: without the others a frame does not show its class, and a classifier that
     is fitted on such frames too is right on .84 of the validation photos instead of .99. What is omitted or moved
-    leaves all else where it is, in the air too; what is swapped stands where the other stood.
+    leaves all else where it is, in the air too.
     """
 
     kind = "toy_arrangements"
@@ -76,7 +76,7 @@ class ToyArrangements(RenderedToys):
         rng = default_rng(place)
         camera_at = _camera(rng, pose.elevation)
         spots = layout(CLASSES[class_name], sizes, camera_at, rng)
-        shown = _shown(_swapped(spots, edits.swap), built, sizes, edits)
+        shown = _shown(spots, built, sizes, edits)
         spin, colours = spun(pose.azimuth), palette(default_rng(paint))
         pieces = [
             ((triangles @ spin.T).astype(np.float32), colours[role], self.part_names.index(name) + 1)
@@ -85,7 +85,7 @@ class ToyArrangements(RenderedToys):
         return pieces, camera_at @ spin.T
 
     def _check_parts(self, edits: Edits) -> None:
-        named = [*edits.omit, *(edits.move or {}), *(edits.replace or {}), *(edits.swap or ())]
+        named = [*edits.omit, *(edits.move or {}), *(edits.replace or {})]
         named += [part for _, part in (edits.replace or {}).values()] + [part for _, part, _ in edits.add]
         for name in named:
             if name not in self.part_names:
@@ -113,14 +113,6 @@ def _camera(rng: Generator, elevation: float) -> NDArray[np.float64]:
     towards, right = away(Pose(0.0, elevation))
     target = np.array([rng.uniform(-0.3, 0.3), 0.0, 0.4]) + right * rng.uniform(-0.3, 0.3)
     return np.stack([target + towards * rng.uniform(9.4, 10.8), target])
-
-
-def _swapped(spots: Mapping[str, Spot], swap: tuple[str, str] | None) -> dict[str, Spot]:
-    """The spots after two things have changed places."""
-    if swap is None:
-        return dict(spots)
-    to = dict((swap, swap[::-1]))
-    return {to.get(name, name): spot._replace(on=to.get(spot.on or "", spot.on)) for name, spot in spots.items()}
 
 
 def _shown(

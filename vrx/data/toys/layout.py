@@ -40,10 +40,8 @@ def layout(
     """Draw a spot for every thing; none but those arranged hides another.
 
     Args:
-        relation: what the arrangement must show.
         sizes: thing -> half depth, half width and height, ``[3]``.
         camera: position and target, ``[2, 3]``, looking along -x.
-        rng: of everything.
     """
     stands = relation.kind if relation.kind != "on" else str(rng.choice(UNDER_A_BALL))
     while True:

@@ -142,10 +142,8 @@ class RenderedToys(ABC):
         """The scene of a frame: independent streams of chance, so that fixing or editing one thing leaves the others.
 
         Args:
-            class_name: one of :attr:`every_class`.
             seed: of everything that is drawn at random, non-negative integers.
             pose: None: drawn.
-            edits: changes to the parts.
             background: None: drawn from ``seed``; an int: drawn from that; (r, g, b): plain, no ground and no shadow.
 
         Raises:
@@ -282,20 +280,16 @@ class RenderedToys(ABC):
         replace_part: Mapping[str, tuple[str, str]] | None = None,
         add_parts: Sequence[tuple[str, str, Offset]] = (),
         background: Background | None = None,
-        swap_parts: tuple[str, str] | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Render one frame, edited or not; what is not edited keeps its pixels.
 
         Args:
-            class_name: one of :attr:`every_class`.
             pose: azimuth and elevation in degrees; None: drawn from the seed.
             seed: a number; or ``truth(photo)["seed"]``, which with ``pose(photo)`` gives that photo again.
-            omit_parts: parts left out.
             move_part: part -> (dx, dy, dz), forward, left, up, of a toy that faces the camera at azimuth 0.
             replace_part: part -> (class, part) put in its place.
             add_parts: (class, part, (dx, dy, dz)), moved from where it sits on its own class.
             background: None: drawn from ``seed``; an int: drawn from that; (r, g, b) from 0 to 255: plain.
-            swap_parts: two parts that change places.
 
         Returns:
             The frame, uint8 ``[size, size, 3]``, and part labels, uint8 ``[size, size]``: 0 is background,
@@ -305,7 +299,7 @@ class RenderedToys(ABC):
             VRXError: an unknown class or part.
         """
         entropy = (seed,) if isinstance(seed, int) else tuple(seed)
-        edits = Edits(omit_parts, move_part, replace_part, add_parts, swap_parts)
+        edits = Edits(omit_parts, move_part, replace_part, add_parts)
         scene = self.compose(class_name, entropy, None if pose is None else Pose(*pose), edits, background)
         return draw(scene, self._size)
 

@@ -14,7 +14,6 @@ def draw(scene: Scene, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]
     """Draw a scene; every pixel is the mean of 2 x 2, labels are not mixed.
 
     Args:
-        scene: what is seen.
         size: side of the square frame, pixels.
 
     Returns:

@@ -18,21 +18,12 @@ from vrx.errors import VRXError
 
 @dataclass(frozen=True)
 class Edits:
-    """Changes to a vehicle's parts; what is drawn at random stays the same.
+    """Changes to a vehicle's parts; what is drawn at random stays the same."""
 
-    Args:
-        omit: parts that are left out.
-        move: part -> (dx, dy, dz), forward, left and up; a vehicle is about 4.5 long.
-        replace: part -> (class, part) that takes its place, centre on centre.
-        add: class, part and way of parts that are added, from where they sit on their own class.
-        swap: two parts that change places.
-    """
-
-    omit: Sequence[str] = ()
-    move: Mapping[str, Offset] | None = None
-    replace: Mapping[str, tuple[str, str]] | None = None
-    add: Sequence[tuple[str, str, Offset]] = ()
-    swap: tuple[str, str] | None = None
+    omit: Sequence[str] = ()  # parts that are left out
+    move: Mapping[str, Offset] | None = None  # part -> (dx, dy, dz), forward, left and up; a vehicle is about 4.5 long
+    replace: Mapping[str, tuple[str, str]] | None = None  # part -> (class, part) that takes its place, centre on centre
+    add: Sequence[tuple[str, str, Offset]] = ()  # class and part, moved from where it sits there
 
 
 _ARMY = (
@@ -118,11 +109,10 @@ class ShownPart(NamedTuple):
 
 
 def edited_parts(class_name: str, edits: Edits, build: Callable[[str], Model] = model) -> list[ShownPart]:
-    """The parts of a vehicle after omitting, moving, replacing, swapping and adding some.
+    """The parts of a vehicle after omitting, moving, replacing and adding some.
 
     Args:
         class_name: one of :data:`~vrx.data.toys.models.BUILDERS`.
-        edits: changes to the parts.
         build: class -> its parts, each where it belongs.
 
     Raises:
@@ -132,9 +122,7 @@ def edited_parts(class_name: str, edits: Edits, build: Callable[[str], Model] = 
     def part(owner: str, name: str) -> list[Piece]:
         return _part(build(owner), owner, name)
 
-    one, other = edits.swap or ("", "")
-    swapped = {one: (class_name, other), other: (class_name, one)} if edits.swap else {}
-    move, replaced = edits.move or {}, {**(edits.replace or {}), **swapped}
+    move, replaced = edits.move or {}, edits.replace or {}
     for name in (*edits.omit, *move, *replaced):
         part(class_name, name)
     found: list[ShownPart] = []

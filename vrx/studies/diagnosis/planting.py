@@ -84,9 +84,7 @@ class Planter(ABC):
         Args:
             photos: classified right.
             cause: one of ``ERROR_CAUSES``.
-            wanted: errors.
             trials: changes of each photo, at most.
-            records: of the study.
             evidence: normalised photo ``[3, H, W]`` and label -> what is kept of an error.
 
         Returns:
