@@ -1,6 +1,5 @@
 """The W&B dashboard as code, without a network: what it shows is what runs log."""
 
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -43,7 +42,7 @@ def test_what_is_missing_is_one_line(capsys: pytest.CaptureFixture[str], monkeyp
     assert "project=vrx: python -m" in refused(capsys, project="vrx")
     monkeypatch.setattr(module, "logged_in", lambda: False)
     assert "run `wandb login`" in refused(capsys, project="me/vrx")
-    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    monkeypatch.setattr(module, "workspaces", None)
     assert "pip install 'vrx[wandb]'" in refused(capsys, project="me/vrx")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import wandb
 from omegaconf import DictConfig, OmegaConf
@@ -16,8 +16,11 @@ from vrx.errors import VRXError
 from vrx.runtime import CONFIG, script
 from vrx.tracking import logged_in
 
-if TYPE_CHECKING:
-    from wandb_workspaces.workspaces import Section, Workspace
+try:
+    from wandb_workspaces import workspaces
+    from wandb_workspaces.reports import v2 as wr
+except ImportError:  # the extra [wandb]
+    workspaces = None
 
 log = logging.getLogger("vrx")
 
@@ -40,26 +43,22 @@ BARS = {
 }  # fmt: skip
 
 
-def dashboard(entity: str, project: str, pictures: Sequence[str] = (), knobs: Sequence[str] = ()) -> Workspace:
+def dashboard(entity: str, project: str, pictures: Sequence[str] = (), knobs: Sequence[str] = ()) -> Any:
     """The workspace: overview, concepts, faithfulness, errors, sweep.
 
     Args:
         pictures: the keys under which the runs show pictures: ``concepts/<class>``, ``relations/<class>``, ...
         knobs: settings that sweeps vary, by their dotted names.
     """
-    from wandb_workspaces import workspaces
-
     panels = [_overview(), _concepts(pictures), _faithfulness(pictures), _errors(pictures), _sweep(knobs)]
     names = ("overview", "concepts", "faithfulness", "errors", "sweep")
-    sections: list[Section] = [
+    sections = [
         workspaces.Section(name=name, panels=some, is_open=True) for name, some in zip(names, panels, strict=True)
     ]
     return workspaces.Workspace(entity=entity, project=project, name="VRX", sections=sections)
 
 
 def _overview() -> list[Any]:
-    from wandb_workspaces.reports import v2 as wr
-
     curves: list[tuple[str, str, list[Any]]] = [
         ("Fit of the classifier", "fit/epoch", ["fit/val_accuracy", "fit/train_accuracy"]),
         ("Distillation", EPOCH, ["val/objective"]),
@@ -72,15 +71,11 @@ def _overview() -> list[Any]:
 
 
 def _media(pictures: Sequence[str], prefix: str, title: str) -> list[Any]:
-    from wandb_workspaces.reports import v2 as wr
-
     keys = [key for key in pictures if key.startswith(prefix)]
     return [wr.MediaBrowser(title=title, media_keys=keys, num_columns=2)] if keys else []
 
 
 def _bars(*titles: str) -> list[Any]:
-    from wandb_workspaces.reports import v2 as wr
-
     return [wr.BarPlot(title=title, metrics=list(BARS[title])) for title in titles]
 
 
@@ -89,8 +84,6 @@ def _concepts(pictures: Sequence[str]) -> list[Any]:
 
 
 def _faithfulness(pictures: Sequence[str]) -> list[Any]:
-    from wandb_workspaces.reports import v2 as wr
-
     return [
         *(wr.LinePlot(title=title, x=EPOCH, y=list(names)) for title, names in CURVES.items()),
         *_bars("Faithfulness against simpler scores", "Relations", "Stability"),
@@ -99,8 +92,6 @@ def _faithfulness(pictures: Sequence[str]) -> list[Any]:
 
 
 def _errors(pictures: Sequence[str]) -> list[Any]:
-    from wandb_workspaces.reports import v2 as wr
-
     matrices = [
         wr.CustomChart(
             query={"summaryTable": {"tableKey": f"confusion/{name}_table"}},
@@ -115,8 +106,6 @@ def _errors(pictures: Sequence[str]) -> list[Any]:
 
 
 def _sweep(knobs: Sequence[str]) -> list[Any]:
-    from wandb_workspaces.reports import v2 as wr
-
     wanted: list[Any] = [*map(wr.Config, knobs), wr.SummaryMetric("objective")]
     return [
         wr.ParallelCoordinatesPlot(columns=[wr.ParallelCoordinatesPlotColumn(metric=metric) for metric in wanted]),
@@ -143,10 +132,8 @@ def save(cfg: DictConfig) -> None:
     if "project" not in cfg or str(cfg.project).count("/") != 1:
         given = f"project={cfg.project}: " if "project" in cfg else "project is not given: "
         raise VRXError(f"{given}{REMEDY}.")
-    try:
-        import wandb_workspaces  # noqa: F401
-    except ImportError as error:
-        raise VRXError("The dashboard needs the package wandb-workspaces: pip install 'vrx[wandb]'.") from error
+    if workspaces is None:
+        raise VRXError("The dashboard needs the package wandb-workspaces: pip install 'vrx[wandb]'.")
     if not logged_in():
         raise VRXError("Nobody is logged in to W&B, where the dashboard is kept: run `wandb login`.")
     entity, project = str(cfg.project).split("/")

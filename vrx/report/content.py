@@ -61,9 +61,10 @@ def photo_entry(explanation: Explanation, number: int, run: int = 0) -> dict[str
         run: which of the page's runs explained it.
     """
     true, predicted, names = explanation.true_class, explanation.predicted, explanation.class_names
-    classes, shown = _classes(explanation), explanation.shown()
+    classes, shown = explanation.shown(MOST_CLASSES - 1), explanation.shown()
     height, width = explanation.image.shape[:2]
-    regions = {label: _region(explanation.label_mask(label)) for label in _labels(explanation, classes)}
+    labels = np.unique(explanation.matched[classes][explanation.detected[classes]]).tolist()
+    regions = {label: _region(explanation.label_mask(label)) for label in labels}
     level = trust(explanation).level
     cause, advice = likely_cause(explanation)
     blur = gaussian_filter(explanation.image, (*[BLUR * max(height, width)] * 2, 0), mode="nearest")
@@ -84,7 +85,10 @@ def photo_entry(explanation: Explanation, number: int, run: int = 0) -> dict[str
         "grn": [_short(value) for value in explanation.grn_probabilities],
         "z": [_short(value) for value in explanation.logits - explanation.logits.mean()],
         "by": {c: _class_entry(explanation, c) for c in classes},
-        "steps": {f"{b},{a}": _steps(explanation, b, a) for a, b in permutations(classes, 2)},
+        "steps": {
+            f"{b},{a}": [(s.name, _short(s.value), s.rest, s.labels) for s in steps(explanation, b, to=a)]
+            for a, b in permutations(classes, 2)
+        },
         "margins": [_short(explanation.margin(c)) for c in range(len(names))],
         "cause": f"{cause} {advice}".strip(),
         "trust": " ".join(f"{head}. {text}" for head, text in trust_parts(explanation)),
@@ -142,15 +146,6 @@ def _matrix(values: NDArray[np.float64], concepts: Sequence[int]) -> list[list[f
     return table if np.isfinite(values[np.ix_(concepts, concepts)]).any() else []
 
 
-def _classes(explanation: Explanation) -> list[int]:
-    """The likeliest classes, the predicted first, and the label."""
-    return explanation.shown(MOST_CLASSES - 1)
-
-
-def _labels(explanation: Explanation, classes: Sequence[int]) -> list[int]:
-    return np.unique(explanation.matched[classes][explanation.detected[classes]]).tolist()
-
-
 def _region(mask: NDArray[np.bool_]) -> tuple[str, list[int]]:
     """The outline of a region as an SVG path in pixels, and its box: left, top, width, height."""
     tolerance = 0.003 * max(mask.shape)
@@ -194,11 +189,6 @@ def _class_entry(explanation: Explanation, index: int) -> dict[str, Any]:
         "missing": sorted(missing, key=lambda m: -(m["gain"] or 0)),
         "misplaced": sum(not c.added for c in wanted(explanation, index)),
     }
-
-
-def _steps(explanation: Explanation, index: int, to: int) -> list[tuple[str, float | None, bool, tuple[int, ...]]]:
-    found = steps(explanation, index, to=to)
-    return [(step.name, _short(step.value), step.rest, step.labels) for step in found]
 
 
 def _headed(text: str) -> tuple[str, str]:

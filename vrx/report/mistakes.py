@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from vrx.explanation import Explanation
 from vrx.report.trust import FOUND_LOW, LEVELS, trust
@@ -76,24 +75,19 @@ def _label(explanation: Explanation, class_names: Sequence[str]) -> int | None:
 def lists(explanations: Sequence[Explanation]) -> list[dict[str, Any]]:
     """The explained photos most wrong, least sure and least trusted: a heading, and (number on the page, text)."""
     numbered = list(enumerate(explanations, 1))
-    wrong = [(i, e) for i, e in numbered if e.true_class not in (None, e.predicted)]
+    wrong = [(i, e, e.true_class) for i, e in numbered if e.true_class is not None and e.true_class != e.predicted]
+    wrong.sort(key=lambda one: one[1].probabilities[one[2]] - one[1].probabilities.max())
     sure = {i: np.diff(np.sort(e.probabilities)[-2:]).item() for i, e in numbered if len(e.logits) > 1}
 
     def worst(explanation: Explanation) -> tuple[int, float]:
         return LEVELS.index(trust(explanation).level), float(np.nan_to_num(explanation.trust, nan=-1))
 
-    first = [(i, f"{_title(e)}, label {e.class_names[e.true_class or 0]} {e.probabilities[e.true_class or 0]:.2f}")
-             for i, e in sorted(wrong, key=lambda ie: -_gap(ie[1]))]  # fmt: skip
+    first = [(i, f"{_title(e)}, label {e.class_names[true]} {e.probabilities[true]:.2f}") for i, e, true in wrong]
     least = [(i, f"{_title(e)}, next {np.sort(e.probabilities)[-2]:.2f}")
              for i, e in sorted(numbered, key=lambda ie: sure.get(ie[0], 1)) if len(e.logits) > 1]  # fmt: skip
     trusted = [(i, f"{_title(e)}, trust {trust(e).level}") for i, e in sorted(numbered, key=lambda ie: worst(ie[1]))]
     heads = (("Most wrong", "worst", first), ("Least sure", "unsure", least), ("Least trusted", "untrusted", trusted))
     return [{"head": head, "anchor": anchor, "photos": rows[:MOST_LISTED]} for head, anchor, rows in heads]
-
-
-def _gap(explanation: Explanation) -> float:
-    shares = softmax(explanation.logits)
-    return float(shares.max() - shares[explanation.true_class or 0])
 
 
 def _title(explanation: Explanation) -> str:

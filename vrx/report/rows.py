@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from vrx.report.drawing import (
     fit,
     ink_on,
 )
-from vrx.report.relations import Relation, gains_if_there, players_of, shown_relations
+from vrx.report.relations import gains_if_there, players_of, shown_relations
 from vrx.report.words import NO_RELATIONS, relation_ends, relation_kind, signed
 from vrx.structures import ConceptBank
 from vrx.thumbnails import thumbnail
@@ -47,9 +45,24 @@ def concept_rows(explanation: Explanation, bank: ConceptBank, index: int, scale:
     found = np.flatnonzero(explanation.detected[index]).tolist()
     if not found:
         return None
-    return 0.4 + ROW * len(found), partial(
-        _draw_concepts, explanation=explanation, bank=bank, index=index, scale=scale, found=found
-    )
+
+    def draw(ax: Axes, top: float) -> None:
+        draw_label(ax, 0.36 + SIDE / 2, top + 0.22, "here", color=QUIET, ha="center")
+        draw_label(ax, 0.42 + SIDE * 1.5, top + 0.22, "typical", color=QUIET, ha="center")
+        draw_legend(ax, BARS, top + 0.22, ("contribution", "#9a9a9a", ""), ("measured", "white", HATCH))
+        for row, k in enumerate(found):
+            y, score = top + 0.4 + ROW * row, float(np.nan_to_num(explanation.node_scores[index, index, k]))
+            middle, colour, name = y + SIDE / 2, scale(score), bank.name(index, k)
+            ax.add_artist(Circle((0.17, middle), 0.14, facecolor=colour, edgecolor=CASING, gid=f"row {k + 1}"))
+            draw_label(ax, 0.17, middle, str(k + 1), 10, weight="bold", ha="center", color=ink_on(colour))
+            draw_thumbnail(ax, 0.36, y, SIDE, thumbnail(explanation.image, explanation.mask(index, k)))
+            draw_thumbnail(ax, 0.42 + SIDE, y, SIDE, typical(bank, index, k))
+            if name:  # on top of the bars
+                draw_label(ax, BARS, y + 0.08, fit(name, WIDTH - BARS, 9), 9, gid=f"name {k + 1}")
+            box = (y + 0.17, SIDE - 0.17) if name else (y, SIDE)
+            draw_pair(ax, box, score, float(explanation.measured[index, k]), scale, 0.2)
+
+    return 0.4 + ROW * len(found), draw
 
 
 def _bars(scale: ColourScale) -> tuple[float, float]:
@@ -57,31 +70,6 @@ def _bars(scale: ColourScale) -> tuple[float, float]:
     room = 0.42
     unit = (WIDTH - BARS - room * (1 + (scale.lowest < 0))) / (scale.effect - scale.lowest or 1.0)
     return BARS + room * (scale.lowest < 0) - scale.lowest * unit, unit
-
-
-def _draw_concepts(
-    ax: Axes,
-    top: float,
-    explanation: Explanation,
-    bank: ConceptBank,
-    index: int,
-    scale: ColourScale,
-    found: Sequence[int],
-) -> None:
-    draw_label(ax, 0.36 + SIDE / 2, top + 0.22, "here", color=QUIET, ha="center")
-    draw_label(ax, 0.42 + SIDE * 1.5, top + 0.22, "typical", color=QUIET, ha="center")
-    draw_legend(ax, BARS, top + 0.22, ("contribution", "#9a9a9a", ""), ("measured", "white", HATCH))
-    for row, k in enumerate(found):
-        y, score = top + 0.4 + ROW * row, float(np.nan_to_num(explanation.node_scores[index, index, k]))
-        middle, colour, name = y + SIDE / 2, scale(score), bank.name(index, k)
-        ax.add_artist(Circle((0.17, middle), 0.14, facecolor=colour, edgecolor=CASING, gid=f"row {k + 1}"))
-        draw_label(ax, 0.17, middle, str(k + 1), 10, weight="bold", ha="center", color=ink_on(colour))
-        draw_thumbnail(ax, 0.36, y, SIDE, thumbnail(explanation.image, explanation.mask(index, k)))
-        draw_thumbnail(ax, 0.42 + SIDE, y, SIDE, typical(bank, index, k))
-        if name:  # on top of the bars
-            draw_label(ax, BARS, y + 0.08, fit(name, WIDTH - BARS, 9), 9, gid=f"name {k + 1}")
-        box = (y + 0.17, SIDE - 0.17) if name else (y, SIDE)
-        draw_pair(ax, box, score, float(explanation.measured[index, k]), scale, 0.2)
 
 
 def draw_pair(
@@ -109,71 +97,57 @@ def draw_pair(
 def relation_rows(explanation: Explanation, index: int, scale: ColourScale) -> Section | None:
     """One row per relation shown: what it is, its contribution beside what was measured; a line where none matters."""
     found = shown_relations(explanation, index)
-    if found:
-        draw = partial(_draw_relations, explanation=explanation, index=index, scale=scale, found=found)
-        return 0.34 + RELATION * len(found), draw
-    return (0.3, _draw_none) if len(players_of(explanation, index)) > 1 else None
 
+    def draw(ax: Axes, top: float) -> None:
+        if not found:
+            draw_label(ax, 0, top + 0.15, f"{NO_RELATIONS}.", 9, color=QUIET)
+            return
+        draw_label(ax, 0, top + 0.17, "Relations between them:", 9, color=QUIET)
+        for row, relation in enumerate(found):
+            y = top + 0.32 + RELATION * row
+            middle = y + RELATION / 2
+            kind, score = relation.arranged, relation.predicted
+            draw_relation(ax, (0, middle), (0.32, middle), 0.02, 2.2, score, scale, kind, 0.25 * kind)
+            ends = fit(relation_ends(explanation, index, relation), BARS - 0.5, 9, "bold")
+            draw_label(ax, 0.42, middle - 0.09, ends, 9, weight="bold", gid="relation")
+            draw_label(ax, 0.42, middle + 0.09, relation_kind(relation), 8.5)
+            draw_pair(ax, (y + 0.03, RELATION - 0.06), relation.predicted, relation.measured, scale, 0.15)
 
-def _draw_none(ax: Axes, top: float) -> None:
-    draw_label(ax, 0, top + 0.15, f"{NO_RELATIONS}.", 9, color=QUIET)
-
-
-def _draw_relations(
-    ax: Axes, top: float, explanation: Explanation, index: int, scale: ColourScale, found: Sequence[Relation]
-) -> None:
-    draw_label(ax, 0, top + 0.17, "Relations between them:", 9, color=QUIET)
-    for row, relation in enumerate(found):
-        y = top + 0.32 + RELATION * row
-        middle = y + RELATION / 2
-        kind, score = relation.arranged, relation.predicted
-        draw_relation(ax, (0, middle), (0.32, middle), 0.02, 2.2, score, scale, kind, 0.25 * kind)
-        ends = fit(relation_ends(explanation, index, relation), BARS - 0.5, 9, "bold")
-        draw_label(ax, 0.42, middle - 0.09, ends, 9, weight="bold", gid="relation")
-        draw_label(ax, 0.42, middle + 0.09, relation_kind(relation), 8.5)
-        draw_pair(ax, (y + 0.03, RELATION - 0.06), relation.predicted, relation.measured, scale, 0.15)
+    if found or len(players_of(explanation, index)) > 1:
+        return 0.34 + RELATION * len(found) if found else 0.3, draw
+    return None
 
 
 def missing_rows(explanation: Explanation, bank: ConceptBank, index: int) -> Section | None:
-    """The concepts of the class that were not found, as small typical patches, and what each would gain."""
+    """The concepts of the class that were not found, as small typical patches, and what each would gain.
+
+    Those that may be there are marked; a gain that is clear of the noise is bold.
+    """
     missing = np.flatnonzero(bank.present[index] & ~explanation.detected[index]).tolist()
     if not missing:
         return None
     gains, named = gains_if_there(explanation, index), any(bank.name(index, k) for k in missing)
     below = named + any(k in gains for k in missing)
     per_line, row = BELOW_LINE if below else PER_LINE, SMALL + BELOW * below
-    draw = partial(
-        _draw_missing, explanation=explanation, bank=bank, index=index, missing=missing, grid=(per_line, row, named)
-    )
+
+    def draw(ax: Axes, top: float) -> None:
+        draw_label(ax, 0, top + 0.13, "Not found in this photo:", 9, color=QUIET)
+        box = {"facecolor": "white", "edgecolor": QUIET, "linewidth": 0.6, "boxstyle": "round,pad=0.15"}
+        for place, k in enumerate(missing):
+            x, y = (place % per_line) * WIDTH / per_line, top + 0.28 + row * (place // per_line)
+            maybe = explanation.perhaps[index, k]
+            frame = {"linewidth": 1.6, "linestyle": DASHED} if maybe else {}
+            draw_thumbnail(ax, x, y, SMALL_SIDE, typical(bank, index, k), gid=f"missing {k + 1}", **frame)
+            draw_label(ax, x + 0.09, y + 0.1, str(k + 1), 8.5, weight="bold", ha="center", color=QUIET, bbox=box)
+            if maybe:
+                draw_label(ax, x + SMALL_SIDE / 2, y + SMALL_SIDE - 0.08, "perhaps", 7, ha="center", bbox=box)
+            draw_label(ax, x, y + SMALL_SIDE + 0.09, fit(bank.name(index, k), 0.95 * WIDTH / per_line, 7.5), 7.5)
+            if k in gains:
+                gain, clear = gains[k]
+                style = {"weight": "bold"} if clear else {"color": QUIET}
+                draw_label(ax, x, y + SMALL_SIDE + 0.09 + BELOW * named, f"{signed(gain)} if there", 7.5, **style)
+
     return 0.3 + row * math.ceil(len(missing) / per_line), draw
-
-
-def _draw_missing(
-    ax: Axes,
-    top: float,
-    explanation: Explanation,
-    bank: ConceptBank,
-    index: int,
-    missing: Sequence[int],
-    grid: tuple[int, float, bool],
-) -> None:
-    """Those that may be there are marked; a gain that is clear of the noise is bold."""
-    draw_label(ax, 0, top + 0.13, "Not found in this photo:", 9, color=QUIET)
-    box = {"facecolor": "white", "edgecolor": QUIET, "linewidth": 0.6, "boxstyle": "round,pad=0.15"}
-    (per_line, row, named), gains = grid, gains_if_there(explanation, index)
-    for place, k in enumerate(missing):
-        x, y = (place % per_line) * WIDTH / per_line, top + 0.28 + row * (place // per_line)
-        maybe = explanation.perhaps[index, k]
-        frame = {"linewidth": 1.6, "linestyle": DASHED} if maybe else {}
-        draw_thumbnail(ax, x, y, SMALL_SIDE, typical(bank, index, k), gid=f"missing {k + 1}", **frame)
-        draw_label(ax, x + 0.09, y + 0.1, str(k + 1), 8.5, weight="bold", ha="center", color=QUIET, bbox=box)
-        if maybe:
-            draw_label(ax, x + SMALL_SIDE / 2, y + SMALL_SIDE - 0.08, "perhaps", 7, ha="center", bbox=box)
-        draw_label(ax, x, y + SMALL_SIDE + 0.09, fit(bank.name(index, k), 0.95 * WIDTH / per_line, 7.5), 7.5)
-        if k in gains:
-            gain, clear = gains[k]
-            style = {"weight": "bold"} if clear else {"color": QUIET}
-            draw_label(ax, x, y + SMALL_SIDE + 0.09 + BELOW * named, f"{signed(gain)} if there", 7.5, **style)
 
 
 def typical(bank: ConceptBank, index: int, concept: int) -> NDArray[np.uint8] | None:

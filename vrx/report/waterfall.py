@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,11 +49,8 @@ def steps(explanation: Explanation, index: int, most: int = MOST_STEPS, to: int 
     whole = float(explanation.logits[end] - explanation.logits[index])
     error = whole - left - sum(step.value for step in each)
     rest = [Step(OTHERS, others, True)] * (len(each) > len(named))
-    return [*named, *rest, Step(_left(relations.left_out), left, True), Step(ERROR, error, True)]
-
-
-def _left(left_out: int) -> str:
-    return "what is left without them" if not left_out else f"what is left ({left_out} more found)"
+    without = f"what is left ({relations.left_out} more found)" if relations.left_out else "what is left without them"
+    return [*named, *rest, Step(without, left, True), Step(ERROR, error, True)]
 
 
 def _contributions(explanation: Explanation, index: int, end: int) -> Iterator[Step]:
@@ -95,30 +91,31 @@ def waterfall(explanation: Explanation, index: int, scale: ColourScale) -> Secti
     found = steps(explanation, index)
     if index == explanation.predicted or not found:
         return None
-    return HEAD + STEP * (len(found) + 2) + 0.12, partial(_draw, explanation=explanation, index=index, scale=scale)
 
+    def draw(ax: Axes, top: float) -> None:
+        names = explanation.class_names
+        logits = explanation.logits - explanation.logits.mean()
+        start, end = float(logits[index]), float(logits[explanation.predicted])
+        reached = start + np.cumsum([0.0, *(step.value for step in found)])
+        low, high = min(0.0, reached.min()), max(0.0, reached.max())
+        unit = (WIDTH - LABELS - NUMBER) / (high - low or 1.0)
+        zero = LABELS - low * unit
+        ours = shorten(names[explanation.predicted], 20)
+        draw_label(ax, 0, top + 0.17, f"From {shorten(names[index], 20)} to {ours}, in logits", 9, weight="bold")
+        colours = f"red: speaks for {ours}, against this class; blue: the other way"
+        draw_label(ax, 0, top + 0.35, colours, 7.5, color=QUIET)
+        rows: list[tuple[str, float, float, Any, str]] = [(names[index], 0.0, start, CLASSIFIER, signed(start))]
+        for step, before, after in zip(found, reached, reached[1:], strict=False):
+            rows.append((step.name, before, after, EMPTY if step.rest else scale(-step.value), signed(step.value)))
+        rows.append((names[explanation.predicted], 0.0, end, CLASSIFIER, signed(end)))
+        for row, (name, before, after, colour, text) in enumerate(rows):
+            y, bold = top + HEAD + STEP * (row + 0.5), row in (0, len(rows) - 1)
+            weight = "bold" if bold else "normal"
+            left, right = sorted((zero + before * unit, zero + after * unit))
+            draw_label(ax, 0, y, fit(name, LABELS - 0.06, 8, weight), 8, weight=weight)
+            draw_box(ax, left, y - 0.065, right - left, 0.13, colour, gid="step")
+            draw_label(ax, right + 0.04, y, text, 8, weight=weight)
+            if row < len(rows) - 1:  # where the next one begins
+                draw_box(ax, zero + after * unit, y + 0.065, 0, STEP - 0.13, CASING, linewidth=0.5)
 
-def _draw(ax: Axes, top: float, explanation: Explanation, index: int, scale: ColourScale) -> None:
-    names, found = explanation.class_names, steps(explanation, index)
-    logits = explanation.logits - explanation.logits.mean()
-    start, end = float(logits[index]), float(logits[explanation.predicted])
-    reached = start + np.cumsum([0.0, *(step.value for step in found)])
-    low, high = min(0.0, reached.min()), max(0.0, reached.max())
-    unit = (WIDTH - LABELS - NUMBER) / (high - low or 1.0)
-    zero = LABELS - low * unit
-    ours = shorten(names[explanation.predicted], 20)
-    draw_label(ax, 0, top + 0.17, f"From {shorten(names[index], 20)} to {ours}, in logits", 9, weight="bold")
-    draw_label(ax, 0, top + 0.35, f"red: speaks for {ours}, against this class; blue: the other way", 7.5, color=QUIET)
-    rows: list[tuple[str, float, float, Any, str]] = [(names[index], 0.0, start, CLASSIFIER, signed(start))]
-    for step, before, after in zip(found, reached, reached[1:], strict=False):
-        rows.append((step.name, before, after, EMPTY if step.rest else scale(-step.value), signed(step.value)))
-    rows.append((names[explanation.predicted], 0.0, end, CLASSIFIER, signed(end)))
-    for row, (name, before, after, colour, text) in enumerate(rows):
-        y, bold = top + HEAD + STEP * (row + 0.5), row in (0, len(rows) - 1)
-        weight = "bold" if bold else "normal"
-        left, right = sorted((zero + before * unit, zero + after * unit))
-        draw_label(ax, 0, y, fit(name, LABELS - 0.06, 8, weight), 8, weight=weight)
-        draw_box(ax, left, y - 0.065, right - left, 0.13, colour, gid="step")
-        draw_label(ax, right + 0.04, y, text, 8, weight=weight)
-        if row < len(rows) - 1:  # where the next one begins
-            draw_box(ax, zero + after * unit, y + 0.065, 0, STEP - 0.13, CASING, linewidth=0.5)
+    return HEAD + STEP * (len(found) + 2) + 0.12, draw

@@ -14,7 +14,7 @@ from scipy.ndimage import label as label_pieces
 from vrx.data.images import Photo
 from vrx.data.sources import CanRender
 from vrx.data.toys.models import BUILDERS, model
-from vrx.data.toys.stage import ELEVATIONS, VIEW_ANGLE, Pose
+from vrx.data.toys.stage import ELEVATIONS, VIEW_ANGLE, Pose, axes_of
 from vrx.studies.core.exemplars import Mask
 from vrx.studies.diagnosis.causes import FALSE_ALARM, SHARED, UNSEEN
 from vrx.studies.diagnosis.planting import CLEAR, Change, Planter
@@ -122,11 +122,8 @@ def point_at(camera: NDArray[np.float64], place: tuple[float, float], depth: flo
 
     The place is right and up from the middle, in halves of the frame; ``depth`` is along the line of sight.
     """
-    ahead = (camera[1] - camera[0]) / np.linalg.norm(camera[1] - camera[0])
-    right = np.cross(ahead, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    half = depth * np.tan(np.radians(VIEW_ANGLE / 2))
-    return np.asarray(camera[0] + depth * ahead + half * (place[0] * right + place[1] * np.cross(right, ahead)))
+    half = np.tan(np.radians(VIEW_ANGLE / 2))
+    return np.asarray(camera[0] + depth * (half * place[0], half * place[1], 1) @ axes_of(camera))
 
 
 def in_one_piece(vehicle: Mask) -> bool:
