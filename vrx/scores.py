@@ -16,11 +16,7 @@ SIGNIFICANT = 0.05  # a p-value below this is significant
 def margins(logits: Tensor) -> Tensor:
     """Log-odds of each class of interest against the others: logit minus the log-sum-exp of the rest.
 
-    Args:
-        logits: ``[..., n]``, n >= 2.
-
-    Returns:
-        ``[..., n]``.
+    ``[..., n]`` -> ``[..., n]``, n >= 2.
     """
     n = logits.shape[-1]
     others = (
@@ -52,14 +48,9 @@ def finite_mean(values: NDArray[np.floating]) -> float:
 
 
 def pearson(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
-    """Correlation along the last dimension over the valid places, 0 where one side is constant (up to 1e-6).
+    """Correlation along the last dimension, ``[..., V]``, over valid places, 0 where one side is constant (up to 1e-6).
 
     Differentiable: the loss of the distillation.
-
-    Args:
-        a: ``[..., V]``.
-        b: ``[..., V]``.
-        valid: bool ``[..., V]``.
     """
     count = valid.sum(-1, keepdim=True).clamp(min=1)
     a, b = (torch.where(valid, v - torch.where(valid, v, 0).sum(-1, keepdim=True) / count, 0) for v in (a, b))

@@ -38,12 +38,7 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 
 def content_key(made_by: tuple[str, ...], settings: Mapping[str, Any]) -> str:
-    """Hash of the settings and of the code that makes the content.
-
-    Args:
-        made_by: modules and packages, e.g. ``("vrx.concepts", "vrx.edits")``.
-        settings: everything else that decides the content, plain.
-    """
+    """Hash of the settings, all that decides the content, and of the code of the modules and packages that make it."""
     named = {name: _code_of_target(name) for name in sorted(_targets(settings))}
     return digest({"code": [code_version(name) for name in made_by], "named": named, "settings": settings})
 

@@ -11,13 +11,7 @@ THUMBNAIL = 96  # pixels a side
 
 
 def thumbnail(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int = THUMBNAIL) -> NDArray[np.uint8]:
-    """A patch in its surroundings, outlined, as a square.
-
-    Args:
-        image: the photo, uint8 ``[H, W, 3]``.
-        mask: the patch, bool ``[H, W]``.
-        size: side of the square in pixels.
-    """
+    """A patch, bool ``[H, W]``, of a photo, uint8 ``[H, W, 3]``, in its surroundings, outlined: a square picture."""
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     side = min(int(1.6 * max(np.ptp(rows) + 1, np.ptp(columns) + 1, 0.15 * height)), height, width)

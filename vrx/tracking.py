@@ -203,8 +203,7 @@ def _check_writable(folder: Path) -> None:
 def local_run(run: str, cache: Path) -> Path:
     """The folder of a run: itself, or what a W&B artifact of it and its fellows hold, downloaded once.
 
-    Args:
-        run: a folder, or ``<entity>/<project>/<name>:<alias>`` of the classifier, concept bank or GRN of a run.
+    An artifact is ``<entity>/<project>/<name>:<alias>`` of the classifier, concept bank or GRN of a run.
 
     Raises:
         VRXError: nobody is logged in, W&B cannot be reached, or has no such artifact.

@@ -64,13 +64,10 @@ def gradcam_of(slope: Tensor, activation: Tensor) -> Tensor:
 
 
 def slopes_in_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """What to differentiate so that one backward pass fewer than classes is enough.
+    """What to differentiate so that one backward pass fewer than classes is enough, of logits ``[B, n]`` of a graph.
 
     A margin stays the same when all logits are shifted alike, so its gradient is a mixture of the gradients of n - 1
     differences of logits.
-
-    Args:
-        logits: ``[B, n]``, part of a graph.
 
     Returns:
         What to differentiate, ``[B, m]`` (m = n - 1, or 1 where n is 1), and how the gradient of each class' target is
@@ -117,10 +114,8 @@ def gradient_evidence(
 def _products(activation: Tensor, gradients: Sequence[Tensor], mixing: Tensor) -> tuple[Tensor, ...]:
     """Sums over the channels of gradient x activation and of its positive part, classes mixed, ``[B, n, h, w]`` each.
 
-    Args:
-        activation: ``[B, D, h, w]``.
-        gradients: m of the same shape.
-        mixing: of the classes' gradients from these, ``[B, n, m]``.
+    From the activation and m gradients, ``[B, D, h, w]`` each; ``mixing``: of the classes' gradients from these,
+    ``[B, n, m]``.
     """
     products = [(gradient * activation).permute(0, 2, 3, 1) for gradient in gradients]  # sums run along memory
     whole, positive = [], []

@@ -11,11 +11,7 @@ log = logging.getLogger("vrx")
 
 
 class Compiled:
-    """Calls a network compiled; as it is while something reads its maps, and from the first failure on.
-
-    Args:
-        network: shared, not copied.
-    """
+    """Calls a network compiled; as it is while something reads its maps, and from the first failure on."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network, self.works = network, True

@@ -22,8 +22,7 @@ class Head:
     networks are asked. A transformer's last norm and linear layer are applied to f as if it were the token that they
     read: a "logit lens", an approximation, for it leaves the last block out.
 
-    Args:
-        like: the head of the same F with other classes of interest, which knows how it is built.
+    ``like``: the head of the same F with other classes of interest, which knows how it is built.
     """
 
     def __init__(self, classifier: Classifier, like: Head | None = None) -> None:

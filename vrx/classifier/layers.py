@@ -46,11 +46,9 @@ class Layer:
         return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
 
     def constant(self, features: Tensor, like: Tensor) -> Tensor:
-        """The output of the module when its map is one vector everywhere.
+        """The output of the module when its map is one vector everywhere, for K vectors ``[K, D]``.
 
-        Args:
-            features: ``[K, D]``.
-            like: an output of the module for one photo; its prefix tokens are kept.
+        ``like``: an output of the module for one photo; its prefix tokens are kept.
         """
         count = len(features)
         if self.layout == "nchw":
@@ -165,11 +163,7 @@ def _power_of_two(strides: tuple[float, float]) -> int:
 
 
 def find_layers(network: nn.Module, size: tuple[int, int]) -> list[Layer]:
-    """One layer a stride (4, 8, 16, 32 where they exist) and, last, the map that the head pools.
-
-    Args:
-        network: in eval mode.
-        size: (H, W) of its input.
+    """One layer a stride (4, 8, 16, 32 where they exist) and, last, the map that the head pools; ``size``: (H, W).
 
     Raises:
         VRXError: the network has no feature map larger than 1 x 1 at this size.

@@ -83,15 +83,10 @@ def label_file(photo: Photo) -> Path:
 
 
 def read_labels(file: Path, size: tuple[int, int], most: int) -> NDArray[np.int64]:
-    """The labels of a photo's pixels, ``[H, W]``.
-
-    Args:
-        file: a PNG with a single channel.
-        size: width and height of the photo.
-        most: the largest label that means something.
+    """The labels of the pixels of a photo of this size (width, height), ``[H, W]``, none above ``most``.
 
     Raises:
-        VRXError: the file is missing or damaged, has several channels, another size, or a larger label.
+        VRXError: the PNG is missing or damaged, has several channels, another size, or a larger label.
     """
     try:
         with Image.open(file) as image:
@@ -118,12 +113,7 @@ def read_labels(file: Path, size: tuple[int, int], most: int) -> NDArray[np.int6
 
 
 def in_frame(parts: Mapping[str, NDArray[np.bool_]], geometry: Preprocessing) -> dict[str, NDArray[np.bool_]]:
-    """Part masks of a photo ``[H, W]`` as the classifier sees them; parts that the crop cuts off are left out.
-
-    Args:
-        parts: part -> its pixels, at most 255 of them.
-        geometry: of :func:`geometry_of`.
-    """
+    """Part masks of a photo ``[H, W]`` as the classifier sees them; parts that the crop cuts off are left out."""
     if not parts:
         return {}
     masks = list(parts.values())
@@ -142,12 +132,8 @@ def geometry_of(preprocessing: Preprocessing) -> Preprocessing:
 def seen(builder: SCGBuilder, source: PhotosWithParts, split: str, limit_per_class: int = 0) -> list[Seen]:
     """What is found in the photos of a split that have part masks, beside what they show, in the classifier's frame.
 
-    Args:
-        split: ``discovery``, ``train``, ``val`` or ``test``.
-        limit_per_class: photos of a class at most, the first ones; 0: all.
-
-    Returns:
-        In the order of the split; photos that cannot be read are left out, as everywhere.
+    In the order of the split, the first ``limit_per_class`` photos of a class (0: all); photos that cannot be read are
+    left out, as everywhere.
 
     Raises:
         VRXError: part masks that do not fit their photo.

@@ -45,11 +45,7 @@ def _checksum(tensors: Mapping[str, Tensor], skipped: str) -> str:
 
 
 class SCGCache:
-    """One split's graphs, in shards of consecutive photos.
-
-    Args:
-        settings: everything that determines the content, JSON-able.
-    """
+    """One split's graphs, in shards of consecutive photos; the settings, JSON-able, are all that determines them."""
 
     def __init__(self, root: Path, settings: Mapping[str, Any], num_photos: int, shard_size: int = 32) -> None:
         self.key = digest({**settings, "num_photos": num_photos, "shard_size": shard_size})
@@ -72,11 +68,7 @@ class SCGCache:
         return self.folder / f"shard-{shard:05d}.safetensors"
 
     def write(self, shard: int, tensors: Mapping[str, Tensor], skipped: list[str]) -> None:
-        """Store a shard.
-
-        Args:
-            tensors: whatever belongs to its photos, each with the photos that could be read as dimension 0.
-        """
+        """Store a shard: tensors with the photos that could be read as dimension 0, and the names of the others."""
         plain = {name: value.contiguous() for name, value in tensors.items()}
         names = json.dumps(skipped)
         header = {"key": self.key, "shard": str(shard), "checksum": _checksum(plain, names), "skipped": names}

@@ -196,11 +196,7 @@ class Typical:
             raise VRXError(f"{path} does not say what is normal for the classes ({error}): rerun train.py.") from error
 
     def place(self, scg: SCG, index: int, concept: int) -> Tensor:
-        """Where a concept of a class belongs, (x, y): as it usually lies to those of its class that the photo shows.
-
-        Args:
-            scg: of one photo, ``[n, N, ...]``.
-        """
+        """Where a concept of a class belongs, (x, y): as it usually lies to those of its class that one photo shows."""
         offsets = self.offsets[index, concept]
         anchors = scg.detected[index] & ~offsets[:, 0].isnan()
         anchors[concept] = False

@@ -94,11 +94,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def block_scores(grn: GraphNetwork, scg: SCG) -> tuple[Tensor, Tensor]:
-    """Eq. 5-6 for every block, dummies included: with E's bias they add up to the class scores.
-
-    Args:
-        grn: in eval mode.
-        scg: ``[B, n, N, ...]``.
+    """Eq. 5-6 for every block, dummies included, in eval mode: with E's bias they add up to the class scores.
 
     Returns:
         ``[B, n, n, N]`` and ``[B, n, n, N(N-1)]``.

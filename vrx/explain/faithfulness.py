@@ -53,9 +53,7 @@ def mean_relations(grn: GraphNetwork, table: Table, num_concepts: int, batch_siz
 def per_photo(scores: Tensor, measured: Tensor, table: Table) -> NDArray[np.float64]:
     """Spearman of each photo over the detected concepts of F's predicted class; NaN with fewer than three.
 
-    Args:
-        scores: ``[P, n, N]``, of each node for the class of its own graph.
-        measured: the same of the measured falls.
+    Of the scores and the measured falls of each node for the class of its own graph, ``[P, n, N]``.
     """
     predicted = table["logits"].argmax(1)
     rows = torch.arange(len(predicted))

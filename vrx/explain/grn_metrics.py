@@ -50,9 +50,7 @@ class NodeContributions(ExplainerAlgorithm):
     """Contributions as an algorithm of :class:`torch_geometric.explain.Explainer`.
 
     The mask of a node, ``[BnN, 1]``, is its contribution to the explained class (``target``) of its photo, in logits.
-
-    Args:
-        shared: which nodes go together in a knockout, bool ``[B, n, N, n, N]``; None: each alone.
+    ``shared``: which nodes go together in a knockout, bool ``[B, n, N, n, N]``; None: each alone.
     """
 
     def __init__(self, method: ContributionMethod, shared: Tensor | None = None) -> None:

@@ -47,13 +47,9 @@ class Players:
 
     @classmethod
     def of(cls, graphs: PhotoGraphs, photo: int, most: int, seed: int = 0, first: int | None = None) -> Players:
-        """The distinct patches of the found concepts: of one class first, large ones first.
+        """The distinct patches of the found concepts of a photo of a batch: of one class first, large ones first.
 
-        Args:
-            graphs: of a batch.
-            photo: which of them.
-            seed: of the places that they are moved to.
-            first: the class whose concepts come first; None: the predicted one.
+        ``seed``: of the places that they are moved to; ``first``: the class, None: the predicted one.
         """
         patches, matched = graphs.patches[photo], graphs.matched[photo]
         used = np.unique(matched[matched != UNMATCHED])

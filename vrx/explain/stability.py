@@ -19,13 +19,9 @@ NAMES = ("top_concept", "rank", "iou", "found")
 
 
 def stability(explainer: Explainer, explanations: Sequence[Explanation]) -> dict[str, float]:
-    """The ``stability/*`` metrics: means over the photos and the perturbed copies of each.
+    """The ``stability/*`` metrics: means of :func:`agreement` over the photos and the perturbed copies of each.
 
-    Args:
-        explanations: of held-out photos; those without a found concept of the predicted class are left out.
-
-    Returns:
-        All of :func:`agreement`; NaN where nothing could be compared.
+    Held-out photos without a found concept of the predicted class are left out; NaN where nothing could be compared.
     """
     rows = []
     for clean in tqdm(explanations, desc="explaining changed photos", unit="photo", leave=False):

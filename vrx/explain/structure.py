@@ -28,8 +28,7 @@ Pairs = NDArray[np.float64]
 def structure_quality(explainer: Explainer, source: PhotoSource, photos: int, seed: int = 0) -> dict[str, float]:
     """Explain test photos with everything measured, and say how true their relations and absences are.
 
-    Args:
-        photos: test photos, from all classes alike; where the deciding relations are known, four times as many.
+    So many photos, from all classes alike; where the deciding relations are known, four times as many.
     """
     chosen = sampled(source.photos("test"), photos, seed)
     read = tqdm(read_photos(explainer, source, chosen), desc="asking about relations", unit="photo", leave=False)
@@ -142,9 +141,6 @@ def confirmed(explanation: Explanation, index: int) -> bool:
 
 def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: Sequence[Photo]) -> dict[str, float]:
     """Is the relation that decides a class the strongest that the GRN predicts? Photos that lack it are misses.
-
-    Args:
-        source: knows the deciding relation of each class.
 
     Returns:
         ``relations/deciding_first``: of all photos; ``relations/deciding_found``: photos in which a patch shows each of

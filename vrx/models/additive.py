@@ -18,16 +18,11 @@ class AdditiveGRN(GraphNetwork):
     it is. So what the network says of a concept or a relation is no approximation: it is what it adds. Without a node
     neither its effect nor those of its edges are there.
 
-    Args:
-        num_classes: n, classes of interest.
-        num_nodes: N, nodes per graph: the concepts and, perhaps, the rest of the photo.
-        node_features: D, width of a node.
+    Args (beside those of :class:`GraphNetwork`):
         width: of the hidden layers.
         embedding: numbers that stand for each concept, and for each pair, of each class.
         summary: numbers of each end that a pair reads beside its own.
         dropout: in the hidden layers.
-        link_features: K, values of an edge beside the places of its ends.
-        all_classes: classes that there are, where the n graphs of a photo are of some of them; None: n.
     """
 
     def __init__(

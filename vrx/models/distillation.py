@@ -188,16 +188,7 @@ def _at(values: Tensor, chosen: Tensor) -> Tensor:
 def coalition_terms(
     clean: Tensor, masked: Tensor, coalition: Tensor, f_clean: Tensor, f_masked: Tensor, batch: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The loss terms ``SETS`` of variants with several concepts masked.
-
-    Args:
-        clean: GRN on the photos ``[B, n]``.
-        masked: GRN on the variants with one concept masked, all of them, ``[B, V, n]``.
-        coalition: GRN on those with several masked, ``[B, Q, n]``.
-        f_clean: F on the photos.
-        f_masked: F on the variants.
-        batch: with ``coalition_members`` and ``coalition_logits``.
-    """
+    """The loss terms ``SETS`` of variants with several concepts masked, ``[B, Q, n]``; those with one: ``[B, V, n]``."""
     members = batch["coalition_members"]
     valid, alone = members.any(2), members.to(clean.dtype)
     fall, f_fall = clean[:, None] - coalition, f_clean[:, None] - batch["coalition_logits"]
@@ -225,15 +216,9 @@ def softmax_distance(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def falls(clean: Tensor, masked: Tensor, predicted_by: Tensor) -> Tensor:
-    """Fall of the margin of the predicted class in each variant.
+    """Fall ``[B, V]`` of the margin of the predicted class, from ``[B, n]`` to each variant of ``[B, V, n]``.
 
-    Args:
-        clean: ``[B, n]``.
-        masked: ``[B, V, n]``.
-        predicted_by: logits whose largest is the predicted class, ``[B, n]``.
-
-    Returns:
-        ``[B, V]``.
+    ``predicted_by``: logits whose largest is the predicted class, ``[B, n]``.
     """
     predicted = predicted_by.argmax(1)
     rows = torch.arange(len(predicted), device=predicted.device)
@@ -248,15 +233,7 @@ def distillation_terms(
     valid: Tensor,
     wanted: Sequence[str] = TERMS,
 ) -> dict[str, Tensor]:
-    """The loss terms, each a mean over photos or over valid variants.
-
-    Args:
-        clean: GRN on the photos ``[B, n]``.
-        masked: GRN on the variants ``[B, V, n]``.
-        f_clean: F on the photos.
-        f_masked: F on the variants.
-        valid: bool ``[B, V]``.
-    """
+    """The loss terms, each a mean over photos ``[B, n]`` or over valid variants ``[B, V, n]``, of the GRN against F."""
 
     def over_variants(values: Tensor) -> Tensor:
         return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)

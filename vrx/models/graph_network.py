@@ -80,12 +80,8 @@ class GraphNetwork(nn.Module):
     def set_normalisation(self, nodes: Tensor, detected: Tensor, links: Tensor | None = None) -> None:
         """Standardise node features by the mean and deviation of detected training nodes, edges by their scale alone.
 
-        A feature that does not vary is centred only. With fewer than two detected nodes nothing is set.
-
-        Args:
-            nodes: ``[..., D]``.
-            detected: bool ``[...]``.
-            links: ``[..., K]``, 0 where an end is not detected: 0 stays 0.
+        A feature that does not vary is centred only. With fewer than two detected nodes nothing is set. Shapes: nodes
+        ``[..., D]``, detected ``[...]``, links ``[..., K]``, 0 where an end is not detected: 0 stays 0.
         """
         if links is not None and links.shape[-1]:
             known = links[(links != 0).any(-1)]
@@ -136,15 +132,7 @@ class GraphNetwork(nn.Module):
         return self.read_out(*self.embed(scg))
 
     def masked(self, scg: SCG, drop: Tensor) -> tuple[Tensor, Tensor]:
-        """Class scores of the graphs, and of the graphs without some nodes, in one pass.
-
-        Args:
-            scg: ``[B, n, N, ...]``.
-            drop: nodes that are dropped in each of V variants, bool ``[B, V, n, N]``.
-
-        Returns:
-            ``[B, n]`` and ``[B, V, n]``.
-        """
+        """Class scores ``[B, n]`` of the graphs, and ``[B, V, n]`` without the nodes of ``drop``, ``[B, V, n, N]``."""
         size, count = drop.shape[:2]
         copies = scg.map(lambda v: v.unsqueeze(1).expand(-1, count, *v.shape[1:])).drop(drop)
         scores = self(SCG.cat([scg, copies.map(lambda v: v.flatten(0, 1))]))

@@ -47,16 +47,9 @@ class ConceptGraphConv(nn.Module):
         self.place: Tensor
 
     def forward(self, x: Tensor, edge_attr: Tensor, keep: Tensor, dependency: Tensor) -> tuple[Tensor, Tensor]:
-        """Update nodes and edges of the n graphs of B photos.
+        """Update nodes ``[B, n, N, in]`` and edges ``[B, n, E, in]`` (:func:`vrx.structures.edges`) of n graphs of B photos.
 
-        Args:
-            x: node features ``[B, n, N, in]``.
-            edge_attr: ``[B, n, E, in]``, edges in the order of :func:`vrx.structures.edges`.
-            keep: 0 for an edge that carries no message, else 1, ``[B, n, E]``.
-            dependency: e_ji^c of the classes of the graphs, ``[B, n, E]``.
-
-        Returns:
-            Node features ``[B, n, N, out]`` and edge features ``[B, n, E, out]``.
+        ``[B, n, E]`` each: ``keep``, 0 for an edge that carries no message, else 1; ``dependency``, e_ji^c of the graphs.
         """
         num = self.num_nodes
         adjacency = ((dependency * keep) @ self.place).unflatten(2, (num, num))  # [B, n, i, j]
@@ -70,18 +63,13 @@ class GRN(GraphNetwork):
 
     After each layer nodes and edges alike pass ReLU and then batch norm, in the order of the table. A dummy hears
     nothing, and the edges at it tell no place, so that what it sends and what its block gives E are the same in every
-    photo; between detected nodes Eq. 3 is as written.
+    photo; between detected nodes Eq. 3 is as written. Each of ``all_classes`` has its e_ji^c; E reads the classes of
+    the photo in their order.
 
-    Args:
-        num_classes: n, classes of interest.
-        num_nodes: N, nodes per graph: the concepts and, perhaps, the rest of the photo.
-        node_features: D, width of a node.
+    Args (beside those of :class:`GraphNetwork`):
         node_widths: width of the node features after each layer.
         edge_widths: width of the edge features after each layer.
         dropout: on the graph embedding, before E.
-        link_features: K, values of an edge beside the places of its ends.
-        all_classes: classes that there are, where the n graphs of a photo are of some of them: e_ji^c is kept for each;
-            E reads those of the photo in their order. None: n.
 
     Raises:
         VRXError: not as many widths of edges as of nodes, or none.

@@ -80,12 +80,7 @@ def bar_chart(
 
 
 def scatter(expected: ArrayLike, measured: ArrayLike, kind: Kind, caption: str) -> dict[str, Any]:
-    """What the graph network expects against what was measured; pairs that are not finite are left out.
-
-    Args:
-        expected: in logits, ``[M]``.
-        measured: on the classifier, ``[M]``.
-    """
+    """What the graph network expects against what was measured, ``[M]`` in logits; only pairs that are both finite."""
     x, y = np.asarray(expected, float), np.asarray(measured, float)
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]

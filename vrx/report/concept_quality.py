@@ -39,13 +39,7 @@ Row = Mapping[str, Any]
 def quality_charts(
     metrics: Mapping[str, float], concepts: Sequence[Row], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """A chart for each question that was measured, for the page.
-
-    Args:
-        metrics: flat name -> number.
-        concepts: a row for each; none where nothing was measured.
-        class_names: all classes, also those without a concept.
-    """
+    """A chart for each question that was measured; every class has its bars, also one without a concept."""
     charts = [
         _concepts(shares_by_class(metrics, concepts, class_names), metrics) if concepts else None,
         _completeness(metrics),

@@ -56,9 +56,7 @@ def picture(pixels: NDArray[np.uint8], longest: int = LARGEST, quality: int = 82
 def photo_entry(explanation: Explanation, number: int, run: int = 0) -> dict[str, Any]:
     """One explanation for the page: words and regions for the template, numbers (``data``) for the script.
 
-    Args:
-        number: of the photo on the page, from 1.
-        run: which of the page's runs explained it.
+    The photo's number on the page counts from 1; ``run``: which of the page's runs explained it.
     """
     true, predicted, names = explanation.true_class, explanation.predicted, explanation.class_names
     classes, shown = explanation.shown(MOST_CLASSES - 1), explanation.shown()

@@ -116,13 +116,9 @@ def fit(text: str, width: float, size: float, weight: str = "normal") -> str:
 
 
 def spread(points: NDArray[np.float64], gap: float, shape: tuple[int, int], margin: float) -> NDArray[np.float64]:
-    """Push points apart until any two are ``gap`` apart, and keep them ``margin`` inside the photo.
+    """Push points (x, y), ``[M, 2]``, apart until any two are ``gap`` apart, and keep them ``margin`` inside the photo.
 
-    Args:
-        points: (x, y) in pixels, ``[M, 2]``.
-        gap: pixels.
-        shape: height and width of the photo.
-        margin: pixels.
+    In pixels; ``shape``: height and width.
     """
     low, high = np.full(2, margin), np.array([shape[1], shape[0]]) - margin
     moved = points.clip(low, high) + np.stack([np.arange(len(points)) * 1e-3, np.arange(len(points)) ** 2 * 1e-3], 1)

@@ -75,11 +75,7 @@ def explanation_figures(explanation: Explanation, bank: ConceptBank, classes: Se
 
 
 def sheet(explanation: Explanation, classes: Sequence[int], parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Everything as one picture: the sentence, how far to trust it, and the parts side by side.
-
-    Args:
-        parts: the pixels of :func:`explanation_figures`.
-    """
+    """Everything as one picture: the sentence, how far to trust it, and the parts (:func:`explanation_figures`)."""
     gap = round(0.15 * DPI)
     width = sum(part.shape[1] + gap for part in parts)
     stacked = [draw(words_figure(explanation, classes, width / DPI)), *parts]

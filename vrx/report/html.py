@@ -39,10 +39,9 @@ def save_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def embed(content: Figure | NDArray[np.uint8], alt: str) -> dict[str, Any]:
-    """A figure, or pixels drawn at ``DPI``, for the ``image`` macro: inlined, with its size on the page and its text.
+    """A figure, or pixels drawn at ``DPI``, for the ``image`` macro: inlined, with its size on the page.
 
-    Args:
-        alt: what it shows, in words, for those who cannot see it.
+    ``alt``: what it shows, in words, for those who cannot see it.
     """
     pixels = draw(content) if isinstance(content, Figure) else content
     buffer = io.BytesIO()

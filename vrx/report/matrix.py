@@ -15,12 +15,7 @@ LONGEST = 24  # characters of a name
 
 
 def matrix_figure(values: NDArray[np.float64], names: Sequence[str], title: str) -> Figure:
-    """Purple above 0, orange below, the number in every cell; cells that are NaN stay empty.
-
-    Args:
-        values: ``[N (row i), N (column j)]``.
-        names: of the concepts, ``[N]``.
-    """
+    """Purple above 0, orange below, the number in every cell (row i, column j); cells that are NaN stay empty."""
     count, most = len(names), float(np.nanmax(np.abs(values), initial=1e-9))
     margin = 0.45 + 0.075 * min(max(map(len, names)), LONGEST)
     side = max(CELL * count + margin, 0.085 * len(title))

@@ -40,9 +40,6 @@ def confusion(
 ) -> dict[str, Any]:
     """The confusion matrix for the template: rows of cells, each with its photos, and the pair confused most.
 
-    Args:
-        explanations: of the page, in its order.
-
     Returns:
         ``rows``: per true class, cells with ``anchor``, ``count``, ``share`` of the row, ``true``, ``predicted``,
         ``photos`` (numbers on the page) and ``files`` that are not explained. ``worst``: the anchor of the largest

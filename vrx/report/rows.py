@@ -75,14 +75,7 @@ def _bars(scale: ColourScale) -> tuple[float, float]:
 def draw_pair(
     ax: Axes, box: tuple[float, float], score: float, measured: float, scale: ColourScale, thick: float
 ) -> None:
-    """A contribution above its measured effect, as bars from one zero.
-
-    Args:
-        ax: in inches.
-        box: top and height.
-        measured: NaN: not measured.
-        thick: of a bar, in inches.
-    """
+    """A contribution above its measured effect (NaN: not measured), as bars from one zero; all sizes in inches."""
     (zero, unit), (y, height) = _bars(scale), box
     middle, size = y + height / 2, 9.5 if thick >= 0.2 else 8.5
     apart, colour = 0.7 * thick, scale(score)

@@ -89,11 +89,7 @@ def as_numbers(values: Sequence[str]) -> NDArray[np.float64] | None:
 
 
 def write_sweep(path: Path, trials: Sequence[Trial], objective: str) -> Path:
-    """Write the page of a sweep.
-
-    Args:
-        trials: at least one.
-    """
+    """Write the page of a sweep of at least one trial."""
     varied, ranked = knobs(trials), ranking(trials)
     done = [trial for trial in ranked if not trial.error]
     found = {knob: influence(trials, knob) for knob in varied}

@@ -29,15 +29,11 @@ class Step:
 
 
 def steps(explanation: Explanation, index: int, most: int = MOST_STEPS, to: int | None = None) -> list[Step]:
-    """From a class to another one: the values add up to the classifier's difference of the two logits.
-
-    Args:
-        most: contributions with a step of their own, the largest.
-        to: the other class; None: the predicted one.
+    """From a class to another one (the predicted): the values add up to the classifier's difference of the two logits.
 
     Returns:
-        Main effects and pairs of the players, the largest first; all others; what is left without any player; and what
-        the graph network gets wrong. None where relations were not asked for.
+        Main effects and pairs of the players, the ``most`` largest first; all others; what is left without any player;
+        and what the graph network gets wrong. None where relations were not asked for.
     """
     relations, end = explanation.relations, explanation.predicted if to is None else to
     if relations is None:

@@ -54,10 +54,7 @@ def called(explanation: Explanation, index: int, concept: int) -> str:
 def direction(source: NDArray[np.float32], target: NDArray[np.float32], shape: tuple[int, int]) -> str:
     """Where the source lies as seen from the target: above, below, left of, right of, or at the place of it.
 
-    Args:
-        source: (x, y) in [0, 1], y downwards.
-        target: the same.
-        shape: height and width of the photo in pixels.
+    Places (x, y) in [0, 1], y downwards; ``shape``: height and width of the photo in pixels.
     """
     dx, dy = (np.asarray(source, float) - target) * shape[::-1]
     if np.hypot(dx, dy) < SAME_PLACE * np.hypot(*shape):
@@ -266,11 +263,7 @@ def sentence(explanation: Explanation, classes: Sequence[int] | None = None) -> 
 
 
 def sentences(explanation: Explanation, classes: Sequence[int] | None = None) -> list[str]:
-    """What the classifier predicted; why; and why not each of the other classes.
-
-    Args:
-        classes: the classes to speak of; by default those of :meth:`Explanation.shown`.
-    """
+    """What the classifier predicted; why; and why not each of the other ``classes`` (:meth:`Explanation.shown`)."""
     names, predicted, true = explanation.class_names, explanation.predicted, explanation.true_class
     shares = [f"{p:.2f}" for p in explanation.probabilities]
     ties = [n for c, n in enumerate(names) if c != predicted and shares[c] == shares[predicted]]

@@ -37,11 +37,9 @@ class Spot(NamedTuple):
 def layout(
     relation: DecidingRelation, sizes: Mapping[str, Size], camera: NDArray[np.float64], rng: Generator
 ) -> dict[str, Spot]:
-    """Draw a spot for every thing; none but those arranged hides another.
+    """Draw a spot for every thing, of half depth, half width and height ``[3]``; none but those arranged hides another.
 
-    Args:
-        sizes: thing -> half depth, half width and height, ``[3]``.
-        camera: position and target, ``[2, 3]``, looking along -x.
+    The camera, position and target ``[2, 3]``, looks along -x.
     """
     stands = relation.kind if relation.kind != "on" else str(rng.choice(UNDER_A_BALL))
     while True:

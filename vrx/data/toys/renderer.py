@@ -13,9 +13,6 @@ NEAR = 2.0  # distance of the nearest thing seen
 def draw(scene: Scene, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw a scene; every pixel is the mean of 2 x 2, labels are not mixed.
 
-    Args:
-        size: side of the square frame, pixels.
-
     Returns:
         The frame, uint8 ``[size, size, 3]``, and the part label of every pixel, uint8 ``[size, size]``.
     """

@@ -27,8 +27,7 @@ def _fan(corners: NDArray[np.float32]) -> Triangles:
 def prism(profile: Sequence[tuple[float, float]], low: float, high: float, axis: str = "y") -> Triangles:
     """A convex outline in the plane across ``axis``, drawn out along it from ``low`` to ``high``.
 
-    Args:
-        profile: corners in order; (x, z) for axis y, (y, z) for axis x, (x, y) for axis z.
+    Corners in order: (x, z) for axis y, (y, z) for axis x, (x, y) for axis z.
     """
     flat = np.asarray(profile, np.float32)
     where = "xyz".index(axis)
@@ -54,12 +53,9 @@ def disc(centre: tuple[float, float], radius: float, low: float, high: float, ax
 
 
 def lathe(outline: Sequence[tuple[float, float]], turn: tuple[float, float] = (0.0, 1.0), sides: int = 16) -> Triangles:
-    """The surface that an outline (radius, z) leaves when it is turned about the z axis.
+    """The surface that an outline, corners (radius, z) in order, leaves when it is turned about the z axis.
 
-    Args:
-        outline: corners in order.
-        turn: where it starts and ends, in full turns.
-        sides: flat sides of a full turn.
+    ``turn``: where it starts and ends, in full turns, each of so many flat sides.
     """
     steps = 2 * np.pi * np.linspace(*turn, max(1, round(sides * (turn[1] - turn[0]))) + 1)
     r, z = np.asarray(outline, np.float32).T

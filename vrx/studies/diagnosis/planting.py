@@ -79,13 +79,8 @@ class Planter(ABC):
     ) -> list[Row]:
         """Plant errors of one cause into photos that are classified right, until there are enough or trials are spent.
 
-        The evidence of each is kept in the records, so that no change is tried twice.
-
-        Args:
-            photos: classified right.
-            cause: one of ``ERROR_CAUSES``.
-            trials: changes of each photo, at most.
-            evidence: normalised photo ``[3, H, W]`` and label -> what is kept of an error.
+        The evidence of each (of normalised photo ``[3, H, W]`` and label) is kept in the records, so that no change is
+        tried twice; at most ``trials`` changes of a photo.
 
         Returns:
             A row per error, with ``photo`` and ``cause``.
