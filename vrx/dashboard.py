@@ -20,7 +20,7 @@ try:
     from wandb_workspaces import workspaces
     from wandb_workspaces.reports import v2 as wr
 except ImportError:  # the extra [wandb]
-    workspaces = None
+    workspaces = None  # type: ignore[assignment]
 
 log = logging.getLogger("vrx")
 

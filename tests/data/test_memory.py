@@ -34,8 +34,6 @@ def test_every_photo_is_in_one_split_under_its_own_class():
     assert found == {pixels(100 * k + i).tobytes(): k for k in (0, 1) for i in range(12)}
     sizes = {split: len(source.photos(split)) // 2 for split in SPLITS}
     assert sizes == {"discovery": 3, "train": 6, "val": 1, "test": 2}
-    given = MemoryPhotos(by_class(), discovery=2, val=3, train=4, test=1)
-    assert [len(given.photos(split)) for split in SPLITS] == [4, 8, 6, 2]
 
 
 def test_paths_images_and_tensors_are_the_same_photo(tmp_path):
@@ -59,7 +57,6 @@ def test_paths_are_stamped_and_other_content_is_another_key(tmp_path):
     assert stamp[2] == (tmp_path / "3.png").stat().st_size
     assert MemoryPhotos(by_class()).settings() == MemoryPhotos(by_class()).settings()
     keys = [MemoryPhotos(by_class()).settings(), MemoryPhotos(by_class(13)).settings(), source.settings()]
-    keys += [MemoryPhotos(by_class(), seed=1).settings(), MemoryPhotos(by_class(), val=2).settings()]
     touched = by_class()
     touched["dog"][7].putpixel((3, 4), (1, 2, 3))
     keys.append(MemoryPhotos(touched).settings())

@@ -161,3 +161,20 @@ def test_fidelity_against_loops(data: Any, grn: GRN) -> None:
         l1 = np.mean([float((a.softmax(0) - t.softmax(0)).abs().sum()) for a, t in pairs])
         assert result[f"fidelity/agreement{suffix}"] == pytest.approx(agree)
         assert result[f"fidelity/l1{suffix}"] == pytest.approx(l1, abs=1e-5)
+
+
+def test_what_stands_in_for_the_classifier_against_loops(data: Any, grn: GRN) -> None:
+    table = data.tables["val"]
+    result = fidelity(grn, table, batch_size=4)
+    falls: list[tuple[float, float]] = []
+    with torch.no_grad():
+        for b, v in table["valid"].nonzero().tolist():
+            scg = SCG.of(table, slice(b, b + 1))
+            ours = grn(scg)[0] - grn(scg.drop(table["drop"][b : b + 1, v]))[0]
+            theirs, c = table["logits"][b] - table["masked_logits"][b, v], int(table["logits"][b].argmax())
+            falls.append((float(ours[c] - ours.mean()), float(theirs[c] - theirs.mean())))
+    expected, measured = np.array(falls).T
+    r2 = 1 - ((measured - expected) ** 2).sum() / ((measured - measured.mean()) ** 2).sum()
+    assert result["surrogate/r2"] == pytest.approx(r2, rel=1e-4)
+    assert result["surrogate/emd"] == pytest.approx(result["fidelity/l1"] / 2)
+    assert -1 <= result["surrogate/rank"] <= 1

@@ -103,9 +103,3 @@ def test_relocated_patches_are_those_of_the_found_concepts(explained: list[Expla
     assert set(patches.ids.tolist()) == set(before.matched[before.detected].tolist())
     for one, mask in zip(patches.ids.tolist(), patches.masks, strict=True):
         np.testing.assert_array_equal(mask, place if one == label else before.label_mask(one))
-
-
-def test_relations_can_be_left_out(explainer: Explainer, explained: list[Explanation]) -> None:
-    with_them, without = (explainer.follow(explained[0], explained[0].x, relations=r) for r in (True, False))
-    assert without.relations is None and with_them.relations is not None
-    np.testing.assert_array_equal(without.node_scores, with_them.node_scores)

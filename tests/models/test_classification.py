@@ -108,7 +108,7 @@ class Linear(nn.Module):
 
 def test_checkpoint_is_prefixed_plain_and_scores_are_logged(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = Classification(Linear(), 2, lr=0.01, weight_decay=0.0, label_smoothing=0.1)
+    module = Classification(Linear(), 2, FitOptions(lr=0.01, weight_decay=0.0, label_smoothing=0.1))
     x, label = torch.randn(10, 3, 2, 2), torch.tensor([0, 1] * 5)
     batches: Any = DataLoader([(x[:6], label[:6]), (x[6:], label[6:])], batch_size=None)
     trainer = Trainer(

@@ -19,19 +19,16 @@ from vrx.classifier.layers import Layer, hooked
 from vrx.scores import centred
 
 
-def pair_evidence(
-    classifier: Classifier, x: Tensor, layer: str, regions: Sequence[Tensor], step: float = 1.0
-) -> list[Tensor]:
+def pair_evidence(classifier: Classifier, x: Tensor, layer: str, regions: Sequence[Tensor]) -> list[Tensor]:
     """How much of the evidence that F reads at region i for each class is due to what region j holds.
 
-    The map of ``layer`` is faded by ``step`` in region j alone, and F runs on from there: what its last map then says
-    at region i (gradient of the class' centred logit x activation, summed over the region) is compared with before.
+    The map of ``layer`` is faded in region j alone, and F runs on from there: what its last map then says at region i
+    (gradient of the class' centred logit x activation, summed over the region) is compared with before.
 
     Args:
         x: normalised photos ``[B, 3, H, W]``.
         layer: where regions are faded, one of F's layers before the last.
         regions: of each photo, how much of each cell belongs to them, float ``[P_b, rows, columns]`` in [0, 1].
-        step: share of the map that is taken away, in (0, 1].
 
     Returns:
         For each photo ``[n, P_b, P_b]``: class, region i that is read, region j that is faded; in logits.
@@ -44,7 +41,7 @@ def pair_evidence(
 
     def fade(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         gone = torch.cat([_on_grid(r, where) for r in regions]).to(output)
-        kept = torch.cat([output.new_ones(len(x), *gone.shape[1:]), 1 - step * gone])
+        kept = torch.cat([output.new_ones(len(x), *gone.shape[1:]), 1 - gone])
         return output[torch.cat([torch.arange(len(x), device=x.device), photo])] * _spread(where, kept)
 
     def keep(module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -57,7 +54,7 @@ def pair_evidence(
         scores = centred(logits[: len(x)])
         slopes = [torch.autograd.grad(s.sum(), maps["leaf"], retain_graph=True)[0] for s in scores.unbind(1)]
     clean = last.to_map(maps["leaf"].detach()).float()
-    change = (clean[photo] - maps["faded"]) / step
+    change = clean[photo] - maps["faded"]
     found, start = [], 0
     for b, count in enumerate(counts):
         slope = torch.stack([last.to_map(s[b : b + 1])[0] for s in slopes]).float()

@@ -57,8 +57,6 @@ class ILab20M:
         VRXError: no such root, no files of a class, or too few.
     """
 
-    class_indices: list[int] | None = None
-
     def __init__(
         self,
         root: str | Path,

@@ -23,33 +23,17 @@ class MemoryPhotos:
     """Photos that are already at hand.
 
     Args:
-        photos: class -> photos, cut into splits by their position and the seed; or split (``discovery``, ``train``,
+        photos: class -> photos, cut into splits by their position: .3 for discovery and .15 for val, but no more than
+            50 of a class, and a quarter of what is left for test; or split (``discovery``, ``train``,
             ``val``, ``test``) -> class -> photos. A photo is a path, a PIL image, or a tensor ``[3, H, W]`` or
             ``[1, H, W]``, uint8 or floats in [0, 1].
-        discovery: photos per class for concept discovery; None, here and for ``val``: 50, but no more than .3
-            (``val``: .15) of the class.
-        train: photos per class; None: all that are left.
-        val: photos per class.
-        test: photos per class; None: a quarter of what is left.
-        seed: of the splits.
 
     Raises:
         VRXError: fewer than two classes, too few photos in one, or something that is no photo; names class and index.
     """
 
-    class_indices: list[int] | None = None
-
-    def __init__(
-        self,
-        photos: ByClass | Mapping[str, ByClass],
-        discovery: int | None = None,
-        train: int | None = None,
-        val: int | None = None,
-        test: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        self._counts: dict[str, int | None] = {"discovery": discovery, "val": val, "train": train, "test": test}
-        self._seed, self._items, self._hashes = seed, dict[str, Item](), list[str]()
+    def __init__(self, photos: ByClass | Mapping[str, ByClass]) -> None:
+        self._items, self._hashes = dict[str, Item](), list[str]()
         by_split = self._by_split(photos)
         self.class_names = list(by_split["train"])
         chosen_classes(self.class_names, {}, "photos")
@@ -82,10 +66,9 @@ class MemoryPhotos:
         found: dict[str, dict[str, list[tuple[str, Item]]]] = {split: {} for split in SPLITS}
         for name, items in photos.items():
             order = {f"{name}/{i}": i for i in range(len(items))}
-            counts = {**self._counts}
-            for split, share in (("discovery", 0.3), ("val", 0.15)):
-                counts[split] = counts[split] or min(50, max(1, int(share * len(items))))
-            for split, names in divide(shuffled(order, self._seed), counts, name, "photos").items():
+            some, few = (min(50, max(1, int(share * len(items)))) for share in (0.3, 0.15))
+            counts = {"discovery": some, "val": few, "train": None, "test": None}
+            for split, names in divide(shuffled(order, seed=0), counts, name, "photos").items():
                 found[split][name] = [(str(order[key]), items[order[key]]) for key in names]
         return found
 
@@ -121,7 +104,6 @@ class MemoryPhotos:
             "classes": self.class_names,
             "content": hashlib.sha256("\n".join(self._hashes).encode()).hexdigest(),
             "counts": {split: len(photos) for split, photos in self._photos.items()},
-            "seed": self._seed,
         }
 
 

@@ -43,7 +43,6 @@ def relations_of(
     grn: GraphNetwork,
     x: Tensor,
     graphs: PhotoGraphs,
-    most: int = MOST_PLAYERS,
     measure: bool = True,
     first: int | None = None,
 ) -> Relations | None:
@@ -56,7 +55,7 @@ def relations_of(
         measure: False: the classifier is not asked, what it says is NaN.
         first: the class whose concepts are players first; None: the predicted one.
     """
-    players = Players.of(graphs, 0, most, first=first)
+    players = Players.of(graphs, 0, MOST_PLAYERS, first=first)
     count = len(players)
     if count < 2:
         return None

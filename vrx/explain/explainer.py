@@ -256,11 +256,7 @@ class Explainer:
             return replace(explanation, relations=pairs, counterfactuals=contrast(x, graphs, explanation.shown()))
 
     def follow(
-        self,
-        before: Explanation,
-        x: Tensor,
-        moved: Mapping[int, NDArray[np.bool_]] | None = None,
-        relations: bool = True,
+        self, before: Explanation, x: Tensor, moved: Mapping[int, NDArray[np.bool_]] | None = None
     ) -> Explanation:
         """Explain an edited photo with the same patches for the same concepts: only what they show may differ.
 
@@ -268,7 +264,6 @@ class Explainer:
             before: of the photo before the edit.
             x: after it, normalised ``[3, H, W]``.
             moved: superpixel label -> where its patch is now, bool ``[H, W]``.
-            relations: what the GRN says of them, and of what is missing or lies elsewhere, too.
         """
         explainer = self.of(before.class_names)
         patches = relocated(before, moved or {})
@@ -276,7 +271,7 @@ class Explainer:
         graphs = explainer.builder.rebuild(x[None], [patches], matched[None])
         after = explainer._explanation(x, patches, graphs, False)
         after = replace(after, name=before.name, true_class=before.true_class)
-        return explainer._with_structure(after, graphs, False, before.predicted) if relations else after
+        return explainer._with_structure(after, graphs, False, before.predicted)
 
     def _explanation(self, x: Tensor, superpixels: Patches, graphs: PhotoGraphs, measure: bool) -> Explanation:
         device = self.classifier.device

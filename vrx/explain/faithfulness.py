@@ -116,19 +116,35 @@ def evaluation(
     metrics |= {f"val/faithfulness/spearman_method_{name}": value for name, value in agreement.items()}
     metrics["val/faithfulness/spearman"] = agreement[chosen]
     metrics |= fidelity(grn, test) | faithfulness(grn, test, methods, chosen, seed)
-    metrics |= {f"val/{name}": value for name, value in surrogate(grn, val).items()}
-    return chosen, metrics | surrogate(grn, test) | grn_metrics(grn, test, methods[chosen])
+    return chosen, metrics | grn_metrics(grn, test, methods[chosen])
 
 
 def fidelity(grn: GraphNetwork, table: Table, batch_size: int = 64) -> dict[str, float]:
-    """The ``fidelity/*`` metrics of one split: agreement and L1 with F, clean and concept-masked."""
+    """How well the GRN stands in for F on one split, when concepts or sets of them are gone too.
+
+    Returns:
+        ``fidelity/agreement``, ``fidelity/l1``, and with ``_masked`` the same of single masked concepts, where there
+        are any. ``surrogate/r2``: share of the variance of F's falls that the GRN's falls explain, over all masked
+        concepts and sets of concepts, in the centred logit of F's predicted class; ``surrogate/emd``: half the L1;
+        ``surrogate/rank``: mean Spearman over the classes.
+    """
     grn.eval()
-    clean, masked = [], []
+    clean, masked, falls, true_falls = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     with torch.inference_mode():
         for rows in torch.arange(len(table["label"])).split(batch_size):
-            photos, variants = grn.masked(SCG.of(table, rows), table["drop"][rows])
-            clean.append(photos)
-            masked.append(variants[table["valid"][rows]])
+            drop, logits, valid = table["drop"][rows], table["masked_logits"][rows], table["valid"][rows]
+            singles = valid
+            if "coalition_members" in table:
+                members = table["coalition_members"][rows]
+                drop = torch.cat([drop, drop_all(members, drop)], 1)
+                logits = torch.cat([logits, table["coalition_logits"][rows]], 1)
+                valid = torch.cat([valid, members.any(2)], 1)
+            before, after = grn.masked(SCG.of(table, rows), drop)
+            clean.append(before)
+            masked.append(after[:, : singles.shape[1]][singles])
+            own = table["logits"][rows].argmax(1)[:, None, None].expand(-1, drop.shape[1], 1)
+            for found, whole, without in ((falls, before, after), (true_falls, table["logits"][rows], logits)):
+                found.append((centred(whole)[:, None] - centred(without)).gather(2, own)[valid][:, 0])
     pairs = {"": (torch.cat(clean), table["logits"])}
     if table["valid"].any():
         pairs["_masked"] = (torch.cat(masked), table["masked_logits"][table["valid"]])
@@ -136,41 +152,11 @@ def fidelity(grn: GraphNetwork, table: Table, batch_size: int = 64) -> dict[str,
     for suffix, (ours, truth) in pairs.items():
         result[f"fidelity/agreement{suffix}"] = float((ours.argmax(1) == truth.argmax(1)).double().mean())
         result[f"fidelity/l1{suffix}"] = float((ours.softmax(1) - truth.softmax(1)).abs().sum(1).mean())
-    return result
-
-
-def surrogate(grn: GraphNetwork, table: Table, batch_size: int = 64) -> dict[str, float]:
-    """How well the GRN stands in for F when sets of concepts are gone, and in the sum of all its contributions.
-
-    Returns:
-        ``surrogate/r2``: share of the variance of F's falls that the GRN's falls explain, over all masked concepts and
-        sets of concepts, in the centred logit of F's predicted class; ``surrogate/emd``: half the L1 of the softmaxes;
-        ``surrogate/rank``: mean Spearman over the classes.
-    """
-    grn.eval()
-    predicted = table["logits"].argmax(1)
-    clean: list[Tensor] = []
-    ours: list[Tensor] = []
-    theirs: list[Tensor] = []
-    with torch.inference_mode():
-        for rows in torch.arange(len(table["label"])).split(batch_size):
-            drop, logits, valid = table["drop"][rows], table["masked_logits"][rows], table["valid"][rows]
-            if "coalition_members" in table:
-                members = table["coalition_members"][rows]
-                drop = torch.cat([drop, drop_all(members, drop)], 1)
-                logits = torch.cat([logits, table["coalition_logits"][rows]], 1)
-                valid = torch.cat([valid, members.any(2)], 1)
-            before, masked = grn.masked(SCG.of(table, rows), drop)
-            clean.append(before)
-            own = predicted[rows][:, None, None].expand(-1, drop.shape[1], 1)
-            for found, whole_photo, after in ((ours, before, masked), (theirs, table["logits"][rows], logits)):
-                found.append((centred(whole_photo)[:, None] - centred(after)).gather(2, own)[valid][:, 0])
-    fall, truth = torch.cat(ours), torch.cat(theirs)
-    whole = (truth - truth.mean()).square().sum()
-    grn_logits, logits = torch.cat(clean), table["logits"]
-    ranked = [rank_agreement(a, b) for a, b in zip(grn_logits.numpy(), logits.numpy(), strict=True)]
-    return {
-        "surrogate/r2": float(1 - (truth - fall).square().sum() / whole) if whole > 0 else float("nan"),
-        "surrogate/emd": float((grn_logits.softmax(1) - logits.softmax(1)).abs().sum(1).mean() / 2),
+    fall, truth = torch.cat(falls), torch.cat(true_falls)
+    variance = (truth - truth.mean()).square().sum()
+    ranked = [rank_agreement(ours, truth) for ours, truth in zip(*(v.numpy() for v in pairs[""]), strict=True)]
+    return result | {
+        "surrogate/r2": float(1 - (truth - fall).square().sum() / variance) if variance > 0 else float("nan"),
+        "surrogate/emd": result["fidelity/l1"] / 2,
         "surrogate/rank": finite_mean(np.array(ranked)),
     }

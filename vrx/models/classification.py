@@ -101,22 +101,15 @@ class FitOptions:
 
 
 class Classification(LightningModule):
-    """Cross-entropy training of a classifier; its checkpoints hold the network under ``network.``.
+    """Cross-entropy training of a network, photos ``[B, 3, H, W]`` -> logits ``[B, n]``.
 
-    Args:
-        network: photos ``[B, 3, H, W]`` -> logits ``[B, n]``.
-        num_classes: n.
-        lr: peak of the one-cycle schedule of AdamW.
-        weight_decay: of AdamW.
-        label_smoothing: in [0, 1).
+    Its checkpoints hold the network under ``network.``.
     """
 
-    def __init__(
-        self, network: nn.Module, num_classes: int, lr: float, weight_decay: float, label_smoothing: float
-    ) -> None:
+    def __init__(self, network: nn.Module, num_classes: int, options: FitOptions) -> None:
         super().__init__()
-        self.network, self.lr, self.weight_decay = network, lr, weight_decay
-        self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        self.network, self.options = network, options
+        self.loss = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
@@ -137,9 +130,10 @@ class Classification(LightningModule):
         self.log("fit/val_accuracy", self.val_accuracy, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.lr, weight_decay=self.weight_decay)
+        options = self.options
+        optimizer = torch.optim.AdamW(self.network.parameters(), options.lr, weight_decay=options.weight_decay)
         steps = max(int(self.trainer.estimated_stepping_batches), 2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -243,9 +237,7 @@ def _fit(
     classifier = load_classifier({**settings, "fit": True}, source.class_names)
     network = classifier.network.requires_grad_(True)
     network.train()
-    module = Classification(
-        network, len(classifier.class_names), options.lr, options.weight_decay, options.label_smoothing
-    )
+    module = Classification(network, len(classifier.class_names), options)
     augment = options.augmentation.transform(classifier.input_size)
     photos = readable(source, [*source.photos("discovery"), *source.photos("train")])
 

@@ -188,7 +188,7 @@ def _at(values: Tensor, chosen: Tensor) -> Tensor:
 def coalition_terms(
     clean: Tensor, masked: Tensor, coalition: Tensor, f_clean: Tensor, f_masked: Tensor, batch: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The loss terms ``SETS`` of variants with several concepts masked, ``[B, Q, n]``; those with one: ``[B, V, n]``."""
+    """The loss terms ``SETS`` of variants with several concepts masked, ``[B, Q, n]``; with one: ``[B, V, n]``."""
     members = batch["coalition_members"]
     valid, alone = members.any(2), members.to(clean.dtype)
     fall, f_fall = clean[:, None] - coalition, f_clean[:, None] - batch["coalition_logits"]

@@ -47,9 +47,9 @@ class ConceptGraphConv(nn.Module):
         self.place: Tensor
 
     def forward(self, x: Tensor, edge_attr: Tensor, keep: Tensor, dependency: Tensor) -> tuple[Tensor, Tensor]:
-        """Update nodes ``[B, n, N, in]`` and edges ``[B, n, E, in]`` (:func:`vrx.structures.edges`) of n graphs of B photos.
+        """Update the nodes ``[B, n, N, in]`` and edges ``[B, n, E, in]`` of the n graphs of B photos.
 
-        ``[B, n, E]`` each: ``keep``, 0 for an edge that carries no message, else 1; ``dependency``, e_ji^c of the graphs.
+        ``[B, n, E]`` each: ``keep``, 0 for an edge that carries no message, else 1; ``dependency``, e_ji^c.
         """
         num = self.num_nodes
         adjacency = ((dependency * keep) @ self.place).unflatten(2, (num, num))  # [B, n, i, j]

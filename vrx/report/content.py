@@ -23,7 +23,7 @@ from vrx.report.drawing import contours, spread
 from vrx.report.figures import DISC
 from vrx.report.galleries import concept_note, exemplar_strip, missing_note, weak
 from vrx.report.mistakes import likely_cause
-from vrx.report.relations import gains_if_there, shown_relations, wanted
+from vrx.report.relations import gains_if_there, shown_relations
 from vrx.report.trust import trust
 from vrx.report.waterfall import steps
 from vrx.report.words import (
@@ -177,7 +177,7 @@ def _class_entry(explanation: Explanation, index: int) -> dict[str, Any]:
     missing: list[dict[str, Any]] = [
         {"k": k, "gain": gains.get(k, (None, False))[0], "clear": gains.get(k, (None, False))[1],
          "expected": _short(expected[k].predicted[index]) if k in expected else None,
-         "place": expected[k].place if k in expected else None, "maybe": bool(explanation.perhaps[index, k])}
+         "maybe": bool(explanation.perhaps[index, k])}
         for k in np.flatnonzero(explanation.present[index] & ~explanation.detected[index]).tolist()
     ]  # fmt: skip
     return {
@@ -185,7 +185,6 @@ def _class_entry(explanation: Explanation, index: int) -> dict[str, Any]:
         "concepts": concepts,
         "relations": relations,
         "missing": sorted(missing, key=lambda m: -(m["gain"] or 0)),
-        "misplaced": sum(not c.added for c in wanted(explanation, index)),
     }
 
 

@@ -72,7 +72,6 @@ class RenderedToys(ABC):
         seed: of everything.
     """
 
-    class_indices: list[int] | None = None
     kind: ClassVar[str]  # name of the data set
     noun: ClassVar[str]  # what a class is called in messages
     made_by: ClassVar[tuple[str, ...]] = RENDERED_BY  # modules that decide the pixels

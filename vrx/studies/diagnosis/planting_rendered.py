@@ -123,7 +123,8 @@ def point_at(camera: NDArray[np.float64], place: tuple[float, float], depth: flo
     The place is right and up from the middle, in halves of the frame; ``depth`` is along the line of sight.
     """
     half = np.tan(np.radians(VIEW_ANGLE / 2))
-    return np.asarray(camera[0] + depth * (half * place[0], half * place[1], 1) @ axes_of(camera))
+    ray = np.array([half * place[0], half * place[1], 1.0])  # right, up, ahead
+    return np.asarray(camera[0] + depth * ray @ axes_of(camera))
 
 
 def in_one_piece(vehicle: Mask) -> bool:
