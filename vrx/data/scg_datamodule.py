@@ -182,7 +182,7 @@ class SCGDataModule(LightningDataModule):
         tensors = _tensors(graphs, variants)
         if self.coalitions:
             asked = concept_coalitions(classifier, self.editor, x, variants, self.coalitions, self.seed)
-            tensors |= {"coalition_members": asked.members, "coalition_logits": asked.logits}
+            tensors |= dict(zip(COALITIONS, asked, strict=True))
         if self.second_editor is not None and split == "test":
             tensors["second_logits"] = _second_logits(classifier, self.second_editor, x, variants)
         return tensors

@@ -123,24 +123,11 @@ def _tested(pairs: dict[tuple[int, int], list[tuple[float, float]]], present: ND
 
 
 def completeness(explainer: Explainer, explanations: Sequence[Explanation], seed: int = 0) -> dict[str, float]:
-    """How much of what F sees the concepts hold: the ``completeness/*`` metrics.
+    """How much of what F sees the concepts hold: the ``completeness/*`` of docs/metrics.md, NaN where no photo counts.
 
     Every ratio is one of sums over the photos, not a mean of ratios, so that photos with a tiny denominator do not
-    dominate.
-
-    Args:
-        explanations: of held-out photos; those whose margin of the predicted class falls less than 0.5 logits when
-            everything is blurred are left out.
-        seed: of the random pixels and orders.
-
-    Returns:
-        ``deletion``: share of the margin of the predicted class, between the photo and the fully blurred photo, that
-        goes when all found concepts of that class are deleted at once; 1 is all of it. ``deletion_random``: the same
-        for as many pixels in random blocks (a sixteenth of the photo's longer side) of the regions that F attends to.
-        ``area``: share of the photo that the concepts cover, in [0, 1]. ``c_deletion``: area under the class's
-        probability as concepts go, the largest contribution first, over the same in random order (three of them);
-        photos with three found concepts or more; below 1 is better than random. ``photos``: how many were counted.
-        NaN where no photo counts.
+    dominate. Held-out photos whose margin of the predicted class falls less than 0.5 logits when everything is blurred
+    are left out. Random pixels come in blocks of a sixteenth of the photo's longer side.
     """
     rng = np.random.default_rng(seed)
     falls: list[tuple[float, float, float, float]] = []  # all blurred, concepts, random pixels; area

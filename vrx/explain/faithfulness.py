@@ -71,14 +71,9 @@ def measured_falls(table: Table, logits: str = "masked_logits") -> Tensor:
 def faithfulness(
     grn: GraphNetwork, table: Table, methods: Mapping[str, ContributionMethod], chosen: str, seed: int = 0
 ) -> dict[str, float]:
-    """The ``faithfulness/*`` metrics of one split.
+    """The ``faithfulness/*`` of one split, as docs/metrics.md has them; ``chosen``: the method that explanations show.
 
-    Args:
-        table: the split, with F's logits on the edits; ``second_logits`` (another fill) gives the ceiling.
-
-    Returns:
-        Mean Spearman of the chosen contributions (``spearman``), of every method and of every baseline on the same
-        patches, one-sided paired p-values against each baseline (``p_above_*``, Wilcoxon), photos counted.
+    The table holds F's logits on the edits; ``second_logits`` (another fill) give the ceiling.
     """
     measured = measured_falls(table)
     generator = torch.Generator().manual_seed(seed)
@@ -120,14 +115,7 @@ def evaluation(
 
 
 def fidelity(grn: GraphNetwork, table: Table, batch_size: int = 64) -> dict[str, float]:
-    """How well the GRN stands in for F on one split, when concepts or sets of them are gone too.
-
-    Returns:
-        ``fidelity/agreement``, ``fidelity/l1``, and with ``_masked`` the same of single masked concepts, where there
-        are any. ``surrogate/r2``: share of the variance of F's falls that the GRN's falls explain, over all masked
-        concepts and sets of concepts, in the centred logit of F's predicted class; ``surrogate/emd``: half the L1;
-        ``surrogate/rank``: mean Spearman over the classes.
-    """
+    """The ``fidelity/*`` and ``surrogate/*`` of one split, as docs/metrics.md has them."""
     grn.eval()
     clean, masked, falls, true_falls = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     with torch.inference_mode():

@@ -83,20 +83,9 @@ class NodeContributions(ExplainerAlgorithm):
 def grn_metrics(grn: GraphNetwork, table: Mapping[str, Tensor], method: ContributionMethod) -> dict[str, float]:
     """How well the nodes that a contribution method names explain the GRN itself, by PyTorch Geometric's metrics.
 
-    The explanation of a photo is the set of nodes (the rest of the photo counts as one) with a positive contribution
-    to the class that the GRN predicts. Of a split with more than ``MOST_PHOTOS`` photos that many, evenly spread, are
-    used.
-
-    Args:
-        table: of a split, as the cache holds it, with P photos.
-
-    Returns:
-        All in [0, 1]. ``grn/fidelity_plus``: share of the photos whose predicted class changes when the explanation is
-        removed (higher is better). ``grn/fidelity_minus``: the same when only the explanation is left (lower is
-        better). ``grn/characterization``: harmonic mean of the first and 1 minus the second. ``grn/unfaithfulness``:
-        1 - exp(-KL), KL the mean divergence of the GRN's softmax on the explanation alone from that on the whole graphs
-        (lower is better). ``grn/explanation_size``: mean share of the detected nodes that belong to the explanation,
-        without which the others cannot be read.
+    The explanation of a photo is the set of nodes (the rest of the photo counts as one) with a positive contribution to
+    the class that the GRN predicts. Of a split (``table``) with more than ``MOST_PHOTOS`` photos that many, evenly
+    spread, are used. docs/metrics.md says what each of the ``grn/*`` means; all are in [0, 1].
     """
     count = len(table["label"])
     rows = torch.linspace(0, count - 1, min(count, MOST_PHOTOS)).round().long()

@@ -40,19 +40,7 @@ def structure_quality(explainer: Explainer, source: PhotoSource, photos: int, se
 
 
 def structure_metrics(explanations: Sequence[Explanation]) -> dict[str, float]:
-    """Relations and absences against what was measured, over explanations of test photos.
-
-    Returns:
-        ``relations/spearman``: mean over photos of the rank agreement of predicted and measured pair interactions in
-        the predicted class's logit; the same of another fill (``ceiling``), of minus the product of the predicted main
-        effects, and of minus the distance, with one-sided paired p-values (``p_above_*``); ``placement`` and
-        ``placement_ceiling``: the same of placements. ``relations/precision_at_3``: of the three strongest measured
-        pairs, the share among the three strongest predicted. ``relations/claimed``: photos in which a relation of the
-        predicted class is drawn: predicted clear of the noise, and confirmed by F; ``claimed_placement``: one of
-        placement. ``relations/order_1``, ``order_2``: how much of F's behaviour single concepts explain, and with
-        pairs. ``absence/spearman``: predicted and measured gain of a class when a missing concept of it is added.
-        ``absence/confirmed``: panels "why not" with at least one reason that F confirms.
-    """
+    """The ``relations/*`` and ``absence/*`` of docs/metrics.md, over explanations of test photos."""
     known = [(e, e.relations) for e in explanations if e.relations is not None]
     scores: dict[str, Callable[[Explanation, Relations, int], Pairs]] = {
         "spearman": lambda e, r, c: r.pairs[..., c],
@@ -142,9 +130,7 @@ def confirmed(explanation: Explanation, index: int) -> bool:
 def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: Sequence[Photo]) -> dict[str, float]:
     """Is the relation that decides a class the strongest that the GRN predicts? Photos that lack it are misses.
 
-    Returns:
-        ``relations/deciding_first``: of all photos; ``relations/deciding_found``: photos in which a patch shows each of
-        the two parts; nothing where no class has a deciding relation.
+    ``relations/deciding_first`` and ``relations/deciding_found``; nothing where no class has a deciding relation.
     """
     first, found = [], []
     for photo in photos:

@@ -174,24 +174,6 @@ def measured_effects(logits: Tensor, variants: Variants) -> Tensor:
     return (before - own).masked_fill(variants.of_node < 0, torch.nan).float()
 
 
-@dataclass(frozen=True)
-class Coalitions:
-    """What becomes of B photos when several of the patches of :class:`Variants` are deleted at once.
-
-    Args:
-        members: which variants' patches are gone, bool ``[B, Q, V]``; none where there is no such coalition.
-        logits: of F on the edited photo, ``[B, Q, n]``.
-    """
-
-    members: Tensor
-    logits: Tensor
-
-    @property
-    def valid(self) -> Tensor:
-        """Which places hold a coalition, bool ``[B, Q]``."""
-        return self.members.any(2)
-
-
 def drop_all(members: Tensor, drop: Tensor) -> Tensor:
     """Nodes that lose their patch with each coalition.
 
@@ -207,7 +189,7 @@ def drop_all(members: Tensor, drop: Tensor) -> Tensor:
 
 def concept_coalitions(
     classifier: Classifier, editor: Editor, x: Tensor, variants: Variants, count: int, seed: int = 0
-) -> Coalitions:
+) -> tuple[Tensor, Tensor]:
     """Delete pairs and larger sets of patches of each photo, and ask F: half of them pairs, as far as there are.
 
     Args:
@@ -215,6 +197,9 @@ def concept_coalitions(
         variants: of the same photos, one patch each.
         count: Q, coalitions per photo at most.
         seed: of the choice; with it, a photo's coalitions depend on its own variants alone.
+
+    Returns:
+        Which variants' patches are gone, bool ``[B, Q, V]`` (none: no such coalition), and F's logits, ``[B, Q, n]``.
     """
     size, most, n = variants.logits.shape
     members, logits = torch.zeros(size, count, most, dtype=torch.bool), torch.zeros(size, count, n)
@@ -225,7 +210,7 @@ def concept_coalitions(
         members[b, : len(chosen), : len(masks)] = torch.from_numpy(chosen)
         union = torch.einsum("qv,vhw->qhw", torch.from_numpy(chosen).float(), masks.float()) > 0
         logits[b, : len(chosen)] = ask_edited(classifier, editor, x[b], union)
-    return Coalitions(members, logits)
+    return members, logits
 
 
 def _sets(players: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
