@@ -13,14 +13,7 @@ from torch import Tensor
 from vrx.classifier.classifier import Classifier
 from vrx.edits import Editor, placed
 from vrx.explain.absence import Addition, Typical
-from vrx.explain.interactions import (
-    ClassifierGame,
-    GRNGame,
-    Players,
-    explained_shares,
-    placements,
-    together,
-)
+from vrx.explain.interactions import ClassifierGame, GRNGame, Players, explained_shares, placements, together
 from vrx.explanation import Counterfactual, Relations
 from vrx.graphs.scg import PhotoGraphs
 from vrx.models.graph_network import GraphNetwork

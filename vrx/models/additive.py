@@ -102,13 +102,7 @@ class AdditiveGRN(GraphNetwork):
         places, brief = scg.centroids, self.summary(x)
         way = places[:, :, a] - places[:, :, b]
         ends = [evidence[:, :, self.there], evidence[:, :, self.back], places[:, :, a], places[:, :, b]]
-        ends += [
-            way,
-            way.norm(dim=-1, keepdim=True),
-            self.of_graphs(self.pairs, scg),
-            brief[:, :, a],
-            brief[:, :, b],
-        ]
+        ends += [way, way.norm(dim=-1, keepdim=True), self.of_graphs(self.pairs, scg), brief[:, :, a], brief[:, :, b]]
         both = scg.links[:, :, self.there] + scg.links[:, :, self.back]
         effect = self._by_class(self.pair_effect(torch.cat(ends, -1)) + self.pair_linear(both))
         return effect * (scg.detected[:, :, a] & scg.detected[:, :, b]).unsqueeze(-1)

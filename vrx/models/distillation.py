@@ -226,12 +226,7 @@ def falls(clean: Tensor, masked: Tensor, predicted_by: Tensor) -> Tensor:
 
 
 def distillation_terms(
-    clean: Tensor,
-    masked: Tensor,
-    f_clean: Tensor,
-    f_masked: Tensor,
-    valid: Tensor,
-    wanted: Sequence[str] = TERMS,
+    clean: Tensor, masked: Tensor, f_clean: Tensor, f_masked: Tensor, valid: Tensor, wanted: Sequence[str] = TERMS
 ) -> dict[str, Tensor]:
     """The loss terms, each a mean over photos ``[B, n]`` or over valid variants ``[B, V, n]``, of the GRN against F."""
 

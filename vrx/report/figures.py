@@ -22,6 +22,7 @@ from vrx.report.drawing import (
     MARGIN,
     QUIET,
     SCALE,
+    WIDTH,
     ColourScale,
     Pixels,
     Section,
@@ -38,9 +39,6 @@ from vrx.report.drawing import (
     page,
     spread,
     stepped_back,
-)
-from vrx.report.drawing import (
-    WIDTH as WIDTH,
 )
 from vrx.report.html import draw
 from vrx.report.relations import shown_relations

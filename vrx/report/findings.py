@@ -70,10 +70,7 @@ def _structure(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
         "when a concept that is missing is put in.",
         "absence/confirmed": "of the panels “why not” name a reason that the classifier confirms.",
     }
-    good = {
-        "relations/spearman": "close to that of two ways of deleting; 0 is chance",
-        "surrogate/emd": "0.05 or less",
-    }
+    good = {"relations/spearman": "close to that of two ways of deleting; 0 is chance", "surrogate/emd": "0.05 or less"}
     shares, fine = {"relations/deciding_first", "absence/confirmed"}, {"surrogate/emd"}
     return [
         (

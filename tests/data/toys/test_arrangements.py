@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
+from tests.data.toys.plain import plain
 from vrx.data.sources import CanRender, HasDecidingRelations, HasPoses
 from vrx.data.toys.arrangements import CLASSES, ToyArrangements
 from vrx.data.toys.things import BUILDERS
 from vrx.errors import VRXError
 
 SMALL = {"size": 64, "discovery": 1, "train": 24, "val": 1, "test": 24}
-PLAIN = (255, 0, 255)
 POSE = (40.0, 35.0)
 PARTS = set(BUILDERS)
 
@@ -67,9 +67,9 @@ def test_only_a_pair_that_is_in_front_or_carries_hides_each_other(studio):
     """What is hidden is what rendering a part alone adds to its mask."""
     for label, name in enumerate(CLASSES):
         related = set(CLASSES[name][::2]) | {"drum", "crate"}
-        _, labels = studio.render(name, POSE, seed=label, background=PLAIN)
+        _, labels = plain(studio, name, POSE, seed=label)
         for part, mask in studio.masks(labels).items():
-            _, alone = studio.render(name, POSE, seed=label, background=PLAIN, omit_parts=sorted(PARTS - {part}))
+            _, alone = plain(studio, name, POSE, seed=label, omit_parts=sorted(PARTS - {part}))
             shown = mask.sum() / studio.masks(alone)[part].sum()
             assert shown > (0.4 if part in related else 0.99)
 
@@ -103,8 +103,8 @@ def test_photos_are_rendered_again_from_their_truth(source):
 
 
 def test_an_omitted_part_changes_its_pixels_alone(studio):
-    whole, labels = studio.render("drum on crate", POSE, seed=5, background=PLAIN)
-    without, left = studio.render("drum on crate", POSE, seed=5, background=PLAIN, omit_parts=["crate"])
+    whole, labels = plain(studio, "drum on crate", POSE, seed=5)
+    without, left = plain(studio, "drum on crate", POSE, seed=5, omit_parts=["crate"])
     mask = studio.masks(labels)["crate"]
     assert studio.masks(left).keys() == PARTS - {"crate"}
     assert not ((whole != without).any(-1) & ~binary_dilation(mask, np.ones((3, 3)))).any()
@@ -121,7 +121,7 @@ def test_a_moved_part_goes_where_the_camera_sees_it_go(studio):
         _, before = studio.render("drum beside crate", pose, seed=1)
         at = middles(studio.masks(before))["ball"]
         for offset, way in (((0, 0, 0.5), (0, -1)), ((0, 0.5, 0), (1, 0)), ((0.5, 0, 0), (0, 1))):
-            _, after = studio.render("drum beside crate", pose, seed=1, move_part={"ball": offset}, background=PLAIN)
+            _, after = plain(studio, "drum beside crate", pose, seed=1, move_part={"ball": offset})
             moved = middles(studio.masks(after))["ball"] - at
             assert moved @ way > 0.03 and abs(moved @ way[::-1]) < 0.03
 
@@ -129,8 +129,8 @@ def test_a_moved_part_goes_where_the_camera_sees_it_go(studio):
 def test_parts_can_be_replaced_and_added(studio):
     _, replaced = studio.render("ball on drum", POSE, replace_part={"ball": ("ball on drum", "cone")})
     assert studio.masks(replaced).keys() == PARTS - {"ball"}
-    _, one = studio.render("ball on drum", POSE, background=PLAIN)
-    _, two = studio.render("ball on drum", POSE, background=PLAIN, add_parts=[("ball on drum", "tyre", (0, 0, 1))])
+    _, one = plain(studio, "ball on drum", POSE)
+    _, two = plain(studio, "ball on drum", POSE, add_parts=[("ball on drum", "tyre", (0, 0, 1))])
     assert studio.masks(two)["tyre"].sum() > 1.5 * studio.masks(one)["tyre"].sum()
 
 

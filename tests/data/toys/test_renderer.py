@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from tests.data.toys.plain import PLAIN, plain
 from vrx.data.toys.models import BUILDERS
 from vrx.data.toys.renderer import NEAR, draw
-from vrx.data.toys.scene import Edits
 from vrx.data.toys.stage import VIEW_ANGLE, Pose, Scene, Surface
 from vrx.data.toys.vehicles import ToyVehicles
 
@@ -92,8 +92,7 @@ def test_what_reaches_behind_the_camera_is_cut_off():
 
 
 def test_an_empty_scene_is_its_sky(tmp_path):
-    nothing = Edits(omit=list(BUILDERS["tank"]()))
-    scene = ToyVehicles(tmp_path).compose("tank", [1], Pose(0.0, 10.0), nothing, (255, 0, 255))
-    image, labels = draw(scene, 16)
-    assert (image == (255, 0, 255)).all()
+    parts = list(BUILDERS["tank"]())
+    image, labels = plain(ToyVehicles(tmp_path, size=16), "tank", (0.0, 10.0), seed=1, omit_parts=parts)
+    assert (image == PLAIN).all()
     assert not labels.any()

@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
+from tests.data.toys.plain import plain
 from vrx.data.sources import CanRender, HasDecidingRelations
 from vrx.data.toys.models import BUILDERS, model
 from vrx.data.toys.shuffled import ShuffledVehicles
 from vrx.errors import VRXError
-
-PLAIN = (255, 0, 255)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +67,9 @@ def test_photos_are_rendered_again_from_their_truth(source):
 
 
 def test_edits_leave_the_other_parts_where_they_are(source):
-    whole, labels = source.render("tank", (40.0, 45.0), seed=3, background=PLAIN)
+    whole, labels = plain(source, "tank", (40.0, 45.0), seed=3)
     mask = source.masks(labels)["turret"]
-    without, left = source.render("tank", (40.0, 45.0), seed=3, background=PLAIN, omit_parts=["turret"])
+    without, left = plain(source, "tank", (40.0, 45.0), seed=3, omit_parts=["turret"])
     assert "turret" not in source.masks(left)
     assert not ((whole != without).any(-1) & ~binary_dilation(mask, np.ones((3, 3)))).any()
     before = middles(source.masks(labels))

@@ -25,7 +25,6 @@ from vrx.data.toys.renderer import draw
 from vrx.data.toys.scene import Edits
 from vrx.data.toys.stage import (
     AZIMUTHS,
-    Background,
     Camera,
     Offset,
     PaintedPiece,
@@ -131,19 +130,13 @@ class RenderedToys(ABC):
                 raise VRXError(f"data.poses.{split}.{name}={azimuths}: give azimuths from 0 to {AZIMUTHS - 1}.")
 
     def compose(
-        self,
-        class_name: str,
-        seed: Sequence[int],
-        pose: Pose | None = None,
-        edits: Edits | None = None,
-        background: Background | None = None,
+        self, class_name: str, seed: Sequence[int], pose: Pose | None = None, edits: Edits | None = None
     ) -> Scene:
         """The scene of a frame: independent streams of chance, so that fixing or editing one thing leaves the others.
 
         Args:
             seed: of everything that is drawn at random, non-negative integers.
             pose: None: drawn.
-            background: None: drawn from ``seed``; an int: drawn from that; (r, g, b): plain, no ground and no shadow.
 
         Raises:
             VRXError: an unknown class or part.
@@ -151,7 +144,7 @@ class RenderedToys(ABC):
         place, paint, lamp, ground, camera, shape = SeedSequence(list(seed)).spawn(6)
         pose = random_pose(camera, self.elevations) if pose is None else pose
         pieces, camera_at = self._pieces(class_name, pose, edits or Edits(), (place, paint, shape))
-        return staged(pieces, pose, camera_at, lamp, ground, background)
+        return staged(pieces, pose, camera_at, lamp, ground)
 
     @abstractmethod
     def _pieces(self, class_name: str, pose: Pose, edits: Edits, seeds: Seeds) -> tuple[list[PaintedPiece], Camera]:
@@ -278,7 +271,6 @@ class RenderedToys(ABC):
         move_part: Mapping[str, Offset] | None = None,
         replace_part: Mapping[str, tuple[str, str]] | None = None,
         add_parts: Sequence[tuple[str, str, Offset]] = (),
-        background: Background | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Render one frame, edited or not; what is not edited keeps its pixels.
 
@@ -288,7 +280,6 @@ class RenderedToys(ABC):
             move_part: part -> (dx, dy, dz), forward, left, up, of a toy that faces the camera at azimuth 0.
             replace_part: part -> (class, part) put in its place.
             add_parts: (class, part, (dx, dy, dz)), moved from where it sits on its own class.
-            background: None: drawn from ``seed``; an int: drawn from that; (r, g, b) from 0 to 255: plain.
 
         Returns:
             The frame, uint8 ``[size, size, 3]``, and part labels, uint8 ``[size, size]``: 0 is background,
@@ -299,7 +290,7 @@ class RenderedToys(ABC):
         """
         entropy = (seed,) if isinstance(seed, int) else tuple(seed)
         edits = Edits(omit_parts, move_part, replace_part, add_parts)
-        scene = self.compose(class_name, entropy, None if pose is None else Pose(*pose), edits, background)
+        scene = self.compose(class_name, entropy, None if pose is None else Pose(*pose), edits)
         return draw(scene, self._size)
 
 

@@ -19,7 +19,6 @@ VIEW_ANGLE = 26.0  # of the camera, degrees
 
 Colour = NDArray[np.float32]  # RGB in [0, 1]
 Offset = tuple[float, float, float]
-Background = int | tuple[int, int, int]
 Camera = NDArray[np.float64]  # position and the point it looks at, [2, 3]; z is up
 Seeds = tuple[SeedSequence, SeedSequence, SeedSequence]  # of places, colours and shapes
 PaintedPiece = tuple[Triangles, Colour, int]  # the last: label of its part
@@ -94,12 +93,8 @@ def _clutter(rng: Generator, azimuth: float) -> Surface:
     return Surface(np.concatenate(triangles), np.concatenate(colours))
 
 
-def _surroundings(seed: SeedSequence, pose: Pose, background: Background | None) -> tuple[Surface, NDArray[np.float32]]:
-    """Ground with blocks, and the sky; a colour (RGB, 0 to 255) makes both plain."""
-    if isinstance(background, tuple):
-        plain = np.asarray(background, np.float32) / 255
-        return Surface(np.zeros((0, 3, 3), np.float32), np.zeros((0, 3), np.float32)), np.stack([plain, plain])
-    rng = default_rng(seed if background is None else background)
+def _surroundings(rng: Generator, pose: Pose) -> tuple[Surface, NDArray[np.float32]]:
+    """Ground with blocks, and the sky."""
     ground, clutter = _ground(rng), _clutter(rng, pose.azimuth)
     sky = np.stack([hsv(rng, (0, 360), (0.0, 0.35), (0.6, 1.0)), hsv(rng, (180, 260), (0.0, 0.5), (0.5, 1.0))])
     triangles = np.concatenate([ground.triangles, clutter.triangles])
@@ -108,8 +103,6 @@ def _surroundings(seed: SeedSequence, pose: Pose, background: Background | None)
 
 def _shadow(toy: Triangles, light: NDArray[np.float64], surroundings: Surface) -> Surface:
     """The toy flattened onto the ground along the light."""
-    if not len(surroundings.triangles):
-        return Surface(toy[:0], np.zeros((0, 3), np.float32))
     flat = toy - toy[..., 2:] * (light / light[2]).astype(np.float32)
     flat[..., 2] = 0.02
     dark = surroundings.colours[: len(surroundings.colours) // 2].mean(0) * 0.45
@@ -149,12 +142,7 @@ def away(pose: Pose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def staged(
-    pieces: Sequence[PaintedPiece],
-    pose: Pose,
-    camera: NDArray[np.float64],
-    lamp: SeedSequence,
-    ground: SeedSequence,
-    background: Background | None = None,
+    pieces: Sequence[PaintedPiece], pose: Pose, camera: NDArray[np.float64], lamp: SeedSequence, ground: SeedSequence
 ) -> Scene:
     """The scene of some pieces.
 
@@ -163,15 +151,14 @@ def staged(
         pose: where the lamp and what is in the background are seen from.
         camera: position and target, ``[2, 3]``.
         lamp: seed of the light.
-        ground: seed of the surroundings, where ``background`` is None.
-        background: an int: the surroundings are drawn from that; (r, g, b): plain, no ground and no shadow.
+        ground: seed of the surroundings.
     """
     sizes = [len(triangles) for triangles, _, _ in pieces]
     triangles = np.concatenate([t for t, _, _ in pieces] or [np.zeros((0, 3, 3), np.float32)])
     colours = np.repeat(np.reshape([c for _, c, _ in pieces], (-1, 3)), sizes, axis=0).astype(np.float32)
     labels = np.repeat([label for _, _, label in pieces], sizes).astype(np.uint8)
     light, ambient = _light(default_rng(lamp), pose)
-    surroundings, sky = _surroundings(ground, pose, background)
+    surroundings, sky = _surroundings(default_rng(ground), pose)
     shadow = _shadow(triangles, light, surroundings)
     return Scene(Surface(triangles, colours), labels, surroundings, shadow, sky, camera, light, ambient)
 
