@@ -95,9 +95,7 @@ def save_galleries(run: Run, bank: ConceptBank) -> None:
         {
             "concepts/per_class": float(present.sum(1).mean()),
             "concepts/importance": float(bank.importance[present].mean()),
-            "concepts/above_random": float(
-                (bank.p_value[present] < SIGNIFICANT).mean()
-            ),  # share of them, Holm-corrected
+            "concepts/above_random": float((bank.p_value[present] < SIGNIFICANT).mean()),
         }
     )
 

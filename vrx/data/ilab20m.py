@@ -47,10 +47,8 @@ class ILab20M:
     Args:
         root: the files, flat or in folders.
         classes: class in the file names -> display name, or a list; None: bus, military, tank.
-        discovery: photos per class for concept discovery.
-        train: photos per class; None: all views of the instances for training.
-        val: photos per class.
-        test: photos per class; None: all views of the instances for testing.
+        discovery, val: photos per class.
+        train, test: photos per class; None: all views of the instances for training, for testing.
         seed: of the splits.
 
     Raises:

@@ -54,7 +54,8 @@ def agreement(clean: Explanation, after: Explanation) -> tuple[float, float, flo
     scores = [np.where(e.detected[own], e.node_scores[own, own], 0.0) for e in (clean, after)]
     before, now = clean.detected[own], after.detected[own]
     both = np.flatnonzero(before & now)
-    overlaps = [_iou(clean.mask(own, k), after.mask(own, k)) for k in both.tolist()]
+    masks = [(clean.mask(own, k), after.mask(own, k)) for k in both.tolist()]
+    overlaps = [(a & b).sum() / max(int((a | b).sum()), 1) for a, b in masks]
     return (
         float(_top(scores[0], before) == _top(scores[1], now)),
         rank_agreement(*(s[before | now] for s in scores)),
@@ -66,7 +67,3 @@ def agreement(clean: Explanation, after: Explanation) -> tuple[float, float, flo
 def _top(scores: NDArray[np.float64], found: NDArray[np.bool_]) -> int:
     """The found concept with the largest score; -1: none is found."""
     return int(np.where(found, scores, -np.inf).argmax()) if found.any() else -1
-
-
-def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    return float((a & b).sum() / max(int((a | b).sum()), 1))

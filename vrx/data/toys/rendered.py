@@ -59,10 +59,7 @@ class RenderedToys(ABC):
         root: the frames go to ``root/<hash of what decides the pixels>/<split>/<class>/<number>.png``; part masks
             and poses lie beside them in ``truth/``.
         size: side of the square frames, pixels.
-        discovery: frames per class for concept discovery.
-        train: frames per class.
-        val: frames per class.
-        test: frames per class.
+        discovery, train, val, test: frames per class.
         classes: some of :attr:`every_class`; None: all.
         poses: split -> class -> the azimuth indices (0 to 7, 45 degrees apart, 0 faces the camera) that may occur;
             what is not named has all. Makes biased training sets.
