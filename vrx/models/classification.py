@@ -73,7 +73,7 @@ class FitOptions:
     weight_decay: float = 0.01  # of AdamW
     label_smoothing: float = 0.0  # in [0, 1)
     workers: int = 0  # processes that read photos
-    precision: str = "32-true"  # of Lightning's Trainer; auto: bf16-mixed where this machine computes with it, else 32-true
+    precision: str = "32-true"  # of the Trainer; auto: bf16-mixed where this machine computes with it, else 32-true
     augmentation: Augmentation = field(default_factory=Augmentation)  # of the photos
 
     def __post_init__(self) -> None:
