@@ -66,12 +66,9 @@ def load_classifier(
 
 
 def reopen_classifier(spec: Mapping[str, Any], weights: str | Path, network: nn.Module | None = None) -> Classifier:
-    """F as it was saved.
+    """F as it was saved: ``classifier.spec`` of then, and what ``classifier.save_weights`` wrote.
 
-    Args:
-        spec: ``classifier.spec`` of then.
-        weights: what ``classifier.save_weights`` wrote.
-        network: your own network, where F was made of one; it gets the saved weights.
+    ``network``: your own, where F was made of one; it gets the saved weights.
 
     Raises:
         VRXError: the network cannot be built anew, or the weights do not fit.

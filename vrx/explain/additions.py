@@ -32,11 +32,9 @@ def calibration_rows(labels: Tensor, seed: int = 0) -> list[int]:
 def ask_additions(
     explainer: Explainer, table: Table, rows: Sequence[int], read: Callable[[int], Tensor]
 ) -> dict[str, Tensor]:
-    """Add every missing concept to some photos, one at a time, and ask the classifier.
+    """Add every missing concept to some photos of the table, one at a time, and ask the classifier; not the GRN.
 
-    Args:
-        explainer: of the run; its GRN is not asked.
-        read: index of a photo -> the photo, normalised ``[3, H, W]``.
+    ``read``: index of a photo -> the photo, normalised ``[3, H, W]``.
 
     Returns:
         ``row``; ``graph`` of the photo's n and ``concept`` of it, int64 ``[R]``; ``gains`` of each class's margin,

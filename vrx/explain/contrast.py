@@ -123,10 +123,7 @@ class Contrast:
     def addition(self, scg: SCG, logits: Tensor, index: int, concept: int, measured: Tensor) -> Addition:
         """A missing concept of a class added to a photo, with the gain that the GRN expects of a typical example.
 
-        Args:
-            scg: of the photo, ``[n, N, ...]``.
-            logits: of the classifier on it, ``[n]``.
-            measured: gain of each class's margin by the classifier, ``[n]``.
+        Graphs ``[n, N, ...]``, the classifier's logits ``[n]``, and the measured gain of each class's margin, ``[n]``.
         """
         place = self.typical.place(scg, index, concept)
         predicted = self._predicted(scg, [self.typical.added(scg, index, concept, place)])[0]

@@ -215,11 +215,7 @@ def _weights(sizes: NDArray[np.int64], players: int, order: int) -> Values:
 def explained_shares(values: Values) -> tuple[float, float]:
     """How much of a game single players explain, and how much with pairs: R2 of the best sums over all coalitions.
 
-    Args:
-        values: of all coalitions in the order of :func:`coalitions`, ``[2^P]``.
-
-    Returns:
-        R2 of order 1 and of order 2, in [0, 1]; 1 where all coalitions are worth the same.
+    Of the values of :func:`coalitions`, ``[2^P]``: R2 of order 1 and 2, in [0, 1]; 1 where all are worth the same.
     """
     count = len(values).bit_length() - 1
     members = coalitions(count).astype(float)

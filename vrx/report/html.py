@@ -72,13 +72,9 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def render(template: Path, metrics: Mapping[str, float], settings: Mapping[str, Any], **values: Any) -> str:
-    """Fill a template that extends ``base.html.j2``.
+    """Fill a template that extends ``base.html.j2``; templates beside it and in this package can be included.
 
-    Args:
-        template: of the page; templates beside it and in this package can be included.
-        metrics: shown at the end of the page; what is not finite is left out.
-        settings: shown below them, nested.
-        values: everything else that the template names.
+    The page ends with the metrics that are finite, and with the settings, nested.
     """
     environment = Environment(
         loader=ChoiceLoader([FileSystemLoader(template.parent), FileSystemLoader(Path(__file__).parent)]),

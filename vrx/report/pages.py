@@ -56,9 +56,7 @@ def write_explanation(
 ) -> None:
     """Write ``explanation.json``, ``.png``, ``.pdf`` and a self-contained ``.html`` of one photo, or some of them.
 
-    Args:
-        folder: made if it is missing.
-        formats: which files; nothing is drawn for JSON alone.
+    Nothing is drawn for JSON alone.
 
     Raises:
         VRXError: a format that there is not.
@@ -81,11 +79,7 @@ def explanation_page(explanation: Explanation, bank: ConceptBank | None = None) 
 def write_comparison(
     page: Path, titles: Sequence[str], explanations: Sequence[Sequence[Explanation]], banks: Sequence[ConceptBank]
 ) -> Path:
-    """Write one self-contained page on which several runs explain the same photos, side by side.
-
-    Args:
-        explanations: of each run, of the same photos in the same order.
-        banks: the concepts of each run.
+    """Write one self-contained page on which several runs explain the same photos, in the same order, side by side.
 
     Raises:
         VRXError: the runs have other classes.

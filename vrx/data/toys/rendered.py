@@ -131,9 +131,7 @@ class RenderedToys(ABC):
     ) -> Scene:
         """The scene of a frame: independent streams of chance, so that fixing or editing one thing leaves the others.
 
-        Args:
-            seed: of everything that is drawn at random, non-negative integers.
-            pose: None: drawn.
+        ``seed``: of everything that is drawn at random, non-negative integers; the pose too, where it is None.
 
         Raises:
             VRXError: an unknown class or part.

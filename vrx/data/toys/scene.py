@@ -109,11 +109,7 @@ class ShownPart(NamedTuple):
 
 
 def edited_parts(class_name: str, edits: Edits, build: Callable[[str], Model] = model) -> list[ShownPart]:
-    """The parts of a vehicle after omitting, moving, replacing and adding some.
-
-    Args:
-        class_name: one of :data:`~vrx.data.toys.models.BUILDERS`.
-        build: class -> its parts, each where it belongs.
+    """The parts of a vehicle after omitting, moving, replacing and adding some; ``build``: class -> its parts.
 
     Raises:
         VRXError: a part that the class does not have.

@@ -144,14 +144,9 @@ def away(pose: Pose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def staged(
     pieces: Sequence[PaintedPiece], pose: Pose, camera: NDArray[np.float64], lamp: SeedSequence, ground: SeedSequence
 ) -> Scene:
-    """The scene of some pieces.
+    """The scene of some pieces, with the lamp and what is in the background as seen from the pose.
 
-    Args:
-        pieces: triangles, colour and part label of each.
-        pose: where the lamp and what is in the background are seen from.
-        camera: position and target, ``[2, 3]``.
-        lamp: seed of the light.
-        ground: seed of the surroundings.
+    ``camera``: position and target, ``[2, 3]``; ``lamp``, ``ground``: seeds of the light and of the surroundings.
     """
     sizes = [len(triangles) for triangles, _, _ in pieces]
     triangles = np.concatenate([t for t, _, _ in pieces] or [np.zeros((0, 3, 3), np.float32)])
