@@ -44,9 +44,10 @@ def ask_additions(
     for row in tqdm(rows, desc="adding missing concepts", unit="photo", leave=False):
         contrast, (scg, logits) = _contrast(explainer, table, row), _photo(table, row)
         x = read(int(table["index"][row]))
-        for index, concept in ((g, k) for g in range(len(logits)) for k in contrast.missing(scg, g)):
-            keys.append((row, index, concept))
-            gains.append(contrast.measured_gain(x, scg, logits, index, concept)[None])
+        wanted = [(index, k) for index in range(len(logits)) for k in contrast.missing(scg, index)]
+        if wanted:
+            keys += [(row, *one) for one in wanted]
+            gains.append(contrast.measured_gains(x, scg, logits, wanted))
     found = torch.tensor(keys, dtype=torch.int64).reshape(-1, 3)
     row_of, graph, concept_of = (column.contiguous() for column in found.T)
     return {"row": row_of, "graph": graph, "concept": concept_of, "gains": torch.cat(gains)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from vrx.classifier.classifier import Classifier
 from vrx.edits import Editor, placed
 from vrx.explain.absence import Addition, Typical
-from vrx.explain.interactions import ClassifierGame, GRNGame, Players, explained_shares, placements, together
+from vrx.explain.interactions import BATCH, ClassifierGame, GRNGame, Players, explained_shares, placements, together
 from vrx.explanation import Counterfactual, Relations
 from vrx.graphs.scg import PhotoGraphs
 from vrx.models.graph_network import GraphNetwork
@@ -95,9 +95,8 @@ class Contrast:
             graphs: of this photo alone.
         """
         scg = graphs.scg[0]
-        found: list[Counterfactual] = []
+        found = self._added(x, graphs, [(index, k) for index in classes for k in self.missing(scg, index)])
         for index in classes:
-            found += [self._added(x, graphs, index, concept) for concept in self.missing(scg, index)]
             found += self._put_right(x, graphs, scg, index)
         return tuple(found)
 
@@ -113,7 +112,8 @@ class Contrast:
 
     def _measured(self, logits: Tensor, edited: Tensor) -> NDArray[np.float64]:
         with torch.inference_mode():
-            return self._gains(logits, self.classifier(edited).cpu())
+            after = torch.cat([self.classifier(part).cpu() for part in edited.split(BATCH)])
+        return self._gains(logits, after)
 
     def missing(self, scg: SCG, index: int) -> list[int]:
         """Concepts of a class that the photo lacks and that can be added: with cut-outs, and known to the GRN."""
@@ -129,28 +129,35 @@ class Contrast:
         predicted = self._predicted(scg, [self.typical.added(scg, index, concept, place)])[0]
         return Addition(index, concept, margins(logits.double()).cpu(), torch.from_numpy(predicted), measured)
 
-    def measured_gain(self, x: Tensor, scg: SCG, logits: Tensor, index: int, concept: int) -> Tensor:
-        """What adding a concept gains each class's margin by the classifier, ``[n]``: the median over its cut-outs."""
-        pasted, _ = self._pastes(x, index, concept, self.typical.place(scg, index, concept))
-        return self._median_gain(logits, pasted)
+    def measured_gains(self, x: Tensor, scg: SCG, logits: Tensor, wanted: Sequence[tuple[int, int]]) -> Tensor:
+        """What adding each of K concepts (class, number) gains each class's margin by the classifier, ``[K, n]``: the
+        median over its cut-outs.
+        """
+        pastes = [self._pastes(x, index, k, self.typical.place(scg, index, k)) for index, k in wanted]
+        return self._median_gains(logits, [pasted for pasted, _ in pastes])
 
-    def _median_gain(self, logits: Tensor, edited: Tensor) -> Tensor:
-        return torch.from_numpy(np.median(self._measured(logits, edited), axis=0))
+    def _median_gains(self, logits: Tensor, edited: Sequence[Tensor]) -> Tensor:
+        """Of each set of edited photos ``[E, 3, H, W]``: ``[K, n]``."""
+        gains = torch.from_numpy(self._measured(logits, torch.cat(list(edited))))
+        return torch.stack([part.quantile(0.5, dim=0) for part in gains.split([len(one) for one in edited])])
 
-    def _added(self, x: Tensor, graphs: PhotoGraphs, index: int, concept: int) -> Counterfactual:
-        """A missing concept put where it belongs."""
+    def _added(self, x: Tensor, graphs: PhotoGraphs, wanted: Sequence[tuple[int, int]]) -> list[Counterfactual]:
+        """Missing concepts (class, number), each put where it belongs."""
         scg, logits = graphs.scg[0], graphs.logits[0]
-        place = self.typical.place(scg, index, concept)
-        gain = covered = torch.full((len(logits),), torch.nan, dtype=torch.float64)
-        if self.measure:
-            pasted, masks = self._pastes(x, index, concept, place)
-            gain = self._median_gain(logits, pasted)
-            covered = self._median_gain(logits, self.editor.delete(x[None], masks))
-        addition = self.addition(scg, logits, index, concept, gain)
-        predicted, measured, noise = self.typical.expected(addition), addition.measured, covered.abs()
-        point = (float(place[0]), float(place[1]))
-        parts = (v.double().numpy() for v in (predicted, measured, noise))
-        return Counterfactual(index, concept, UNMATCHED, point, *parts)
+        places = [self.typical.place(scg, index, k) for index, k in wanted]
+        gains = covered = torch.full((len(wanted), len(logits)), torch.nan, dtype=torch.float64)
+        if self.measure and wanted:
+            pastes = [self._pastes(x, index, k, at) for (index, k), at in zip(wanted, places, strict=True)]
+            deleted = [self.editor.delete(x[None], masks) for _, masks in pastes]
+            both = self._median_gains(logits, [*(pasted for pasted, _ in pastes), *deleted])
+            gains, covered = both[: len(wanted)], both[len(wanted) :].abs()
+        found = []
+        for (index, k), place, gain, noise in zip(wanted, places, gains, covered, strict=True):
+            addition = self.addition(scg, logits, index, k, gain)
+            predicted, measured = self.typical.expected(addition).double().numpy(), gain.double().numpy()
+            point = (float(place[0]), float(place[1]))
+            found.append(Counterfactual(index, k, UNMATCHED, point, predicted, measured, noise.double().numpy()))
+        return found
 
     def _pastes(self, x: Tensor, index: int, concept: int, place: Tensor) -> tuple[Tensor, Tensor]:
         """The photo with each typical cut-out of a concept at a place, and which pixels were replaced."""
