@@ -55,6 +55,7 @@ BANK_CODE = (
     "vrx.data.images",
     "vrx.data.prepared",
     "vrx.edits",
+    "vrx.machine",
     "vrx.scores",
     "vrx.structures",
     "vrx.thumbnails",

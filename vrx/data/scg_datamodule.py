@@ -36,6 +36,7 @@ MADE_BY = (
     "vrx.data.prepared",
     "vrx.data.scg_datamodule",
     "vrx.edits",
+    "vrx.machine",
     "vrx.graphs",
     "vrx.scores",
     "vrx.structures",

@@ -29,7 +29,7 @@ from vrx.storage import KEY_LENGTH, code_of, content_key, locked
 
 log = logging.getLogger("vrx")
 
-MADE_BY = ("vrx.classifier", "vrx.data.images", "vrx.models.classification", "vrx.scores")
+MADE_BY = ("vrx.classifier", "vrx.data.images", "vrx.machine", "vrx.models.classification", "vrx.scores")
 
 
 @dataclass(frozen=True)
