@@ -20,7 +20,7 @@ from vrx.storage import json_safe
 from vrx.structures import PERHAPS, UNMATCHED, Patches, edges
 
 NO_RELATION = 0.1  # logits: a smaller relation is none
-CLEAR = 2.0  # times the noise: what a relation must exceed to stand clear of it
+CLEAR = 2.5  # times the noise: what a relation must exceed to stand clear of it
 DERIVED = ("probabilities", "grn_probabilities", "detected", "perhaps", "present", "trust")  # of an explanation, ditto
 
 
@@ -79,14 +79,15 @@ class Relations:
         return _difference(self.placed_measured, self.placed_second)
 
     def confirmed(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Of :meth:`clear`, those that the classifier was measured to have, with the same sign, clear of the noise."""
-        measured = self.pairs_measured[..., index], np.nan_to_num(self.placed_measured[..., index])
-        predicted = self.pairs[..., index], np.nan_to_num(self.placed[..., index])
-        pairs, placed = (
-            clear & (np.sign(p) * m > floor)
-            for clear, p, m, floor in zip(self.clear(index), predicted, measured, self._least(index), strict=True)
-        )
-        return pairs, placed
+        """Of :meth:`clear`, those that both fills measure with the same sign, clear of the noise."""
+        pairs = self.pairs, self.pairs_measured, self.pairs_second
+        placed = self.placed, self.placed_measured, self.placed_second
+        found = []
+        for clear, least, values in zip(self.clear(index), self._least(index), (pairs, placed), strict=True):
+            predicted, *measured = (np.nan_to_num(value[..., index]) for value in values)
+            agreed = [np.sign(predicted) * value > least for value in measured]
+            found.append(clear & agreed[0] & agreed[1])
+        return found[0], found[1]
 
     def _least(self, index: int) -> tuple[float, float]:
         """What interactions and placements for a class must exceed."""

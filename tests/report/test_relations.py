@@ -52,9 +52,9 @@ def only(value: float, index: int = 0) -> list[float]:
 
 def test_shown_is_what_stands_clear_of_the_noise_strongest_first() -> None:
     explanation = make(
-        together={(1, 2): only(0.5), (3, 4): only(0.29), (1, 4): only(-0.31)}, placed={(2, 1): only(0.8)}, noise=0.15
-    )  # twice the noise is .3
-    assert found(explanation) == [(1, 2, True, 0.8), (1, 2, False, 0.5), (1, 4, False, -0.31)]
+        together={(1, 2): only(0.56), (3, 4): only(0.37), (1, 4): only(-0.55)}, placed={(2, 1): only(0.8)}, noise=0.15
+    )  # 2.5 times the noise is .375; the other fill measures .15 more: -.4 of the last
+    assert found(explanation) == [(1, 2, True, 0.8), (1, 2, False, 0.56), (1, 4, False, -0.55)]
     assert found(explanation, 1) == []
 
 
@@ -324,3 +324,11 @@ def test_trust_in_relations_is_apart(measured: list[float], level: str, text: st
 
 def test_two_players_are_too_few_to_rank() -> None:
     assert trust(make(relations=make_relations((1, 2), together={(1, 2): only(1.0)}))).relations == ""
+
+
+def test_a_relation_that_one_fill_alone_confirms_is_not_shown() -> None:
+    both = make(together={(1, 2): only(0.6)}, placed={(2, 1): only(0.7)})
+    assert found(both) == [(1, 2, True, 0.7), (1, 2, False, 0.6)]
+    nothing = np.zeros_like(both.relations.pairs_second)  # by the other fill; over 56 pairs that is little noise
+    assert found(replace(both, relations=replace(both.relations, pairs_second=nothing))) == [(1, 2, True, 0.7)]
+    assert found(replace(both, relations=replace(both.relations, placed_second=nothing))) == [(1, 2, False, 0.6)]

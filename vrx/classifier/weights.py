@@ -24,7 +24,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     if not path.is_file():
         raise VRXError(f"classifier.checkpoint={path}: no such file.")
     try:
-        raw = load_state_dict(str(path))  # never runs pickled code
+        raw = load_state_dict(str(path), weights_only=True)  # never runs pickled code
     except Exception as error:  # safetensors, torch and pickle raise whatever they like about a damaged file
         reason = str(error).strip().split("\n")[0][:200]
         raise VRXError(

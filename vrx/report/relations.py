@@ -24,11 +24,7 @@ class Relation:
     predicted: float  # in centred logits of the class, by the graph network
     measured: float  # the same on the classifier
     noise: float  # what a measured relation of this kind must exceed
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether the classifier was measured to do the same, clear of the noise."""
-        return _exceeds(self.measured * np.sign(self.predicted), self.noise)
+    confirmed: bool  # the classifier was measured to do the same by both fills, clear of the noise
 
 
 def shown_relations(explanation: Explanation, index: int) -> list[Relation]:
@@ -67,7 +63,8 @@ def _together(relations: Relations, index: int, *ends: tuple[int, int]) -> Relat
     """That two (concept, player) are there together."""
     (k, i), (other, j) = ends
     predicted, measured = (float(pairs[i, j, index]) for pairs in (relations.pairs, relations.pairs_measured))
-    return Relation(k, other, False, predicted, measured, CLEAR * float(relations.noise[index]))
+    confirmed = bool(relations.confirmed(index)[0][i, j])
+    return Relation(k, other, False, predicted, measured, CLEAR * float(relations.noise[index]), confirmed)
 
 
 def _arranged(relations: Relations, index: int, *ends: tuple[int, int]) -> Relation:
@@ -78,7 +75,8 @@ def _arranged(relations: Relations, index: int, *ends: tuple[int, int]) -> Relat
         first, second = second, first
     at = (second[1], first[1], index)
     predicted, measured = float(relations.placed[at]), float(relations.placed_measured[at])
-    return Relation(first[0], second[0], True, predicted, measured, CLEAR * float(relations.placed_noise[index]))
+    least, confirmed = CLEAR * float(relations.placed_noise[index]), bool(relations.confirmed(index)[1][at[:2]])
+    return Relation(first[0], second[0], True, predicted, measured, least, confirmed)
 
 
 def wanted(explanation: Explanation, index: int) -> list[Counterfactual]:
