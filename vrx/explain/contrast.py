@@ -133,8 +133,7 @@ class Contrast:
         """What adding each of K concepts (class, number) gains each class's margin by the classifier, ``[K, n]``: the
         median over its cut-outs.
         """
-        pastes = [self._pastes(x, index, k, self.typical.place(scg, index, k)) for index, k in wanted]
-        return self._median_gains(logits, [pasted for pasted, _ in pastes])
+        return self._median_gains(logits, [self._pastes(x, scg, *one)[0] for one in wanted])
 
     def _median_gains(self, logits: Tensor, edited: Sequence[Tensor]) -> Tensor:
         """Of each set of edited photos ``[E, 3, H, W]``: ``[K, n]``."""
@@ -144,23 +143,25 @@ class Contrast:
     def _added(self, x: Tensor, graphs: PhotoGraphs, wanted: Sequence[tuple[int, int]]) -> list[Counterfactual]:
         """Missing concepts (class, number), each put where it belongs."""
         scg, logits = graphs.scg[0], graphs.logits[0]
-        places = [self.typical.place(scg, index, k) for index, k in wanted]
         gains = covered = torch.full((len(wanted), len(logits)), torch.nan, dtype=torch.float64)
         if self.measure and wanted:
-            pastes = [self._pastes(x, index, k, at) for (index, k), at in zip(wanted, places, strict=True)]
+            pastes = [self._pastes(x, scg, *one) for one in wanted]
             deleted = [self.editor.delete(x[None], masks) for _, masks in pastes]
             both = self._median_gains(logits, [*(pasted for pasted, _ in pastes), *deleted])
             gains, covered = both[: len(wanted)], both[len(wanted) :].abs()
         found = []
-        for (index, k), place, gain, noise in zip(wanted, places, gains, covered, strict=True):
+        for (index, k), gain, noise in zip(wanted, gains, covered, strict=True):
             addition = self.addition(scg, logits, index, k, gain)
             predicted, measured = self.typical.expected(addition).double().numpy(), gain.double().numpy()
-            point = (float(place[0]), float(place[1]))
-            found.append(Counterfactual(index, k, UNMATCHED, point, predicted, measured, noise.double().numpy()))
+            right, down = self.typical.place(scg, index, k).tolist()
+            found.append(
+                Counterfactual(index, k, UNMATCHED, (right, down), predicted, measured, noise.double().numpy())
+            )
         return found
 
-    def _pastes(self, x: Tensor, index: int, concept: int, place: Tensor) -> tuple[Tensor, Tensor]:
-        """The photo with each typical cut-out of a concept at a place, and which pixels were replaced."""
+    def _pastes(self, x: Tensor, scg: SCG, index: int, concept: int) -> tuple[Tensor, Tensor]:
+        """The photo with each typical cut-out of a concept where it belongs, and which pixels were replaced."""
+        place = self.typical.place(scg, index, concept)
         names = [name for name in self.bank.cutouts if name.startswith(f"{index}.{concept}.")]
         pasted, masks = zip(*(self._pasted(x, self.bank.cutouts[name], place) for name in names), strict=True)
         return torch.stack(pasted), torch.stack(masks)

@@ -1,4 +1,4 @@
-"""Does a contribution say what F leans on? Rank agreement with the measured effect of editing each concept away."""
+"""Does a contribution say what F leans on? Rank agreement with the measured effect of deleting each concept."""
 
 from __future__ import annotations
 

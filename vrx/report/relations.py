@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vrx.explanation import CLEAR, NO_RELATION, Counterfactual, Explanation, Relations
+
+Tables = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""Of interactions and of placements, ``[P, P]`` each."""
 
 MOST_ARROWS = 5  # per class
 MOST_REASONS, MOST_ABSENCES = 3, 2  # of what a class lacks, or finds elsewhere; of what is rightly missing
@@ -41,10 +45,13 @@ def expected_relations(explanation: Explanation, index: int) -> list[Relation]:
     relations = explanation.relations
     if relations is None:
         return []
-    together, placed = relations.clear(index)
+    (together, placed), confirmed = relations.clear(index), relations.confirmed(index)
     found: list[Relation] = []
     for k, other in combinations(sorted(players_of(explanation, index).items()), 2):
-        pair, arrangement = _together(relations, index, k, other), _arranged(relations, index, k, other)
+        pair, arrangement = (
+            _together(relations, confirmed, index, k, other),
+            _arranged(relations, confirmed, index, k, other),
+        )
         found += [pair] * bool(together[k[1], other[1]])
         found += [arrangement] * bool(placed[k[1], other[1]] or placed[other[1], k[1]])
     return sorted(found, key=lambda relation: -abs(relation.predicted))
@@ -59,15 +66,15 @@ def players_of(explanation: Explanation, index: int) -> dict[int, int]:
     return {k: players[label] for k, label in enumerate(matched) if explanation.detected[index, k] and label in players}
 
 
-def _together(relations: Relations, index: int, *ends: tuple[int, int]) -> Relation:
+def _together(relations: Relations, confirmed: Tables, index: int, *ends: tuple[int, int]) -> Relation:
     """That two (concept, player) are there together."""
     (k, i), (other, j) = ends
     predicted, measured = (float(pairs[i, j, index]) for pairs in (relations.pairs, relations.pairs_measured))
-    confirmed = bool(relations.confirmed(index)[0][i, j])
-    return Relation(k, other, False, predicted, measured, CLEAR * float(relations.noise[index]), confirmed)
+    least = CLEAR * float(relations.noise[index])
+    return Relation(k, other, False, predicted, measured, least, bool(confirmed[0][i, j]))
 
 
-def _arranged(relations: Relations, index: int, *ends: tuple[int, int]) -> Relation:
+def _arranged(relations: Relations, confirmed: Tables, index: int, *ends: tuple[int, int]) -> Relation:
     """How two (concept, player) lie: the direction that the network expects more of."""
     placed = np.abs(np.nan_to_num(relations.placed[..., index]))
     first, second = ends
@@ -75,8 +82,8 @@ def _arranged(relations: Relations, index: int, *ends: tuple[int, int]) -> Relat
         first, second = second, first
     at = (second[1], first[1], index)
     predicted, measured = float(relations.placed[at]), float(relations.placed_measured[at])
-    least, confirmed = CLEAR * float(relations.placed_noise[index]), bool(relations.confirmed(index)[1][at[:2]])
-    return Relation(first[0], second[0], True, predicted, measured, least, confirmed)
+    least = CLEAR * float(relations.placed_noise[index])
+    return Relation(first[0], second[0], True, predicted, measured, least, bool(confirmed[1][at[:2]]))
 
 
 def wanted(explanation: Explanation, index: int) -> list[Counterfactual]:
