@@ -75,7 +75,9 @@ def test_the_disc_is_the_same_word_at_the_same_place(
     labels = []
     for photos in (x, PERTURBATIONS[name](colour_f, x)):
         activations, attention = extractor.inspect(colour_f, photos)
-        labels.append(vocabulary.regions(appearance(colour_f, activations, int(vocabulary.depth[0])), attention)[0])
+        labels.append(
+            vocabulary.regions(appearance(colour_f, photos, activations, int(vocabulary.depth[0])), attention)[0]
+        )
     count = vocabulary.count
     found = []
     for photo, (before, after) in enumerate(zip(*labels, strict=True)):

@@ -228,7 +228,7 @@ class WordFinder(Finder):
     def found(
         self, classifier: Classifier, x: Tensor, superpixels: Sequence[Patches], activations: Activations
     ) -> Found:
-        maps = appearance(classifier, activations, int(self.vocabulary.depth[0]))
+        maps = appearance(classifier, x, activations, int(self.vocabulary.depth[0]))
         found, clarity = self.vocabulary.regions(maps, self.extractor.looks(classifier, activations))
         parts = []
         for photo, (given, own) in enumerate(zip(superpixels, found, strict=True)):

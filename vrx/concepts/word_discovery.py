@@ -155,7 +155,7 @@ class WordDiscovery:
         cells = []
         for batch in self._batches(classifier, [p for found in photos.values() for p in found], "reading cells"):
             activations, attention = self.extractor.inspect(classifier, batch)
-            maps = appearance(classifier, activations, depth)
+            maps = appearance(classifier, batch, activations, depth)
             grid = (maps.shape[2], maps.shape[3])
             looks = adaptive_avg_pool2d(attention[:, None].float(), grid)[:, 0] >= 0.5
             for values, here in zip(maps.permute(0, 2, 3, 1).cpu().numpy(), looks.cpu().numpy(), strict=True):
@@ -214,7 +214,7 @@ class WordDiscovery:
     ) -> tuple[list[Patches], NDArray[np.float32], Tensor]:
         """Where each word is seen, how clearly (:meth:`Vocabulary.regions`), and F's logits."""
         activations, attention = self.extractor.inspect(classifier, x)
-        maps = appearance(classifier, activations, int(vocabulary.depth[0]))
+        maps = appearance(classifier, x, activations, int(vocabulary.depth[0]))
         return *vocabulary.regions(maps, attention), activations.logits
 
     # --- the concepts of a class

@@ -8,7 +8,7 @@ of. Its region in a photo is all that shows the word where F looks: no superpixe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from vrx.structures import Patches
 
 SHARPNESS = 20.0  # of the softmax over cosines: between two cells no third word may win
 STATE = ("centre", "scale", "clusters", "presence", "depth", "member")
-MANY = 256  # words whose maps are not all enlarged
+FINER = 4  # cells of the words' grid, in a row, for one of F's map at the depth of parts
+MANY = 256  # words of which those alone are looked for that some coarse cell shows best
 LEAST = 0.25  # of the smallest area that is expected of a concept: less is not even "perhaps"
 
 
@@ -113,23 +114,34 @@ class Vocabulary:
             Word of every pixel (its place in :attr:`ids`) as patches, the words that are seen (label W: none), and how
             clearly each word is seen where it is, its mean posterior, ``[B, W]`` in [0, 1].
         """
-        height, width = attention.shape[-2:]
-        coarse, ids = self.posterior(maps), torch.from_numpy(self.ids).to(maps.device)
-        if len(self.chosen) or self.count > MANY:  # words that no cell shows best will hardly be a pixel's
-            kept = coarse.argmax(1).unique()
-            coarse, ids = coarse[:, kept], ids[kept]
-        shares = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
-        best, word = shares.max(1)
-        count, word = int(self.ids.max()) + 1, ids[word]
-        labels = word.where(attention, word.new_full((), count)).cpu().numpy().astype(np.int16)
-        clarity = np.zeros((len(labels), count), np.float32)
+        count = int(self.ids.max()) + 1
+        clarity = np.zeros((len(maps), count), np.float32)
         patches = []
-        for photo, (label, share) in enumerate(zip(labels, best.cpu().numpy(), strict=True)):
+        for photo, looks in enumerate(attention):  # one by one: many words on a fine grid take much memory
+            word, share = self._best(maps[photo : photo + 1], (looks.shape[0], looks.shape[1]))
+            label = word.where(looks, word.new_full((), count)).cpu().numpy().astype(np.int16)
             sizes = np.bincount(label.ravel(), minlength=count + 1)[:count]
-            sums = np.bincount(label.ravel(), share.ravel(), minlength=count + 1)[:count]
+            sums = np.bincount(label.ravel(), share.cpu().numpy().ravel(), minlength=count + 1)[:count]
             clarity[photo] = sums / np.maximum(sizes, 1)
             patches.append(Patches(label[None], np.flatnonzero(sizes)))
         return patches, clarity
+
+    def _best(self, maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """What :attr:`ids` calls the word that each pixel of a photo ``[1, D, h, w]`` shows best, and its posterior."""
+        vocabulary, kept = self, np.arange(self.count)
+        if self.count > MANY:
+            coarse = self.posterior(F.avg_pool2d(maps, FINER, ceil_mode=True))
+            kept = coarse.argmax(1).unique().cpu().numpy()
+            vocabulary = self._of(kept)
+        share, word = F.interpolate(vocabulary.posterior(maps), size=size, mode="bilinear", align_corners=False).max(1)
+        return torch.from_numpy(self.ids[kept]).to(word.device)[word[0]], share[0]
+
+    def _of(self, words: NDArray[np.int64]) -> Vocabulary:
+        """Some words alone, in this order."""
+        place = np.full(self.count, -1, np.int32)
+        place[words] = np.arange(len(words))
+        member = place[self.member]
+        return replace(self, clusters=self.clusters[member >= 0], member=member[member >= 0])
 
     def probability(
         self, areas: NDArray[np.float32], clarity: NDArray[np.float32], least: float
@@ -149,14 +161,36 @@ class Vocabulary:
         return cls(*(np.asarray(state[name]) for name in STATE))
 
 
-def appearance(classifier: Classifier, activations: Activations, depth: int) -> Tensor:
-    """What each cell looks like, ``[B, D, h, w]``.
+def appearance(classifier: Classifier, x: Tensor, activations: Activations, depth: int) -> Tensor:
+    """What each place of the photos looks like, ``[B, D, h, w]``, on a grid :data:`FINER` times that of F's map.
 
-    F's map at the depth of parts; with ``depth`` 2, beside the map before it, on that one's finer grid.
+    F's map at the depth of parts; with ``depth`` 2, beside the map before it. The mean of the photo's and of the photo
+    moved by half a cell: where the borders of the cells happen to lie decides less then (``docs/concepts.md``).
+
+    Args:
+        classifier: F.
+        x: the photos ``[B, 3, H, W]``.
+        activations: of F on them.
+        depth: how many of F's appearance layers, counted from the last.
     """
-    maps = [activations.maps[name].float() for name in classifier.appearance_layers[-depth:]]
-    size = maps[0].shape[2:]
-    return torch.cat([F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps], 1)
+    names = classifier.appearance_layers[-depth:]
+    rows, columns = activations.maps[classifier.part_layer].shape[2:]
+    size = (rows * FINER, columns * FINER)
+    half = (x.shape[2] // (2 * rows), x.shape[3] // (2 * columns))
+    clean, other = activations.maps, classifier.maps(_moved(x, *half), names)
+    back = (-FINER // 2, -FINER // 2)
+    return torch.cat([(_enlarged(clean[n], size) + _moved(_enlarged(other[n], size), *back)) / 2 for n in names], 1)
+
+
+def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
+
+
+def _moved(maps: Tensor, down: int, right: int) -> Tensor:
+    """``[B, D, h, w]`` moved down and to the right, or up and to the left; the border's values go on."""
+    room = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))
+    top, left = max(-down, 0), max(-right, 0)
+    return F.pad(maps, room, mode="replicate")[..., top : top + maps.shape[2], left : left + maps.shape[3]]
 
 
 def traits(areas: NDArray[np.float32], clarity: NDArray[np.float32], least: float) -> NDArray[np.float32]:
