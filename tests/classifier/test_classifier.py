@@ -305,3 +305,19 @@ def test_torch_compile_itself(caplog: pytest.LogCaptureFixture) -> None:
             torch.testing.assert_close(f(photos(size)), plain(photos(size)), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(f.gradcam(photos()), plain.gradcam(photos()))
     assert f._compiled.works and not [r for r in caplog.records if "classifier.compile" in r.getMessage()]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_maps_alone_are_those_of_inspect_and_nothing_later_runs(cached: Callable[[str], Classifier], name: str) -> None:
+    f, x = cached(name), photos()
+    layers = [layer.name for layer in f.layers][:2]
+    ran = []
+    handle = f.network.get_submodule(f.layers[-1].name).register_forward_hook(lambda *_: ran.append(1))
+    found = f.maps(x, layers)
+    handle.remove()
+    assert not ran and list(found) == layers
+    for layer, values in f.inspect(x, layers=layers).maps.items():
+        torch.testing.assert_close(found[layer], values)
+    assert f(x).shape == (len(x), len(INDICES)), "it still runs to its end"
+    with pytest.raises(VRXError, match="no layer nowhere"):
+        f.maps(x, ["nowhere"])

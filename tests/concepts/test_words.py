@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vrx.concepts.words import LEAST, SHARPNESS, Vocabulary, calibrated, traits
+from tests.classifier.toy import photos, random_classifier
+from vrx.concepts import words
+from vrx.concepts.words import FINER, LEAST, SHARPNESS, Vocabulary, appearance, calibrated, traits
 from vrx.structures import ConceptBank, Patches
 
 WIDTHS = (6, 3)  # of two layers; the second one's values are a hundred times larger
 KINDS, WORDS = 5, 12
+MOBILE = "mobilenetv2_100"
 
 
 def kinds(seed: int = 0) -> NDArray[np.float64]:
@@ -210,3 +213,45 @@ def test_a_word_of_two_clusters_has_the_share_of_both() -> None:
     np.testing.assert_allclose(together.direction(0), mean / np.linalg.norm(mean), rtol=1e-5)
     again = Vocabulary.of(together.state())
     assert again.count == 3 and again.member.tolist() == [0, 1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"), [("mobilenetv2_100", 1), ("mobilenetv2_100", 2), ("vit_tiny_patch16_224", 1)]
+)
+def test_appearance_is_the_mean_of_the_photo_and_the_moved_one(name: str, depth: int) -> None:
+    f, x = random_classifier(name), photos()
+    made = appearance(f, x, f.inspect(x), depth).numpy()
+    rows = f.inspect(x).maps[f.part_layer].shape[2]
+    side, half = FINER * rows, 64 // rows // 2
+    index = np.arange(64)
+    moved = x[:, :, (index - half).clip(0)][:, :, :, (index - half).clip(0)]
+    seen = []
+    for photo, back in ((x, 0), (moved, FINER // 2)):
+        maps = f.inspect(photo, layers=f.appearance_layers[-depth:]).maps
+        place = (np.arange(side) + back).clip(0, side - 1)
+        whole = [enlarge(maps[layer].numpy(), side) for layer in f.appearance_layers[-depth:]]
+        seen.append(np.concatenate(whole, axis=1)[:, :, place][:, :, :, place])
+    np.testing.assert_allclose(made, (seen[0] + seen[1]) / 2, rtol=1e-3, atol=1e-4)
+
+
+def enlarge(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Bilinear interpolation between the centres of cells, one axis after the other."""
+    for axis in (2, 3):
+        count = maps.shape[axis]
+        at = ((np.arange(side) + 0.5) * count / side - 0.5).clip(0, count - 1)
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape(-1, *[1] * (3 - axis))
+        maps = maps.take(low, axis) * (1 - share) + maps.take((low + 1).clip(0, count - 1), axis) * share
+    return maps
+
+
+def test_many_words_are_looked_for_where_a_coarse_cell_shows_them(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps, attention = scattered(6)
+    coarse = F.interpolate(maps, scale_factor=FINER, mode="nearest")
+    every = vocabulary.regions(coarse, attention)[0]
+    monkeypatch.setattr(words, "MANY", 1)
+    few = vocabulary.regions(coarse, attention)[0]
+    for one, other in zip(every, few, strict=True):
+        assert (one.labels == other.labels).mean() > 0.99, "here every word fills a coarse cell"
