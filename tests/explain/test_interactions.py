@@ -87,12 +87,42 @@ class Toy:
 
 
 def test_placements_say_whose_place_counts_because_of_whom() -> None:
-    found = placements(Toy(), np.array([True, False, True]))
+    found = placements(Toy(), np.array([True, False, True]), together(Toy(), 3)[0])
+    assert found.shape == (3, 3, 2)
     assert np.isnan(found[:, 1]).all(), "player 1 cannot be moved"
     assert np.isnan(found[0, 0]).all() and np.isnan(found[2, 2]).all()
     np.testing.assert_allclose(found[1, 0], [3, -3])  # the place of 0 counts because of 1
     np.testing.assert_allclose(found[2, 0], [0, 0])  # and not because of 2
     np.testing.assert_allclose(found[:2, 2], 0)  # 2 counts wherever it is
+
+
+def test_placements_against_a_loop_over_pairs() -> None:
+    """Every photo with a player moved is asked about once, none without."""
+    asked: list[tuple[tuple[bool, ...], int]] = []
+
+    def game(gone: NDArray[np.bool_], moved: NDArray[np.int64]) -> NDArray[np.float64]:
+        asked.extend(zip(map(tuple, gone.tolist()), moved.tolist(), strict=True))
+        return np.array([worth(row, k) for row, k in zip(gone, moved, strict=True)])
+
+    def worth(gone: NDArray[np.bool_], moved: int) -> list[float]:
+        there = np.arange(1, 5) * ~gone
+        return [there.sum() ** 2 + there @ np.roll(there, 1) * (moved + 2), np.sin(there).sum() * (moved + 3)]
+
+    movable = np.array([True, True, False, True])
+    values = game(~coalitions(4), np.full(16, STAYS))
+    asked.clear()
+    found = placements(game, movable, values)
+    assert len(asked) == len(set(asked)) == 3 * 4 and all(k != STAYS for _, k in asked)
+    nobody = np.zeros(4, bool)
+    for i, j in product(range(4), repeat=2):
+        if i == j or not movable[j]:
+            assert np.isnan(found[i, j]).all()
+            continue
+        only_i = np.arange(4) == i
+        for c in range(2):
+            with_i = worth(nobody, STAYS)[c] - worth(nobody, j)[c]
+            without_i = worth(only_i, STAYS)[c] - worth(only_i, j)[c]
+            assert found[i, j, c] == pytest.approx(with_i - without_i)
 
 
 def test_together_asks_every_coalition_without_moving_anybody() -> None:

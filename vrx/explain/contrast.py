@@ -54,11 +54,11 @@ def relations_of(
         return None
     predicted = GRNGame(grn, graphs.scg.to(x.device), players)
     values, main, pairs = together(predicted, count)
-    placed = placements(predicted, players.movable)
-    asked = (editor, second_editor(editor)) if measure else ()
-    games = [ClassifierGame(classifier, fill, x, players) for fill in asked]
+    placed = placements(predicted, players.movable, values)
+    fills = (editor, second_editor(editor)) if measure else ()
+    games = [ClassifierGame(classifier, fill, x, players) for fill in fills]
     unknown = [tuple(np.full_like(found, np.nan) for found in (values, main, pairs, placed))] * 2
-    measured = [(*together(game, count), placements(game, players.movable)) for game in games]
+    measured = [(*(asked := together(game, count)), placements(game, players.movable, asked[0])) for game in games]
     f_values, f_main, f_pairs, f_placed = zip(*(measured or unknown), strict=True)
     return Relations(
         graphs.patches[0].ids[players.patches].astype(np.int64),

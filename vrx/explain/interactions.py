@@ -146,30 +146,30 @@ def together(game: Game, players: int) -> tuple[Values, Values, Values]:
     return values, *interactions(values)
 
 
-def placements(game: Game, movable: NDArray[np.bool_]) -> Values:
+def placements(game: Game, movable: NDArray[np.bool_], values: Values) -> Values:
     """What the place of player j counts for because of player i.
 
     ``[v(x) - v(x, j moved)] - [v(x without i) - v(x without i, j moved)]``: 0 where moving j costs the same with i and
-    without it.
+    without it. Only photos with a player moved are asked about.
 
     Args:
         game: of P players.
         movable: which of them can be moved, bool ``[P]``.
+        values: of all coalitions in the order of :func:`coalitions`, ``[2^P, n]``.
 
     Returns:
         ``[P (i), P (j), n]``; NaN where j cannot be moved, or is i.
     """
     count = len(movable)
-    alone = np.concatenate([np.zeros((1, count), bool), np.eye(count, dtype=bool)])  # nobody gone, then each
-    moves = [STAYS, *np.flatnonzero(movable).tolist()]
-    gone = np.tile(alone, (len(moves), 1))
-    values = game(gone, np.repeat(moves, count + 1)).reshape(len(moves), count + 1, -1)
-    cost = values[0] - values[1:]  # [moves, 1 + i, n]
-    found = np.full((count, count, values.shape[2]), np.nan)
-    for place, j in enumerate(moves[1:]):
-        found[:, j] = cost[place, :1] - cost[place, 1:]
-        found[j, j] = np.nan
-    return found
+    without = np.append(len(values) - 1, len(values) - 1 - 2 ** np.arange(count))  # nobody gone, then each
+    gone, moved = np.meshgrid(np.arange(count + 1), np.flatnonzero(movable), indexing="ij")
+    asked = gone - 1 != moved  # a player that is gone has no place
+    alone = np.concatenate([np.zeros((1, count), bool), np.eye(count, dtype=bool)])
+    cost = np.full((count + 1, count, values.shape[1]), np.nan)
+    at = gone[asked], moved[asked]
+    if asked.any():
+        cost[at] = values[without[at[0]]] - game(alone[at[0]], at[1])
+    return np.asarray(cost[:1] - cost[1:])
 
 
 def coalitions(players: int) -> NDArray[np.bool_]:

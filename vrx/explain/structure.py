@@ -154,9 +154,9 @@ def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: S
 def _strength(game: GRNGame, players: Players, index: int) -> Pairs:
     """Larger of interaction and placement of each pair for a class, ``[P, P]``; 0 on the diagonal."""
     with torch.inference_mode():
-        pairs = np.abs(together(game, len(players))[2][..., index])
-        placed = np.abs(np.nan_to_num(placements(game, players.movable)[..., index]))
-    return np.asarray(np.maximum(pairs, np.maximum(placed, placed.T)))
+        values, _, pairs = together(game, len(players))
+        placed = np.abs(np.nan_to_num(placements(game, players.movable, values)[..., index]))
+    return np.asarray(np.maximum(np.abs(pairs[..., index]), np.maximum(placed, placed.T)))
 
 
 def _main_part(mask: NDArray[np.bool_], parts: dict[str, NDArray[np.bool_]]) -> str:
