@@ -37,6 +37,14 @@ def test_head_values_through_a_norm() -> None:
     assert f._head.linear is not None and f._head.linear[1] is not None  # without asking the whole network
 
 
+def test_a_linear_head_is_one_in_bf16_too() -> None:
+    settings = named("resnet10t", num_classes=10, input_size=64)
+    f = load_classifier({**settings, "precision": "bf16"}, NAMES, INDICES)
+    assert f._head.linear is not None, "every call would run the network otherwise"
+    features = torch.randn(3, 512)
+    torch.testing.assert_close(f.head_values(features), f.network.fc(features)[:, INDICES])
+
+
 def test_head_values_of_a_transformer(cached: Callable[[str], Classifier]) -> None:
     f = cached("vit_tiny_patch16_224")
     vectors = torch.randn(4, 192)

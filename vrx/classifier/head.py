@@ -81,9 +81,11 @@ class Head:
         return ran
 
     def _ask(self, features: Tensor) -> Tensor:
+        """In float32, whatever the precision of F: bf16 would hide that a head is linear."""
+
         def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             return self._last.constant(features.to(output.dtype), output)
 
         with hooked(self._f.network, {self._last.name: replace}):
-            logits: Tensor = self._f(self._blank)
-        return logits
+            logits: Tensor = self._f.network(self._blank)
+        return logits[:, self._f.class_indices].float()
