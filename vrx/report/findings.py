@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vrx.report.charts import bar_chart, plain
+from vrx.report.good_values import SHARES, good_in_words
 
 OURS = "VRX contributions"
 CAPTION = (
@@ -30,14 +31,13 @@ def findings(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
     if (clean := get("fidelity/agreement")) is not None:
         masked = get("fidelity/agreement_masked")
         also = "" if masked is None else f"; {masked:.1%} when a concept is deleted from the photo"
-        rows.append(
-            (f"{clean:.1%}", f"of held-out photos get the same class from the graph network{also}.", "95% or more")
-        )
+        text = f"of held-out photos get the same class from the graph network{also}."
+        rows.append((f"{clean:.1%}", text, good_in_words("fidelity/agreement", metrics)))
     if (l1 := get("fidelity/l1")) is not None:
         masked = get("fidelity/l1_masked")
         also = "" if masked is None else f"; {masked:.3f} with a concept deleted"
         text = "is how far its class probabilities are from the classifier's (L1: 0 equal, 2 opposite)"
-        rows.append((f"{l1:.3f}", f"{text}{also}.", "0.1 or less"))
+        rows.append((f"{l1:.3f}", f"{text}{also}.", good_in_words("fidelity/l1", metrics)))
     if (ours := get("faithfulness/spearman")) is not None:
         over = f" over {get('faithfulness/photos', 0):.0f} photos" if "faithfulness/photos" in metrics else ""
         baselines = {label: value for label, value in faithfulness(metrics).items() if label != OURS}
@@ -47,19 +47,15 @@ def findings(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
             f"is the mean rank agreement (Spearman){over} between the contributions of the concepts and how far the "
             f"classifier's margin falls when each is deleted{beside}."
         )
-        ceiling = get("faithfulness/ceiling", math.nan)
-        good = f"close to {plain(ceiling)}, as far as two ways of deleting a concept agree" * math.isfinite(ceiling)
-        rows.append((plain(ours), text, good or "0.7 or more; 0 is chance"))
+        rows.append((plain(ours), text, good_in_words("faithfulness/spearman", metrics)))
     return rows + _structure(metrics)
 
 
 def _structure(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """The same of relations, of all sets of concepts, and of what is missing."""
-    ceiling = metrics.get("relations/ceiling")
-    also = "" if ceiling is None else f"; two ways of deleting agree to {plain(ceiling)}"
     texts = {
         "relations/spearman": "is the mean rank agreement (Spearman) between what pairs of concepts are expected to "
-        f"count for together and what was measured{also}.",
+        "count for together and what was measured.",
         "relations/deciding_first": "of held-out photos have the relation that decides their class as the strongest; a "
         "photo in which its two parts are not found counts as missed.",
         "surrogate/r2": "is the share of what deleting sets of concepts does to the classifier that the graph network "
@@ -70,13 +66,12 @@ def _structure(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
         "when a concept that is missing is put in.",
         "absence/confirmed": "of the panels “why not” name a reason that the classifier confirms.",
     }
-    good = {"relations/spearman": "close to that of two ways of deleting; 0 is chance", "surrogate/emd": "0.05 or less"}
-    shares, fine = {"relations/deciding_first", "absence/confirmed"}, {"surrogate/emd"}
+    fine = {"surrogate/emd"}
     return [
         (
-            f"{value:.0%}" if name in shares else f"{value:.3f}" if name in fine else plain(value),
+            f"{value:.0%}" if name in SHARES else f"{value:.3f}" if name in fine else plain(value),
             text,
-            good.get(name, "80% or more" if name in shares else "0.7 or more; 0 is chance"),
+            good_in_words(name, metrics),
         )
         for name, text in texts.items()
         if (value := metrics.get(name)) is not None

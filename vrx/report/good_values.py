@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from vrx.report.charts import plain
+
 # metric -> (at least or at most, the bound: a number, or the metric that is the ceiling; what it says)
 GOOD: dict[str, tuple[str, float | str, str]] = {
     "fidelity/agreement": ("≥", 0.98, "photos to which the graph network gives the classifier's class"),
@@ -16,8 +18,12 @@ GOOD: dict[str, tuple[str, float | str, str]] = {
     "completeness/deletion": ("≥", 0.95, "the margin that goes with all found concepts"),
     "stability/top_concept": ("≥", 0.90, "same first concept after a change that nobody sees"),
     "relations/spearman": ("→", "relations/ceiling", "pairs count together as expected"),
+    "relations/deciding_first": ("≥", 0.95, "the relation that decides the class is the strongest"),
+    "surrogate/emd": ("≤", 0.03, "how far the sum of all that a page shows is from the classifier (0 to 1)"),
+    "absence/spearman": ("≥", 0.60, "gains of missing concepts are ranked as expected"),
     "absence/confirmed": ("≥", 0.95, "panels “why not” with a reason that the classifier confirms"),
 }
+SHARES = ("fidelity/agreement", "relations/deciding_first", "absence/confirmed")  # of photos or panels: as per cent
 
 
 def good(name: str, metrics: Mapping[str, float]) -> str:
@@ -27,6 +33,16 @@ def good(name: str, metrics: Mapping[str, float]) -> str:
     if not math.isfinite(value):
         return ""
     return f"{sign} {value:.3f}" if isinstance(bound, str) else f"{sign} {value:g}"
+
+
+def good_in_words(name: str, metrics: Mapping[str, float]) -> str:
+    """The same for a page: ``98% or more``, ``close to .825, as far as two ways of deleting a concept agree``."""
+    sign, bound, _ = GOOD[name]
+    if isinstance(bound, str):
+        value = metrics.get(bound, math.nan)
+        known = f"close to {plain(value)}, as far as two ways of deleting a concept agree"
+        return known if math.isfinite(value) else "0.7 or more; 0 is chance"
+    return f"{bound:.0%} or more" if name in SHARES else f"{bound:g} or {'more' if sign == '≥' else 'less'}"
 
 
 def summary(metrics: Mapping[str, float]) -> str:

@@ -311,7 +311,7 @@
   function openRelation(photo, c, relation) {
     const labels = [relation.source, relation.target].map((k) => find(photo, c, k).label);
     show(`${relation.ends}: ${relation.kind}`, el("p", {}, relation.text),
-      numbers(["expected (graph network)", signed(relation.score)], ["measured on the classifier", signed(relation.measured)], ["what it must exceed: 2.5 times the noise", (relation.noise ?? 0).toFixed(2)]),
+      numbers(["expected (graph network)", signed(relation.score)], ["measured on the classifier", signed(relation.measured)], ["what both must exceed, by the noise", (relation.noise ?? 0).toFixed(2)]),
       el("p", { class: "quiet" }, relation.arranged ? "Measured by moving the first concept, with and without the other." : "Measured by deleting each, and both: how much both together differ from the sum of each."),
       beforeAfter(photo, labels), ...[relation.source, relation.target].map((k) => [el("h4", {}, called(photo.run, c, k)), el("div", { class: "thumbs" }, crop(photo, find(photo, c, k).label))]));
   }
