@@ -21,7 +21,7 @@ from vrx.scores import SIGNIFICANT, above_p_value, holm, margins
 from vrx.structures import UNMATCHED, Patches
 
 BATCH = 16  # photos whose concepts are found at once
-MOST_PHOTOS = 40  # that test a concept
+MOST_PHOTOS = 80  # that test a concept
 BLOCKS = 16  # blocks of random pixels along the longer side of a photo
 LEAST_FALL = 0.5  # logits: a margin that falls less when all is blurred has nothing that concepts could explain
 ORDERS = 3  # random orders of deletion
@@ -61,7 +61,7 @@ Read = tuple[Tensor, Patches, int]
 def concept_falls(explainer: Explainer, photos: Sequence[Read], seed: int = 0) -> ConceptFalls:
     """Delete each concept from photos of its class, and as many pixels at a random place of each.
 
-    A photo counts for a concept of its class where F gets it right and the concept is found; at most 40 a concept.
+    A photo counts for a concept of its class where F gets it right and the concept is found; at most 80 a concept.
     The test is a one-sided paired Wilcoxon test, Holm-corrected over the concepts of a class.
     """
     present, rng = explainer.bank.present, np.random.default_rng(seed)

@@ -20,7 +20,7 @@ from vrx.explain.deletion import ConceptFalls, Read, completeness, concept_falls
 from vrx.explain.explainer import Explainer
 from vrx.explain.stability import stability
 
-TESTS = 4  # times as many photos test single concepts: a paired test of few photos finds nothing
+TESTS = 8  # times as many photos test single concepts: a paired test of few photos finds nothing
 OF_PARTS = ("purity", "recall_own", "precision")  # what is known of each concept where there are part masks
 
 
@@ -77,7 +77,7 @@ def concept_quality(explainer: Explainer, source: PhotoSource, photos: int, seed
     Args:
         explainer: of the run.
         source: the photos.
-        photos: test photos to explain, from all classes alike; four times as many test the single concepts.
+        photos: test photos to explain, from all classes alike; eight times as many test the single concepts.
         seed: of what is drawn at random.
 
     Raises:
