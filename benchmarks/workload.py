@@ -113,7 +113,12 @@ def word_bank(f: Classifier, num_concepts: int = 8, shown: int = WORDS, unseen: 
 
 
 def builder(
-    f: Classifier, encoder: str = "pooled", paper: bool = False, layers: Sequence[str] = (), every: bool = False
+    f: Classifier,
+    encoder: str = "pooled",
+    paper: bool = False,
+    layers: Sequence[str] = (),
+    every: bool = False,
+    relations: bool = False,
 ) -> SCGBuilder:
     """The builder of ``graph=evidence`` (or ``paper``) with all patches kept (tau = 0).
 
@@ -123,6 +128,7 @@ def builder(
         paper: the paper's node instead of the evidence.
         layers: layers of the gradient evidence; none: all.
         every: whether the baseline, too, is read at the first of ``layers`` and nothing before it is differentiated.
+        relations: whether edges hold pair evidence.
     """
     sources, rest = (("pooled",), False) if paper else (EVIDENCE, True)
     baseline = layers[0] if every and layers else None
@@ -131,7 +137,8 @@ def builder(
     else:
         bank = wide_bank(f, encoder)
         extractor = CandidateExtractor(Segmenter(), GradCAMAttention(tau=0.0), ENCODERS[encoder])
-    return SCGBuilder(f, bank, extractor, Editor("blur", 0.027), sources, layers, rest, baseline_layer=baseline)
+    editor = Editor("blur", 0.027)
+    return SCGBuilder(f, bank, extractor, editor, sources, layers, rest, relations, baseline_layer=baseline)
 
 
 class Clock:
