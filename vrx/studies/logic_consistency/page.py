@@ -13,6 +13,7 @@ from scipy.ndimage import binary_erosion
 
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
+from vrx.report.words import capital
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, edited_path, read_edited, save_edited, write_page
 from vrx.studies.core.photos import spaced
@@ -93,7 +94,7 @@ def chosen_examples(records: Mapping[str, Record], count: int) -> list[str]:
 def sentence(record: Record) -> str:
     """What the guided arms did."""
     verbs = {"substitute": "replaced by a good one", "delete": "deleted", "add": "added", "move": "moved"}
-    parts = [f"A {record['true']} predicted as {record['predicted']} (cause: {record['cause']})."]
+    parts = [f"{capital(record['true'])} predicted as {record['predicted']} (cause: {record['cause']})."]
     for title, name in (("Content", "vrx_guided"), ("Structure", "structure")):
         if (arm := record["arms"][name])["edits"]:
             done = [f"concept {edit['concept']} of {edit['class']} {verbs[edit['edit']]}" for edit in arm["edits"]]

@@ -10,6 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from vrx.report.words import capital
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, edited_path, read_edited, write_page
 from vrx.studies.core.relations import READINGS
@@ -67,8 +68,8 @@ def _pictures(context: StudyContext, kind: str, records: Sequence[Record], examp
     for record in [*good, *missed]:
         before, after = record["probability"]
         caption = (
-            f"A {context.explainer.bank.class_names[record['label']]}: {record['what']}. The classifier's probability "
-            f"went from {before:.2f} to {after:.2f}.{' The explanation pointed elsewhere.' if record in missed else ''}"
+            f"{capital(context.explainer.bank.class_names[record['label']])}: {record['what']}. "
+            f"The classifier's probability went from {before:.2f} to {after:.2f}.{' The explanation pointed elsewhere.' if record in missed else ''}"
         )
         versions = read_edited(context.folder, kind, record["name"], 2)
         pictures.append(Picture(edit_figure(versions, kind, record), caption))
