@@ -67,10 +67,9 @@ def _pictures(context: StudyContext, kind: str, records: Sequence[Record], examp
     pictures = []
     for record in [*good, *missed]:
         before, after = record["probability"]
-        caption = (
-            f"{capital(context.explainer.bank.class_names[record['label']])}: {record['what']}. "
-            f"The classifier's probability went from {before:.2f} to {after:.2f}.{' The explanation pointed elsewhere.' if record in missed else ''}"
-        )
+        name = capital(context.explainer.bank.class_names[record["label"]])
+        went = f"The classifier's probability went from {before:.2f} to {after:.2f}."
+        caption = f"{name}: {record['what']}. {went}{' The explanation pointed elsewhere.' if record in missed else ''}"
         versions = read_edited(context.folder, kind, record["name"], 2)
         pictures.append(Picture(edit_figure(versions, kind, record), caption))
     return pictures
