@@ -27,4 +27,5 @@ def test_each_concept_gets_the_relations_of_its_patch() -> None:
     assert found["together"].tolist() == [1, 0, 1, 0]
     assert found["placement"].tolist() == [2 + 3, 0, 3 + 2, 0]  # of the other because of it, and of it
     assert found["elsewhere"].tolist() == [0, 0, 0, -1.5]
+    np.testing.assert_allclose(found["all"], before.node_scores[0, 0] + [1 + 5, 0, 1 + 5, -1.5])
     assert sums(replace(before, relations=relations), 0) == (30, 1)  # of the two that show concepts of the class

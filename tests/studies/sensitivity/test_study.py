@@ -190,7 +190,7 @@ def record(**change: Any) -> dict[str, Any]:
         "concepts": [1],
         "detected": [0, 1, 3],
         "nodes": [[1.0, 2.0, 9.0, 3.0], [1.0, 0.5, 0.0, 2.0]],
-        **dict.fromkeys(("together", "placement", "elsewhere"), [[1.0, 1.0, 0.0, 1.0]] * 2),
+        **dict.fromkeys(("together", "placement", "elsewhere", "all"), [[1.0, 1.0, 0.0, 1.0]] * 2),
         "margin": [3.0, 1.0],
         "grn_margin": [2.0, 1.0],
     }

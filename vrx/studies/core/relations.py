@@ -12,6 +12,7 @@ READINGS = {
     "together": "its pair interactions",
     "placement": "its placement effects",
     "elsewhere": "the loss by lying elsewhere",
+    "all": "all of these",
 }
 """What :func:`by_concept` reads, in words."""
 
@@ -20,7 +21,8 @@ def by_concept(explanation: Explanation, index: int) -> dict[str, NDArray[np.flo
     """What the GRN says that each concept of a class gives to the class: ``[N]`` for each of ``READINGS``.
 
     ``together``, ``placement``: the sum of the pair interactions, and of the placement effects, that it takes part in
-    with other concepts of the class; ``elsewhere``: minus the largest gain if it lay where it belongs.
+    with other concepts of the class; ``elsewhere``: minus the largest gain if it lay where it belongs; ``all``: the sum
+    of these and of its own contribution.
     """
     found = {name: np.zeros(explanation.matched.shape[1]) for name in READINGS}
     found["nodes"] = explanation.node_scores[index, index]
@@ -34,6 +36,7 @@ def by_concept(explanation: Explanation, index: int) -> dict[str, NDArray[np.flo
     for one in explanation.counterfactuals:
         if one.graph == index and not one.added:
             found["elsewhere"][one.concept] = min(found["elsewhere"][one.concept], -one.predicted[index])
+    found["all"] = np.sum([values for name, values in found.items() if name != "all"], axis=0)
     return found
 
 

@@ -17,7 +17,7 @@ from vrx.studies.core.relations import READINGS
 from vrx.studies.core.statistics import Share
 
 HEADINGS = {"appearance": "A good concept replaced by a worse one", "structure": "A concept moved to an abnormal place"}
-KINDS = {"appearance": "nodes", "structure": "placement"}  # kind of edit -> which of READINGS should fall
+KINDS = {"appearance": "nodes", "structure": "all"}  # kind of edit -> which of READINGS should fall
 COLUMNS = {
     "p (above chance)": "p_value",
     **{f"found by {words}": f"found_by_{name}" for name, words in READINGS.items()},
@@ -51,7 +51,9 @@ def write_sensitivity(
 def sentence(kind: str, count: int, metrics: Mapping[str, float]) -> str:
     """The result for one kind of edit."""
     found = Share(round(metrics[f"found/{kind}"] * count), count)
-    edited, falls = ("made worse", "contribution falls") if kind == "appearance" else ("moved", "relations fall")
+    edited, falls = (
+        ("made worse", "contribution falls") if kind == "appearance" else ("moved", "contribution and relations fall")
+    )
     return (
         f"Of the detected concepts, the one that was {edited} is the one whose {falls} most in {found} edits; "
         f"a blind guess finds {metrics[f'chance/{kind}']:.1%}."

@@ -34,7 +34,7 @@ class Sensitivity:
     explained; edits are tried in random order. The patches keep their concepts (:meth:`Explainer.follow`): the question
     is whether the contributions move, not whether the concept is detected again. An edit counts as found when, of all
     detected concepts of the class, an edited one has the largest fall of what the GRN says of it: of its own
-    contribution (appearance), of its placement effects (structure, ``KINDS``). Of a moved concept the explanation of
+    contribution (appearance), of that and its relations (structure, ``KINDS``). Of a moved concept the explanation of
     the photo before the move says, too, because of which other concept its place counts (*partner*): that is compared
     with what the classifier loses by the move with each other concept there and deleted.
 
