@@ -21,14 +21,14 @@ from vrx.concepts.perturbations import PERTURBATIONS, moved_back
 from vrx.concepts.words import LEAST, Vocabulary, appearance, calibrated, traits
 from vrx.edits import Editor
 from vrx.errors import VRXError
-from vrx.scores import above_p_value, holm, margins
+from vrx.scores import SIGNIFICANT, above_p_value, holm, margins
 from vrx.specs import describe
 from vrx.structures import ConceptBank, Patches
 
 FEW = 3  # photos of a class that show a word, of which a share is taken
 TOGETHER = 0.9  # share of a cluster's photos, in every class, in which it touches what it is a piece of
 ENOUGH_CLASSES = 3  # that must show a cluster: of what comes in one alone nothing tells a piece from a part
-SURE = 0.02  # largest p-value of a concept: of those that barely pass .05 here, half fail it on other photos
+SURE = 0.02  # p-value of a concept, where enough photos test it: of those that barely pass .05, half fail it elsewhere
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
 LEAST_WORDS = 16
 STEADY_PHOTOS = 20  # of each class, that say which layers are steady and how sure a word must be
@@ -254,7 +254,8 @@ class WordDiscovery:
         p_values = holm(np.array([above_p_value(own, random) for own, random in tests.values()]))
         needed = []
         for (word, (own, _)), p in zip(tests.items(), p_values, strict=True):
-            if p < SURE and own.mean() > 0:
+            attainable = len(tests) * 0.5 ** len(own) < SURE
+            if p < (SURE if attainable else SIGNIFICANT) and own.mean() > 0:
                 typical = members[word][np.argsort(-pool.features[members[word], 1], kind="stable")]
                 needed.append((word, Concept(vocabulary.direction(word), 0.0, typical, float(own.mean()), float(p))))
         needed.sort(key=lambda found: -found[1].importance)
