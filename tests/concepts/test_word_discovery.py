@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests import planted
 from vrx.classifier.classifier import Classifier
+from vrx.concepts import word_discovery
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.candidates import EVEN, Found, WordFinder
 from vrx.concepts.word_discovery import elsewhere, joined, side_by_side
@@ -115,6 +116,19 @@ def test_a_class_with_fewer_concepts_says_why(colour_f: Classifier, source: Phot
         assert re.fullmatch(
             rf"\d+ kinds of regions .* 25% .* deleting {there.sum()} of them lowers .*", bank.notes[name]
         )
+
+
+def test_a_concept_must_be_surer_where_enough_photos_test_it(
+    colour_f: Classifier, source: PhotoFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six photos at most test each of three words: no p-value, Holm-corrected, is below 3 / 64 = .047."""
+    photos = planted.word_photos(colour_f, source)
+    monkeypatch.setattr(word_discovery, "SIGNIFICANT", 0.0)
+    monkeypatch.setattr(word_discovery, "SURE", 0.1)
+    assert planted.word_discovery()(colour_f, photos).present.any()
+    monkeypatch.setattr(word_discovery, "SURE", 0.01)
+    with pytest.raises(VRXError, match="No class has a concept"):
+        planted.word_discovery()(colour_f, photos)
 
 
 def test_exemplars_are_photos_of_the_class(word_bank: ConceptBank) -> None:
