@@ -122,3 +122,13 @@ def test_unknown_settings_are_refused() -> None:
     with pytest.raises(VRXError, match=r"margin=0\.5"):
         Editor(margin=0.5)
     assert Editor("mean", 0.1).settings() == {"fill": "mean", "margin": 0.1}
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.1, 0.2])
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+def test_growing_is_the_largest_value_around_each_pixel(margin: float, kind: torch.dtype) -> None:
+    values = torch.rand(3, 48, 40, generator=torch.Generator().manual_seed(2))
+    given = values > 0.97 if kind == torch.bool else values
+    side = 2 * round(margin * 48) + 1
+    expected = torch.nn.functional.max_pool2d(given.unsqueeze(1).float(), side, stride=1, padding=side // 2)
+    assert torch.equal(soften(given, margin)[0], expected)
