@@ -195,6 +195,13 @@ def shifted(x: Tensor, dx: int, dy: int) -> Tensor:
     return F.pad(x, (dx, -dx, dy, -dy))
 
 
+def slid(x: Tensor, dx: int, dy: int) -> Tensor:
+    """``[B, C, H, W]`` moved right by ``dx`` and down by ``dy`` pixels; the border's values go on."""
+    left, top = max(-dx, 0), max(-dy, 0)
+    padded = F.pad(x, (max(dx, 0), left, max(dy, 0), top), mode="replicate")
+    return padded[..., top : top + x.shape[2], left : left + x.shape[3]]
+
+
 def far_offset(
     mask: NDArray[np.bool_], others: NDArray[np.bool_], rng: np.random.Generator, tries: int = 24
 ) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ from tests.classifier.toy import INDICES, NAMES, SMALL, Toy, photos, random_clas
 from vrx.classifier.activations import class_targets
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
+from vrx.classifier.responses import maps_alone
 from vrx.errors import VRXError
 from vrx.models.classification import FitOptions
 
@@ -313,11 +314,11 @@ def test_maps_alone_are_those_of_inspect_and_nothing_later_runs(cached: Callable
     layers = [layer.name for layer in f.layers][:2]
     ran = []
     handle = f.network.get_submodule(f.layers[-1].name).register_forward_hook(lambda *_: ran.append(1))
-    found = f.maps(x, layers)
+    found = maps_alone(f, x, layers)
     handle.remove()
     assert not ran and list(found) == layers
     for layer, values in f.inspect(x, layers=layers).maps.items():
         torch.testing.assert_close(found[layer], values)
     assert f(x).shape == (len(x), len(INDICES)), "it still runs to its end"
     with pytest.raises(VRXError, match="no layer nowhere"):
-        f.maps(x, ["nowhere"])
+        maps_alone(f, x, ["nowhere"])

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -256,28 +255,6 @@ class Classifier(nn.Module):
             *({name: values[kind] for name, values in evidence.items() if len(values) > kind} for kind in range(3)),
         )
 
-    @torch.no_grad()
-    def maps(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Feature maps alone, float32 ``[B, D, h, w]`` by layer name: the network runs no further than their last.
-
-        Raises:
-            VRXError: no such layer.
-        """
-        chosen = self._chosen(set(layers))
-        outputs: dict[str, Tensor] = {}
-
-        def capture(layer: Layer) -> Hook:
-            def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-                outputs[layer.name] = layer.to_map(output).float()
-                if len(outputs) == len(chosen):
-                    raise _AllReadError
-
-            return hook
-
-        with suppress(_AllReadError), hooked(self.network, {layer.name: capture(layer) for layer in chosen}):
-            self(x)
-        return outputs
-
     def gradcam(self, x: Tensor) -> Tensor:
         """Grad-CAM (Selvaraju et al. 2017) of each logit of interest at the last layer, ``[B, n, h, w]``, >= 0."""
         return self.inspect(x, layers=[]).gradcam
@@ -335,10 +312,6 @@ class Classifier(nn.Module):
         other.class_names = tuple(self.class_names[c] for c in classes)
         other.__dict__["_head"] = Head(other, head)
         return other
-
-
-class _AllReadError(Exception):
-    """All maps that were asked for are there."""
 
 
 def _checked_indices(indices: Sequence[int] | None, names: Sequence[str], outputs: int) -> list[int]:

@@ -7,6 +7,7 @@ map holds at another region is the share of the evidence that only both together
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,8 +16,35 @@ from torch import Tensor, nn
 
 from vrx.classifier.activations import recording
 from vrx.classifier.classifier import Classifier
-from vrx.classifier.layers import Layer, hooked
+from vrx.classifier.layers import Hook, Layer, hooked
 from vrx.scores import centred
+
+
+class _AllReadError(Exception):
+    """All maps that were asked for are there."""
+
+
+@torch.no_grad()
+def maps_alone(classifier: Classifier, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """Feature maps of photos, float32 ``[B, D, h, w]`` by layer name: F runs no further than the last of them.
+
+    Raises:
+        VRXError: no such layer.
+    """
+    chosen = classifier._chosen(set(layers))
+    outputs: dict[str, Tensor] = {}
+
+    def capture(layer: Layer) -> Hook:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            outputs[layer.name] = layer.to_map(output).float()
+            if len(outputs) == len(chosen):
+                raise _AllReadError
+
+        return hook
+
+    with suppress(_AllReadError), hooked(classifier.network, {layer.name: capture(layer) for layer in chosen}):
+        classifier(x)
+    return outputs
 
 
 def pair_evidence(classifier: Classifier, x: Tensor, layer: str, regions: Sequence[Tensor]) -> list[Tensor]:

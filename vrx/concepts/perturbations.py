@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vrx.classifier.classifier import Classifier
-from vrx.edits import shifted
+from vrx.edits import shifted, slid
 
 SHIFT = 2  # pixels, right and down
 JPEG_QUALITY = 90
@@ -38,8 +38,7 @@ def brighter(classifier: Classifier, x: Tensor) -> Tensor:
 
 def moved_by_two(classifier: Classifier, x: Tensor) -> Tensor:
     """Two pixels to the right and down; the border's pixels go on."""
-    padded = torch.nn.functional.pad(x, (SHIFT, 0, SHIFT, 0), mode="replicate")
-    return padded[..., : x.shape[-2], : x.shape[-1]]
+    return slid(x, SHIFT, SHIFT)
 
 
 PERTURBATIONS: dict[str, Callable[[Classifier, Tensor], Tensor]] = {

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from vrx.classifier.activations import Activations
 from vrx.classifier.classifier import Classifier
+from vrx.classifier.responses import maps_alone
 from vrx.concepts.matching import kmeans
+from vrx.edits import slid
 from vrx.structures import Patches
 
 SHARPNESS = 20.0  # of the softmax over cosines: between two cells no third word may win
@@ -176,21 +178,14 @@ def appearance(classifier: Classifier, x: Tensor, activations: Activations, dept
     names = classifier.appearance_layers[-depth:]
     rows, columns = activations.maps[classifier.part_layer].shape[2:]
     size = (rows * FINER, columns * FINER)
-    half = (x.shape[2] // (2 * rows), x.shape[3] // (2 * columns))
-    clean, other = activations.maps, classifier.maps(_moved(x, *half), names)
+    half = (x.shape[3] // (2 * columns), x.shape[2] // (2 * rows))
+    clean, other = activations.maps, maps_alone(classifier, slid(x, *half), names)
     back = (-FINER // 2, -FINER // 2)
-    return torch.cat([(_enlarged(clean[n], size) + _moved(_enlarged(other[n], size), *back)) / 2 for n in names], 1)
+    return torch.cat([(_enlarged(clean[n], size) + slid(_enlarged(other[n], size), *back)) / 2 for n in names], 1)
 
 
 def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
-
-
-def _moved(maps: Tensor, down: int, right: int) -> Tensor:
-    """``[B, D, h, w]`` moved down and to the right, or up and to the left; the border's values go on."""
-    room = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))
-    top, left = max(-down, 0), max(-right, 0)
-    return F.pad(maps, room, mode="replicate")[..., top : top + maps.shape[2], left : left + maps.shape[3]]
 
 
 def traits(areas: NDArray[np.float32], clarity: NDArray[np.float32], least: float) -> NDArray[np.float32]:
