@@ -120,6 +120,10 @@ class SCG:
             the order of :func:`edges`; 0 where an end is a dummy. None: nothing, K = 0.
         classes: which class each graph is of, int64 ``[..., n]``, where photos have graphs of some classes alone
             (``graph.hypotheses``). None: the classes of interest in their order.
+        patch: which of M patches of the photo each node shows, whatever its graph, int64 ``[..., n, N]``; -1: none of
+            them. None: nothing is known of pairs of patches.
+        pairs: what each two of the M patches count for together, in the order of :func:`patch_pairs`, for each class in
+            the order of the graphs, float32 ``[..., M(M-1)/2, n]``; 0 where there are fewer.
     """
 
     nodes: Tensor
@@ -127,6 +131,8 @@ class SCG:
     detected: Tensor
     links: Tensor = None  # type: ignore[assignment]
     classes: Tensor | None = None
+    patch: Tensor | None = None
+    pairs: Tensor | None = None
 
     def __post_init__(self) -> None:
         lead = self.nodes.shape[:-1]
@@ -135,6 +141,9 @@ class SCG:
         if self.links is None:
             object.__setattr__(self, "links", self.nodes.new_zeros(*shape, 0))
         check_shapes(self, centroids=(*lead, 2), detected=tuple(lead), links=shape)
+        require((self.patch is None) == (self.pairs is None), "SCG.patch and SCG.pairs belong together")
+        if self.pairs is not None:
+            check_shapes(self, patch=tuple(lead), pairs=(*lead[:-2], self.pairs.shape[-2], lead[-2]))
 
     @classmethod
     def of(cls, table: Mapping[str, Tensor], rows: Any = slice(None), prefix: str = "") -> SCG:
@@ -165,6 +174,7 @@ class SCG:
             centroids=places,
             detected=self.detected & ~nodes,
             links=links,
+            patch=self._without_patch(nodes),
         )
 
     def move(self, centroids: Tensor) -> SCG:
@@ -174,7 +184,10 @@ class SCG:
             centroids: ``[..., n, N, 2]``.
         """
         moved = (centroids != self.centroids).any(-1)
-        return replace(self, centroids=centroids, links=self._without_links(moved))
+        return replace(self, centroids=centroids, links=self._without_links(moved), patch=self._without_patch(moved))
+
+    def _without_patch(self, nodes: Tensor) -> Tensor | None:
+        return None if self.patch is None else self.patch.masked_fill(nodes, UNMATCHED)
 
     def _without_links(self, nodes: Tensor) -> Tensor:
         j, i = edges(self.nodes.shape[-2]).to(nodes.device)
@@ -206,6 +219,12 @@ def edges(num_concepts: int) -> Tensor:
     """
     pairs = [(j, i) for j in range(num_concepts) for i in range(num_concepts) if i != j]
     return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T.contiguous()
+
+
+@cache
+def patch_pairs(count: int) -> Tensor:
+    """Pairs of M patches, int64 ``[2, M(M-1)/2]``: the first of each in row 0, a later one in row 1."""
+    return torch.triu_indices(count, count, 1)
 
 
 @dataclass(frozen=True)

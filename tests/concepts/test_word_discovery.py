@@ -395,3 +395,15 @@ def test_pieces_of_one_thing_are_joined_and_neighbours_by_class_are_not() -> Non
     assert np.isnan(shares[1, 3]).all() and shares[0, 3, 0] == 1, "three photos at least must show a word"
     assert joined(shares).tolist() == [0, 0, 1, 2]
     assert joined(shares[:2]).tolist() == [0, 1, 2, 3], "few classes say nothing of what belongs together"
+
+
+def test_what_lies_beside_everything_is_a_piece_of_nothing() -> None:
+    """The ball always touches the ground, which touches the ball in few photos alone; one class may be an exception."""
+    ball, half = 0, 2
+    usual = np.array([[1.0, 1.0, 1.0], [0.4, 1.0, 0.4], [1.0, 1.0, 1.0]])
+    once = usual.copy()
+    once[[ball, half], [half, ball]] = 0.8
+    shares = [usual, once, usual, usual]
+    assert joined(shares).tolist() == [0, 1, 0]
+    rarely = [share - 0.3 * np.eye(3)[::-1] for share in shares]
+    assert joined(rarely).tolist() == [0, 1, 2]

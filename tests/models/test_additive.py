@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vrx.models.graph_network import GraphNetwork
 from vrx.models.grn import GRN
 from vrx.structures import SCG, edges
 
-N, NUM, WIDTH, LINKS = 3, 4, 5, 3
+N, NUM, WIDTH, LINKS, M = 3, 4, 5, 3, 4
 
 
 def graphs(size: int = 4, seed: int = 0) -> SCG:
@@ -26,8 +27,22 @@ def graphs(size: int = 4, seed: int = 0) -> SCG:
         torch.rand(*lead, 2, generator=g),
         torch.ones(lead, dtype=torch.bool),
         torch.randn(size, N, NUM * (NUM - 1), LINKS, generator=g),
+        patch=torch.randint(-1, M, lead, generator=g),
+        pairs=torch.randn(size, M * (M - 1) // 2, N, generator=g),
     )
     return whole.drop(torch.rand(lead, generator=g) > 0.7)
+
+
+def of_patches(scg: SCG) -> Tensor:
+    """What the pairs of the patches that are there count for, added up by hand, ``[B, n]``."""
+    total = torch.zeros(len(scg.nodes), N)
+    assert scg.patch is not None and scg.pairs is not None
+    for photo in range(len(total)):
+        shown = set(scg.patch[photo].unique().tolist())
+        for place, pair in enumerate(combinations(range(M), 2)):
+            if shown >= set(pair):
+                total[photo] += scg.pairs[photo, place]
+    return total
 
 
 def made(seed: int = 0) -> AdditiveGRN:
@@ -45,7 +60,10 @@ def test_scores_are_the_sum_of_all_effects_and_the_bias() -> None:
     grn, scg = made(), graphs()
     nodes, links = grn.embed(scg)
     assert nodes.shape == (4, N, NUM, N) and links.shape == (4, N, NUM * (NUM - 1), N)
-    torch.testing.assert_close(grn(scg), nodes.sum((1, 2)) + links.sum((1, 2)) + grn.bias)
+    summed = nodes.sum((1, 2)) + links.sum((1, 2)) + grn.known * of_patches(scg) + grn.bias
+    torch.testing.assert_close(grn(scg), summed)
+    without = replace(scg, patch=None, pairs=None)
+    torch.testing.assert_close(grn(without), grn.read_out(*grn.embed(without)))
     assert (nodes[~scg.detected] == 0).all() and not scg.detected.all()
     j, i = edges(NUM)
     both = scg.detected[..., j] & scg.detected[..., i]
@@ -69,7 +87,7 @@ def test_variants_are_the_graphs_without_the_nodes() -> None:
 def test_nothing_counts_for_more_than_two_at_once() -> None:
     """The difference of differences of any three nodes is 0."""
     grn, scg = made(), graphs(1)
-    scg = SCG(scg.nodes, scg.centroids, torch.ones_like(scg.detected), scg.links)
+    scg = replace(scg, detected=torch.ones_like(scg.detected))
     for trio in combinations([(0, 0), (1, 2), (0, 3), (2, 1)], 3):
         total: Tensor | float = 0.0
         for size in range(4):
@@ -81,18 +99,21 @@ def test_nothing_counts_for_more_than_two_at_once() -> None:
         assert isinstance(total, Tensor) and total.abs().max() < 1e-4
 
 
-def test_begins_with_the_evidence_of_the_pairs_in_the_order_of_the_classes() -> None:
+def test_pairs_begin_as_they_are_known_each_once() -> None:
+    """Whatever the graphs: by their patches, or by the link of an edge whose ends are no patches of the photo."""
     grn = AdditiveGRN(N, NUM, WIDTH, link_features=LINKS).eval()
     scg = graphs(2, 3)
-    _, links = grn.embed(scg)
-    j, i = edges(NUM).tolist()
-    for e, (a, b) in enumerate(zip(j, i, strict=True)):
-        back = next(k for k, pair in enumerate(zip(j, i, strict=True)) if pair == (b, a))
+    assert scg.patch is not None
+    nodes, links = grn.embed(scg)
+    torch.testing.assert_close(grn(scg), nodes.sum((1, 2)) + links.sum((1, 2)) + of_patches(scg))
+    for e, (a, b) in enumerate(edges(NUM).T.tolist()):
+        forth = e if a < b else edges(NUM).T.tolist().index([b, a])
         for graph in range(N):
             order = [graph, *(c for c in range(N) if c != graph)]
             for photo in range(2):
                 both = bool(scg.detected[photo, graph, a] and scg.detected[photo, graph, b])
-                half = (scg.links[photo, graph, e] + scg.links[photo, graph, back]) / 2 * both
+                none = bool((scg.patch[photo, graph, [a, b]] == -1).any())
+                half = scg.links[photo, graph, forth] / 2 * both * none
                 for place, c in enumerate(order):
                     assert links[photo, graph, e, c].item() == pytest.approx(half[place].item(), abs=1e-6)
 

@@ -1,7 +1,5 @@
-"""What one region of a photo does to F's reading of another: where relations come from.
-
-The last feature map speaks for every class, cell by cell. How far what it says at one region depends on what an earlier
-map holds at another region is the share of the evidence that only both together give.
+"""What F says of a photo without some of its regions, read in its own maps: where the evidence of concepts and of
+relations comes from.
 """
 
 from __future__ import annotations
@@ -14,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vrx.classifier.activations import recording
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.layers import Hook, Layer, hooked
 from vrx.scores import centred
+
+COPIES = 256  # maps that run on from a layer at once
 
 
 class _AllReadError(Exception):
@@ -47,50 +46,58 @@ def maps_alone(classifier: Classifier, x: Tensor, layers: Sequence[str]) -> dict
     return outputs
 
 
-def pair_evidence(classifier: Classifier, x: Tensor, layer: str, regions: Sequence[Tensor]) -> list[Tensor]:
-    """How much of the evidence that F reads at region i for each class is due to what region j holds.
+def faded_logits(
+    classifier: Classifier, x: Tensor, empty: Tensor, layer: str, regions: Sequence[Tensor], sets: Sequence[Tensor]
+) -> list[Tensor]:
+    """What F says where its own map of a photo shows, in some regions, what it shows of the photo without them.
 
-    The map of ``layer`` is faded in region j alone, and F runs on from there: what its last map then says at region i
-    (gradient of the class' centred logit x activation, summed over the region) is compared with before.
+    No pixel is edited for a set of regions: at ``layer``, one map goes over into the other inside the regions of the
+    set, and F runs on from there. Shallow layers, most of the time, read each photo twice, however many sets there are.
 
     Args:
         x: normalised photos ``[B, 3, H, W]``.
-        layer: where regions are faded, one of F's layers before the last.
+        empty: the same photos with all regions deleted.
+        layer: where the maps are joined, one of F's layers.
         regions: of each photo, how much of each cell belongs to them, float ``[P_b, rows, columns]`` in [0, 1].
+        sets: the regions that are faded at a time, bool ``[Q_b, P_b]``.
 
     Returns:
-        For each photo ``[n, P_b, P_b]``: class, region i that is read, region j that is faded; in logits.
+        Centred logits of interest for each photo, ``[Q_b, n]`` on the CPU.
     """
     (where,) = classifier._chosen({layer})
-    last = classifier.layers[-1]
-    counts = [len(r) for r in regions]
-    photo = torch.repeat_interleave(torch.arange(len(x)), torch.tensor(counts)).to(x.device)
-    maps: dict[str, Tensor] = {}
+    found: list[Tensor] = []
+    for rows in _batches([len(s) for s in sets], COPIES):
+        counts = [len(sets[b]) for b in rows]
+        weights = [_on_grid(_joined(regions[b], sets[b]), where) for b in rows]
+        photo = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts)).to(x.device)
 
-    def fade(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        gone = torch.cat([_on_grid(r, where) for r in regions]).to(output)
-        kept = torch.cat([output.new_ones(len(x), *gone.shape[1:]), 1 - gone])
-        return output[torch.cat([torch.arange(len(x), device=x.device), photo])] * _spread(where, kept)
+        def fade(module: nn.Module, args: Any, output: Tensor, weights: Any = weights, photo: Tensor = photo) -> Tensor:
+            whole, without = (maps[photo] for maps in output.chunk(2))
+            return torch.lerp(whole, without, _spread(where, torch.cat(weights).to(output)).expand_as(whole))
 
-    def keep(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        maps["faded"] = last.to_map(output[len(x) :]).float()
-        maps["leaf"] = output[: len(x)].detach().clone().requires_grad_()
-        return torch.cat([maps["leaf"], output[len(x) :]])  # a transformer adds what the layer did not see
-
-    with recording(), hooked(classifier.network, {where.name: fade, last.name: keep}):
-        logits = classifier(x.detach().clone() if x.is_inference() else x.detach())
-        scores = centred(logits[: len(x)])
-        slopes = [torch.autograd.grad(s.sum(), maps["leaf"], retain_graph=True)[0] for s in scores.unbind(1)]
-    clean = last.to_map(maps["leaf"].detach()).float()
-    change = clean[photo] - maps["faded"]
-    found, start = [], 0
-    for b, count in enumerate(counts):
-        slope = torch.stack([last.to_map(s[b : b + 1])[0] for s in slopes]).float()
-        read = torch.einsum("cdhw,jdhw->cjhw", slope, change[start : start + count])
-        seen = _on_grid(regions[b], last).to(read)
-        found.append(torch.einsum("cjhw,ihw->cij", read, seen).cpu())
-        start += count
+        logits = x.new_zeros(0, len(classifier.class_names))
+        if any(counts):
+            with torch.no_grad(), hooked(classifier.network, {where.name: fade}):
+                logits = classifier(torch.cat([x[rows], empty[rows]]))
+        found += centred(logits.float()).cpu().split(counts)
     return found
+
+
+def _joined(regions: Tensor, sets: Tensor) -> Tensor:
+    """How much of each cell belongs to any region of each set, ``[Q, rows, columns]``."""
+    nothing = regions.new_zeros(1, *regions.shape[1:])
+    return (torch.cat([nothing, regions]) * F.pad(sets, (1, 0)).to(regions)[..., None, None]).amax(1)
+
+
+def _batches(counts: Sequence[int], most: int) -> list[list[int]]:
+    """Consecutive places whose counts add up to at most ``most``, or one place with more."""
+    batches: list[list[int]] = []
+    for place, count in enumerate(counts):
+        if batches and sum(counts[b] for b in batches[-1]) + count <= most:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+    return batches
 
 
 def _on_grid(regions: Tensor, layer: Layer) -> Tensor:
@@ -99,9 +106,9 @@ def _on_grid(regions: Tensor, layer: Layer) -> Tensor:
 
 
 def _spread(layer: Layer, values: Tensor) -> Tensor:
-    """One value per cell, ``[K, h, w]``, for every number of the module's output; 1 for prefix tokens."""
+    """One value per cell, ``[K, h, w]``, for every number of the module's output; 0 for prefix tokens."""
     if layer.layout == "nchw":
         return values[:, None]
     if layer.layout == "nhwc":
         return values[..., None]
-    return F.pad(values.flatten(1), (layer.prefix, 0), value=1.0)[..., None]
+    return F.pad(values.flatten(1), (layer.prefix, 0))[..., None]

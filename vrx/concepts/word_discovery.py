@@ -26,7 +26,8 @@ from vrx.specs import describe
 from vrx.structures import ConceptBank, Patches
 
 FEW = 3  # photos of a class that show a word, of which a share is taken
-TOGETHER = 0.9  # share of a cluster's photos, in every class, in which it touches what it is a piece of
+TOGETHER = 0.95  # share of a cluster's photos, mean over classes, in which it touches what it is a piece of
+BACK = 0.7  # the same of that one's photos: the ground beside all things is no piece of any
 ENOUGH_CLASSES = 3  # that must show a cluster: of what comes in one alone nothing tells a piece from a part
 SURE = 0.02  # p-value of a concept, where enough photos test it: of those that barely pass .05, half fail it elsewhere
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
@@ -318,7 +319,7 @@ def side_by_side(labels: NDArray[np.int16], count: int, min_area: float) -> NDAr
 
 
 def joined(shares: Iterable[NDArray[np.float64]]) -> NDArray[np.int32]:
-    """Words made of clusters that are pieces of one thing: in every class that shows one, it touches the other.
+    """Words made of clusters that are pieces of one thing: where one is seen, it touches the other, in all classes.
 
     Args:
         shares: :func:`side_by_side` of each class, ``[K, K]`` each.
@@ -326,11 +327,12 @@ def joined(shares: Iterable[NDArray[np.float64]]) -> NDArray[np.int32]:
     Returns:
         Word of each cluster, ``[K]``.
     """
-    least, known = np.array(np.inf), np.array(0)
+    total, known = np.array(0.0), np.array(0)
     for share in shares:  # one after the other: of many classes and words all at once would take much memory
         finite = np.isfinite(share)
-        least, known = np.minimum(least, np.where(finite, share, np.inf)), known + finite
-    piece = (least >= TOGETHER) & (known >= ENOUGH_CLASSES)  # w is one of v
+        total, known = total + np.where(finite, share, 0), known + finite
+    usual = total / np.maximum(known, 1)
+    piece = (usual >= TOGETHER) & (known >= ENOUGH_CLASSES) & (usual.T >= BACK)  # w is one of v
     np.fill_diagonal(piece, False)
     return np.asarray(connected_components(piece, directed=False)[1], np.int32)
 

@@ -215,7 +215,7 @@ class Typical:
         """The graphs of one photo with a concept that it shows at another place (x, y), where it belongs in a class."""
         moved = self._with(index, concept) & scg.detected
         places = torch.where(moved[..., None], place, scg.centroids)
-        return self._linked(replace(scg, centroids=places), index, moved)
+        return self._linked(scg.move(places), index, moved)
 
     def _with(self, index: int, concept: int) -> Tensor:
         """The node of a concept of a class, and those that come with it, bool ``[n, N]``."""

@@ -30,20 +30,28 @@ class GRNOnData(nn.Module):
         super().__init__()
         self.grn = grn
 
-    def graphs(self, x: Tensor, pos: Tensor, detected: Tensor, edge_attr: Tensor, hypothesis: Tensor) -> SCG:
-        """``x`` ``[BnN, D]``, ``pos`` ``[BnN, 2]``, what else is ``[BnN]``, ``edge_attr`` -> the graphs of B photos."""
+    def graphs(
+        self,
+        x: Tensor,
+        pos: Tensor,
+        detected: Tensor,
+        edge_attr: Tensor,
+        hypothesis: Tensor,
+        patch: Tensor | None = None,
+        pairs: Tensor | None = None,
+    ) -> SCG:
+        """The graphs of B photos: ``x`` ``[BnN, D]``, ``pairs`` ``[B, T, n]``; others ``[BnN]``."""
         lead = (-1, self.grn.num_classes, self.grn.num_nodes)
         links = edge_attr[:, 4:].unflatten(0, (-1, lead[1], self.grn.num_edges))
         nodes, centroids, found = (value.reshape(*lead, *value.shape[1:]) for value in (x, pos, detected))
         few = self.grn.all_classes != self.grn.num_classes
-        scg = SCG(nodes, centroids, found, links, hypothesis.reshape(lead)[..., 0] if few else None)
+        patch = None if patch is None else patch.reshape(lead)
+        scg = SCG(nodes, centroids, found, links, hypothesis.reshape(lead)[..., 0] if few else None, patch, pairs)
         return scg.drop((scg.nodes == 0).all(-1))
 
-    def forward(
-        self, x: Tensor, edge_index: Tensor, pos: Tensor, detected: Tensor, edge_attr: Tensor, hypothesis: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Tensor, **given: Tensor) -> Tensor:
         """Class scores ``[B, n]``; ``edge_index`` is that of complete graphs, which the GRN knows."""
-        return self.grn(self.graphs(x, pos, detected, edge_attr, hypothesis))
+        return self.grn(self.graphs(x, **given))
 
 
 class NodeContributions(ExplainerAlgorithm):
@@ -69,13 +77,10 @@ class NodeContributions(ExplainerAlgorithm):
         *,
         target: Tensor,
         index: Any = None,
-        pos: Tensor,
-        detected: Tensor,
-        edge_attr: Tensor,
-        hypothesis: Tensor,
+        **given: Tensor,
     ) -> Explanation:
         """One mask of all nodes of the batch."""
-        scg = model.graphs(x, pos, detected, edge_attr, hypothesis)
+        scg = model.graphs(x, **given)
         nodes = self.method(model.grn, scg, self.shared)
         return Explanation(node_mask=nodes[torch.arange(len(target)), target].reshape(-1, 1).detach())
 
@@ -100,7 +105,8 @@ def grn_metrics(grn: GraphNetwork, table: Mapping[str, Tensor], method: Contribu
         threshold_config=("hard", 0.0),
     )
     with evaluating(grn):
-        given = {name: data[name] for name in ("pos", "detected", "edge_attr", "hypothesis")}
+        names = ("pos", "detected", "edge_attr", "hypothesis", "patch", "pairs")
+        given = {name: data[name] for name in names if name in data}
         explanation = explainer(data.x, data.edge_index, **given)
         plus, minus = fidelity(explainer, explanation)
         unfaithful = unfaithfulness(explainer, explanation)

@@ -61,7 +61,7 @@ def structure_metrics(explanations: Sequence[Explanation]) -> dict[str, float]:
         values = [_agreement_placed(r, e.predicted, second) for e, r in known]
         result[f"relations/{name}"] = finite_mean(np.array(values))
     result["relations/precision_at_3"] = finite_mean(np.array([_precision(r, e.predicted) for e, r in known]))
-    claims = np.array([[part.any() for part in _between(e, r)] for e, r in known], bool).reshape(-1, 2)
+    claims = np.array([[part.any() for part in _between(e, r, e.predicted)] for e, r in known], bool).reshape(-1, 2)
     for name, claimed in (("claimed", claims.any(1)), ("claimed_placement", claims[:, 1])):
         result[f"relations/{name}"] = float(claimed.sum() / len(explanations)) if explanations else float("nan")
     for order in (1, 2):
@@ -98,11 +98,11 @@ def _distances(explanation: Explanation, relations: Relations) -> Pairs:
     return np.asarray(np.linalg.norm(places[:, None] - places[None], axis=2), np.float64)
 
 
-def _between(explanation: Explanation, relations: Relations) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The confirmed relations between concepts of the predicted class: interactions, placements, ``[P, P]`` each."""
-    own = np.isin(relations.labels, explanation.matched[explanation.predicted])
+def _between(explanation: Explanation, relations: Relations, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The confirmed relations between concepts of a class: interactions, placements, ``[P, P]`` each."""
+    own = np.isin(relations.labels, explanation.matched[index])
     both = own[:, None] & own[None]
-    pairs, placed = relations.confirmed(explanation.predicted)
+    pairs, placed = relations.confirmed(index)
     return pairs & both, placed & both
 
 
@@ -124,7 +124,16 @@ def confirmed(explanation: Explanation, index: int) -> bool:
     here = explanation.detected[index]
     against = (explanation.node_scores[index, index] < 0) & (np.nan_to_num(explanation.measured[index]) < -NO_RELATION)
     gains = [c for c in explanation.counterfactuals if c.graph == index and c.predicted[index] > 0]
-    return bool((against & here).any()) or any(c.measured[index] > max(c.noise[index], NO_RELATION) for c in gains)
+    related = explanation.relations is not None and _against(explanation, explanation.relations, index)
+    found = any(c.measured[index] > max(c.noise[index], NO_RELATION) for c in gains)
+    return bool((against & here).any()) or related or found
+
+
+def _against(explanation: Explanation, relations: Relations, index: int) -> bool:
+    """Whether a confirmed relation between two concepts of a class speaks against it."""
+    signs = (relations.pairs[..., index] < 0, np.nan_to_num(relations.placed[..., index]) < 0)
+    tables = zip(_between(explanation, relations, index), signs, strict=True)
+    return any(bool((confirmed & sign).any()) for confirmed, sign in tables)
 
 
 def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: Sequence[Photo]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from vrx.classifier.classifier import Activations, Classifier
 from vrx.concepts.patches import pool
 from vrx.edits import soften
+from vrx.graphs.fading import Fades
 from vrx.structures import NEUTRAL, UNMATCHED, Patches
 
 
@@ -39,6 +40,7 @@ class Evidence:
         self.weights, self.pooled, self.shape = weights, pooled, shape
         self.head = head - head.mean(1, keepdim=True)
         self.area = shape[:, :1]
+        self.fades: Fades | None = None  # of the patches of a photo, where they were asked about
         self._on_grid: dict[tuple[int, int], Tensor] = {}  # the weights on the grids of maps, made once each
 
     @classmethod
@@ -85,6 +87,13 @@ class Evidence:
             "grad_diff": self._activations.grad_diff,
         }[source]
         return self._over_region(maps[layer][self._photo])
+
+    @property
+    def lost(self) -> tuple[Tensor, Tensor]:
+        """``falls`` and ``alone`` of :class:`Fades`, ``[K, n]`` each; 0 of what was not asked about."""
+        if self.fades is None:
+            return torch.zeros_like(self.head), torch.zeros_like(self.head)
+        return self.fades.falls, self.fades.alone
 
     def gradcam_sum(self) -> Tensor:
         """Grad-CAM of each class summed over the region, ``[K, n]``."""

@@ -13,7 +13,7 @@ from torch_geometric.data import Data, Dataset
 from vrx.errors import VRXError
 from vrx.structures import SCG, edges
 
-OPTIONAL = ("classes",)
+OPTIONAL = ("classes", "patch", "pairs")
 FIELDS = ("nodes", "centroids", "detected", "links", "logits", "label", "index")
 
 
@@ -27,13 +27,17 @@ def to_geometric(scg: SCG) -> list[Data]:
         B graphs of n * N nodes, those of class 0 first, dummies included: ``x`` ``[nN, D]``, ``pos`` (x, y) in [0, 1]
         ``[nN, 2]``, ``detected`` bool ``[nN]``, ``hypothesis`` (class of the node's graph) and ``concept`` (place in
         it) int64 ``[nN]``, ``edge_index`` ``[2, nN(N-1)]`` (from, to), ``edge_attr`` ``[x_j, y_j, x_i, y_i]``
-        and what else is known of the relation, ``[nN(N-1), 4 + K]``.
+        and what else is known of the relation, ``[nN(N-1), 4 + K]``; where pairs of patches are known, ``patch`` (which
+        of M patches each node shows, -1: none) int64 ``[nN]`` and ``pairs`` ``[1, M(M-1)/2, n]``, as of :class:`SCG`.
     """
     n, num = scg.nodes.shape[1:3]
     first = num * torch.arange(n, device=scg.nodes.device)
     index = (edges(num).to(scg.nodes.device)[:, None] + first[:, None]).flatten(1)
     graph, concept = torch.cartesian_prod(torch.arange(n), torch.arange(num)).to(scg.nodes.device).T
     classes = torch.arange(n).expand(len(scg.nodes), -1) if scg.classes is None else scg.classes
+    known: list[dict[str, Tensor]] = [{} for _ in scg.nodes]
+    if scg.patch is not None and scg.pairs is not None:
+        known = [{"patch": p.flatten(), "pairs": v[None]} for p, v in zip(scg.patch, scg.pairs, strict=True)]
     return [
         Data(
             x=nodes.flatten(0, 1),
@@ -43,9 +47,10 @@ def to_geometric(scg: SCG) -> list[Data]:
             concept=concept,
             edge_index=index,
             edge_attr=torch.cat([pos.flatten(0, 1)[index.T].flatten(1), links.flatten(0, 1)], dim=1),
+            **pairs,
         )
-        for nodes, pos, detected, links, of_graph in zip(
-            scg.nodes, scg.centroids, scg.detected, scg.links, classes, strict=True
+        for nodes, pos, detected, links, of_graph, pairs in zip(
+            scg.nodes, scg.centroids, scg.detected, scg.links, classes, known, strict=True
         )
     ]
 

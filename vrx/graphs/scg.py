@@ -15,15 +15,15 @@ from torch import Tensor
 
 from vrx.classifier.activations import most_probable
 from vrx.classifier.classifier import Classifier
-from vrx.classifier.responses import pair_evidence
 from vrx.concepts.candidates import CandidateExtractor, Found, WordExtractor
 from vrx.edits import Editor, gaussian_blur
 from vrx.errors import VRXError, require
 from vrx.graphs.evidence import Evidence
+from vrx.graphs.fading import Fades, asked_in_pairs, fades
 from vrx.specs import describe
 from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches, edges
 
-SOURCES = ("pooled", "head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape")
+SOURCES = ("pooled", "head", "head_area", "gradact", "gradact_positive", "grad_diff", "fades", "shape")
 GRADIENTS = ("gradact", "gradact_positive", "grad_diff")
 BASELINES = ("area", "gradcam_mean", "gradcam_sum", "head_area", "gradact")
 
@@ -65,8 +65,8 @@ class SCGBuilder:
         layers: layers for ``gradact``: names, or an empty list for the layer of parts and all after it.
         rest: whether every graph has one more node, "the rest of the photo": the evidence of all that lies in none of
             its detected concepts. It is never a concept: nothing is matched to it and nothing edits it away.
-        relations: whether an edge holds, beside the places of its ends, how much of what F reads at its head for each
-            class (that of the graph first) is due to what its tail shows, :func:`pair_evidence`.
+        relations: whether the graphs hold what two patches count for together, read in F's own maps: :class:`Fades`.
+            An edge then holds it for each class, that of the graph first, beside the places of its ends.
         baseline_layer: layer of the ``gradact`` baseline; default: that at stride 8.
         hypotheses: graphs of each photo's so many most probable classes alone, whatever n: what they cost does not
             grow with the number of classes. None: of all n.
@@ -101,6 +101,7 @@ class SCGBuilder:
         self.rest, self.relations = rest, relations
         names = [layer.name for layer in classifier.layers]
         self.layers = tuple(layers) or tuple(names[names.index(classifier.part_layer) :])
+        self.fading_layer = classifier.appearance_layers[0]
         self.baseline_layer = baseline_layer or _nearest_stride(classifier, 8)
         self.finder = extractor.finder(bank)
         self.hypotheses = None if hypotheses is None or hypotheses >= len(bank.class_names) else hypotheses
@@ -137,6 +138,7 @@ class SCGBuilder:
             "rest": self.rest,
             "relations": self.relations,
             "baseline_layer": self.baseline_layer,
+            "fading_layer": self.fading_layer,
             "extractor": describe(self.extractor),
             "margin": self.editor.margin,
             "hypotheses": self.hypotheses,
@@ -161,7 +163,7 @@ class SCGBuilder:
     def node_features(self) -> int:
         """D, width of a node."""
         n, depth = self.num_classes, len(self.layers)
-        widths = {"pooled": self.classifier.layers[-1].channels, "shape": 4, "head": n, "head_area": n}
+        widths = {"pooled": self.classifier.layers[-1].channels, "shape": 4, "head": n, "head_area": n, "fades": 2 * n}
         return sum(widths.get(source, n * depth) for source in self.sources)
 
     def _gradient_layers(self, baselines: bool = False) -> tuple[str, ...]:
@@ -202,9 +204,7 @@ class SCGBuilder:
             Evidence.of_patches(self.classifier, activations, photo, region, self.editor.margin)
             for photo, region in enumerate(regions)
         ]
-        pairs: list[Tensor] = []
-        if self.relations:
-            pairs = pair_evidence(self.classifier, x, self.classifier.part_layer, [e.weights for e in evidence])
+        self._fade(x, regions, places, evidence, activations.logits)
         graphs, plain = [], []
         for photo, (place, own) in enumerate(zip(places, evidence, strict=True)):
             graph = _graph(place, self._nodes(own), regions[photo])
@@ -212,7 +212,7 @@ class SCGBuilder:
                 plain.append(F.pad(_gather(self._baselines(own), place, 0.0), (0, 0, 0, int(self.rest))))
             if self.rest:
                 graph = _with_rest(graph, self._nodes(own.rest(self.classifier, place)))
-            graphs.append(_with_links(graph, place, pairs[photo]) if self.relations else graph)
+            graphs.append(_with_links(graph, place, own.fades) if self.relations and own.fades else graph)
         nodes = np.pad(matched, ((0, 0), (0, 0), (0, int(self.rest))), constant_values=UNMATCHED)
         scg = SCG.stack(graphs)
         if self._classes is not None:
@@ -234,6 +234,25 @@ class SCGBuilder:
         blurred = gaussian_blur(x, 0.07 * max(x.shape[-2:]))
         return self.classifier.inspect(blurred, layers=self.layers, gradcam=False).maps
 
+    def _fade(
+        self,
+        x: Tensor,
+        regions: Sequence[Patches],
+        places: Sequence[NDArray[np.int64]],
+        evidence: Sequence[Evidence],
+        logits: Tensor,
+    ) -> None:
+        """Ask F about the photos without their matched patches, where the graphs hold what it says."""
+        if not self.relations and "fades" not in self.sources:
+            return
+        best = logits.argmax(1).tolist()
+        asked = [asked_in_pairs(place, c, r.areas) for place, c, r in zip(places, best, regions, strict=True)]
+        with torch.no_grad():
+            empty = self.editor.delete(x, torch.stack([torch.from_numpy(r.masks).any(0) for r in regions]))
+        found = fades(self.classifier, x, empty, self.fading_layer, [e.weights for e in evidence], asked)
+        for own, of_photo in zip(evidence, found, strict=True):
+            own.fades = of_photo
+
     def _nodes(self, evidence: Evidence) -> Tensor:
         """Node features of every region in every graph, ``[K, n, D]``."""
         n = len(self.bank.class_names)
@@ -241,6 +260,8 @@ class SCGBuilder:
         for source in self.sources:
             if source == "pooled":
                 parts.append(evidence.pooled[:, None].expand(-1, n, -1))
+            elif source == "fades":
+                parts += [_own_class_first(values) for values in evidence.lost]
             elif source == "shape":
                 parts.append(evidence.shape[:, None].expand(-1, n, -1))
             elif source in ("head", "head_area"):
@@ -310,13 +331,14 @@ def _with_rest(graph: SCG, rest: Tensor) -> SCG:
     )
 
 
-def _with_links(graph: SCG, place: NDArray[np.int64], pairs: Tensor) -> SCG:
-    """Give the edges of n graphs the evidence of their pair of patches, ``[n (class), K (head), K (tail)]``."""
+def _with_links(graph: SCG, place: NDArray[np.int64], asked: Fades) -> SCG:
+    """Give n graphs what is known of the pairs of the patches at their nodes, ``place``, ``[n, N]``."""
     n, num = graph.detected.shape
     at = torch.full((n, num), UNMATCHED)
     at[:, : place.shape[1]] = torch.from_numpy(place)
     tail, head = (at[:, end] for end in edges(num))  # [n, E]
-    links = pairs.new_zeros(n, tail.shape[1], n)
+    links = asked.pairs.new_zeros(n, tail.shape[1], n)
     g, e = ((tail != UNMATCHED) & (head != UNMATCHED)).nonzero(as_tuple=True)
-    links[g, e] = pairs[_class_order(n)[g], head[g, e, None], tail[g, e, None]]
-    return SCG(graph.nodes, graph.centroids, graph.detected, links)
+    links[g, e] = asked.matrix[_class_order(n)[g], head[g, e, None], tail[g, e, None]]
+    patch = F.pad(asked.among, (0, 1), value=UNMATCHED)[at]
+    return replace(graph, links=links, patch=patch, pairs=asked.pairs)

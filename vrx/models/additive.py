@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vrx.models.graph_network import GraphNetwork
-from vrx.structures import SCG
+from vrx.structures import SCG, UNMATCHED, patch_pairs
 
 
 class AdditiveGRN(GraphNetwork):
@@ -71,12 +71,10 @@ class AdditiveGRN(GraphNetwork):
         self.node_effect = _perceptron(node_features + embedding, width, n, dropout)
         self.node_linear = nn.Linear(node_features, n)
         self.summary = nn.Linear(node_features, summary)
-        self.pair_effect = _perceptron(2 * link_features + 7 + embedding + 2 * summary, width, n, dropout)
-        self.pair_linear = nn.Linear(link_features, n, bias=False)
-        for parameter in self.pair_effect[-1].parameters():  # pairs begin with their evidence alone
+        self.pair_effect = _perceptron(link_features + 7 + embedding + 2 * summary, width, n, dropout)
+        for parameter in self.pair_effect[-1].parameters():  # pairs begin with what F's maps say of them alone
             nn.init.zeros_(parameter)
-        with torch.no_grad():
-            self.pair_linear.weight.copy_(torch.eye(n, link_features))
+        self.known = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(n))
 
     def embed(self, scg: SCG) -> tuple[Tensor, Tensor]:
@@ -98,13 +96,16 @@ class AdditiveGRN(GraphNetwork):
     def _pairs(self, scg: SCG, x: Tensor) -> Tensor:
         """What each pair of nodes adds to each class, ``[B, n, N(N-1)/2, n]``; 0 where one is missing."""
         a, b = self.tail, self.head
-        evidence = (scg.links / self.link_std).asinh()
+        evidence = (scg.links / self.link_std).asinh()[:, :, self.there]
         places, brief = scg.centroids, self.summary(x)
         way = places[:, :, a] - places[:, :, b]
-        ends = [evidence[:, :, self.there], evidence[:, :, self.back], places[:, :, a], places[:, :, b]]
+        ends = [evidence, places[:, :, a], places[:, :, b]]
         ends += [way, way.norm(dim=-1, keepdim=True), self.of_graphs(self.pairs, scg), brief[:, :, a], brief[:, :, b]]
-        both = scg.links[:, :, self.there] + scg.links[:, :, self.back]
-        effect = self._by_class(self.pair_effect(torch.cat(ends, -1)) + self.pair_linear(both))
+        effect = self.pair_effect(torch.cat(ends, -1))
+        if scg.patch is not None:  # of a node that is no patch of the photo: what its links usually are
+            of_none = (scg.patch[:, :, a] == UNMATCHED) | (scg.patch[:, :, b] == UNMATCHED)
+            effect = effect + self.known * scg.links[:, :, self.there] * of_none.unsqueeze(-1)
+        effect = self._by_class(effect)
         return effect * (scg.detected[:, :, a] & scg.detected[:, :, b]).unsqueeze(-1)
 
     def _by_class(self, values: Tensor) -> Tensor:
@@ -112,8 +113,25 @@ class AdditiveGRN(GraphNetwork):
         return values.gather(-1, self.in_order[:, None].expand_as(values))
 
     def read_out(self, nodes: Tensor, links: Tensor) -> Tensor:
-        """The sum of all effects."""
+        """The sum of all effects in the graphs."""
         return nodes.sum((1, 2)) + links.sum((1, 2)) + self.bias
+
+    def forward(self, scg: SCG) -> Tensor:
+        """Class scores ``[B, n]``: of the graphs, and of pairs of patches, whatever their graphs."""
+        return super().forward(scg) + self._of_patches(scg, scg.detected[:, None])[:, 0]
+
+    def _of_patches(self, scg: SCG, kept: Tensor) -> Tensor:
+        """What pairs of patches add where some nodes are kept, bool ``[B, V, n, N]`` -> ``[B, V, n]``.
+
+        A patch is there while any node shows it.
+        """
+        if scg.pairs is None or scg.patch is None:
+            return kept.new_zeros(*kept.shape[:2], self.num_classes, dtype=self.bias.dtype)
+        first, second = patch_pairs(round((1 + (1 + 8 * scg.pairs.shape[1]) ** 0.5) / 2)).to(kept.device)
+        shown = scg.patch.flatten(1)[:, None] == torch.arange(int(second.max()) + 1, device=kept.device)[:, None]
+        there = (kept.flatten(2)[:, :, None] & shown[:, None]).any(-1)  # [B, V, M]
+        both = (there[..., first] & there[..., second]).to(scg.pairs.dtype)
+        return self.known * torch.einsum("bvp,bpc->bvc", both, scg.pairs)
 
     def masked(self, scg: SCG, drop: Tensor) -> tuple[Tensor, Tensor]:
         """Every effect is computed once: a variant is the sum of those that are left."""
@@ -122,7 +140,9 @@ class AdditiveGRN(GraphNetwork):
         j, i = self.edge_index
         left = torch.einsum("bvgk,bgkc->bvc", kept, nodes)
         left = left + torch.einsum("bvge,bgec->bvc", kept[..., j] * kept[..., i], links)
-        return self.read_out(nodes, links), left + self.bias
+        there = torch.cat([torch.zeros_like(drop[:, :1]), drop], 1).logical_not() & scg.detected[:, None]
+        between = self._of_patches(scg, there)
+        return self.read_out(nodes, links) + between[:, 0], left + self.bias + between[:, 1:]
 
 
 def _perceptron(inputs: int, width: int, outputs: int, dropout: float) -> nn.Sequential:

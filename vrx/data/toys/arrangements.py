@@ -2,19 +2,20 @@
 
 A drum, a crate and a ball, and two idle things, on the ground before a camera on an arc. "in front of" and "beside" are
 as the camera sees it, from wherever it stands. Where the ball lies on one of the pair, the pair stands in any of the
-ways of the other classes.
+ways of the other classes. One class more, "no pair", lacks the drum or the crate: what is left of any of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from vrx.data.sources import DecidingRelation
-from vrx.data.toys.layout import IDLE, Size, Spot, base, layout
+from vrx.data.toys.layout import PAIR, Size, Spot, base, layout
 from vrx.data.toys.rendered import RENDERED_BY, RenderedToys
 from vrx.data.toys.scene import Edits
 from vrx.data.toys.shapes import Triangles
@@ -32,34 +33,38 @@ RELATIONS = [
     DecidingRelation("ball", "on", "crate"),
 ]
 CLASSES = {" ".join(relation): relation for relation in RELATIONS}
+NO_PAIR = "no pair"  # the drum or the crate is missing: nothing is arranged
+LACKS = (PAIR[:1], PAIR[1:], PAIR)
 Built = list[tuple[Triangles, str]]  # triangles and role of each piece
 
 
 class ToyArrangements(RenderedToys):
-    """Seven arrangements of the same things; arguments: see :class:`~vrx.data.toys.rendered.RenderedToys`.
+    """Seven arrangements of the same things, and none; arguments: see :class:`~vrx.data.toys.rendered.RenderedToys`.
 
-    ``removal`` leaves out idle things alone: without the others a frame does not show its class, and a classifier that
-    is fitted on such frames too is right on .84 of the validation photos instead of .99. What is omitted or moved
-    leaves all else where it is, in the air too.
+    ``removal`` leaves out things that do not tell the class alone: without the others a frame does not show it, but
+    another class: "no pair" without one of the pair, and without a ball on one of the pair, how the pair stands. So a
+    classifier knows what to say of a photo in which a concept was deleted. What is omitted or moved leaves all else
+    where it is, in the air too.
     """
 
     kind = "toy_arrangements"
     noun = "toy arrangement"
     made_by = (*RENDERED_BY, "vrx.data.toys.things", "vrx.data.toys.layout")
-    every_class = tuple(CLASSES)
+    every_class = (*CLASSES, NO_PAIR)
     part_names = tuple(BUILDERS)
     elevations = (28.0, 33.0, 38.0, 43.0)
 
-    def deciding_relation(self, label: int) -> DecidingRelation:
-        """The relation that decides a class."""
-        return CLASSES[self._classes[label]]
+    def deciding_relation(self, label: int) -> DecidingRelation | None:
+        """The relation that decides a class; None: of "no pair"."""
+        return CLASSES.get(self._classes[label])
 
     def parts_of(self, class_name: str) -> tuple[str, ...]:
-        """All things: they are in every class."""
+        """All things: they are in every class; photos of "no pair" lack one or two of them."""
         return self.part_names
 
     def _removable(self, class_name: str) -> tuple[str, ...]:
-        return IDLE
+        telling = {*PAIR, *CLASSES.get(class_name, PAIR)}
+        return tuple(name for name in self.part_names if name not in telling)
 
     @property
     def alike(self) -> list[str]:
@@ -67,16 +72,19 @@ class ToyArrangements(RenderedToys):
         return list(self.part_names)
 
     def _pieces(self, class_name: str, pose: Pose, edits: Edits, seeds: Seeds) -> tuple[list[PaintedPiece], Camera]:
-        if class_name not in CLASSES:
+        if class_name not in self.every_class:
             raise VRXError(f"No {self.noun} called {class_name!r}: data.classes may name {', '.join(CLASSES)}.")
         self._check_parts(edits)
         place, paint, shape = seeds
         built = _built(default_rng(shape))
         sizes = {name: _size(pieces) for name, pieces in built.items()}
         rng = default_rng(place)
+        relation, missing = CLASSES.get(class_name), list[str]()
+        if relation is None:
+            relation, missing = RELATIONS[rng.integers(len(RELATIONS))], list(LACKS[rng.integers(len(LACKS))])
         camera_at = _camera(rng, pose.elevation)
-        spots = layout(CLASSES[class_name], sizes, camera_at, rng)
-        shown = _shown(spots, built, sizes, edits)
+        spots = layout(relation, sizes, camera_at, rng)
+        shown = _shown(spots, built, sizes, replace(edits, omit=(*edits.omit, *missing)))
         spin, colours = spun(pose.azimuth), palette(default_rng(paint))
         pieces = [
             ((triangles @ spin.T).astype(np.float32), colours[role], self.part_names.index(name) + 1)
@@ -119,10 +127,10 @@ def _shown(
     spots: Mapping[str, Spot], built: Mapping[str, Built], sizes: Mapping[str, Size], edits: Edits
 ) -> list[tuple[str, Triangles, str]]:
     """Name, triangles and role of every piece where it stands, after the edits."""
-    move, replace = edits.move or {}, edits.replace or {}
+    move, instead = edits.move or {}, edits.replace or {}
     at = {name: np.array([*spot.at, base(name, spots, sizes)]) for name, spot in spots.items()}
     kept = [name for name in at if name not in edits.omit]
-    stands = [(replace.get(name, ("", name))[1], at[name] + move.get(name, (0, 0, 0))) for name in kept]
+    stands = [(instead.get(name, ("", name))[1], at[name] + move.get(name, (0, 0, 0))) for name in kept]
     stands += [(name, at.get(name, np.zeros(3)) + offset) for _, name, offset in edits.add]
     return [
         (name, (triangles + where).astype(np.float32), role)
