@@ -12,7 +12,7 @@ from tests.classifier.test_responses import regions
 from tests.classifier.toy import photos, toy
 from vrx.classifier.responses import faded_logits
 from vrx.graphs.fading import MOST_PATCHES, Fades, asked_in_pairs, fades
-from vrx.structures import UNMATCHED
+from vrx.structures import UNMATCHED, patch_pairs
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,6 @@ def test_falls_and_pairs_are_differences_of_what_f_says(found: list[Fades]) -> N
     first, chosen = found[0], {3, 0, 1}
     for i in range(4):
         torch.testing.assert_close(first.falls[i], value(set()) - value({i}))
-        wanted = value(chosen - {i}) - value(chosen) if i in chosen else first.falls[i]
-        torch.testing.assert_close(first.alone[i], wanted, atol=1e-5, rtol=1e-4)
     assert first.among.tolist() == [1, 2, UNMATCHED, 0]
     matrix = first.matrix
     assert torch.equal(matrix, matrix.transpose(1, 2)) and matrix.abs().sum() > 0
@@ -43,6 +41,22 @@ def test_falls_and_pairs_are_differences_of_what_f_says(found: list[Fades]) -> N
             both += value(others) - value(others | {i}) - value(others | {j}) + value(others | {i, j})
         known = {i, j} <= chosen
         torch.testing.assert_close(matrix[:, i, j], both / 2 if known else torch.zeros(3), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(first.alone, first.falls - matrix.sum(2).T)
+
+
+def test_alone_and_pairs_add_up_where_no_three_count_together() -> None:
+    """Then a patch alone is worth what it adds to nothing."""
+    main, both = torch.tensor([1.0, -2.0, 0.5]), {(0, 1): 0.7, (0, 2): -0.3, (1, 2): 0.2}
+
+    def value(here: set[int]) -> float:
+        return sum(main[i].item() for i in here) + sum(v for pair, v in both.items() if here >= set(pair))
+
+    whole = {0, 1, 2}
+    falls = torch.tensor([[value(whole) - value(whole - {i})] for i in range(3)])
+    pairs = torch.zeros(MOST_PATCHES * (MOST_PATCHES - 1) // 2, 1)
+    for place, pair in enumerate(patch_pairs(MOST_PATCHES).T.tolist()):
+        pairs[place] = both.get(tuple(pair), 0.0)
+    torch.testing.assert_close(Fades(falls, pairs, torch.arange(3)).alone[:, 0], main)
 
 
 def test_a_photo_without_patches_has_nothing(found: list[Fades]) -> None:

@@ -23,14 +23,12 @@ class Fades:
 
     Args:
         falls: what each class loses with each patch alone, ``[K, n]``.
-        alone: what each patch gives each class without any other of the M, ``[K, n]``; of the others ``falls``.
         pairs: what two patches give together beyond what each gives alone, the mean of where all others are there and
             where none of the M is, in the order of :func:`patch_pairs`, ``[M(M-1)/2, n]``; 0 where there are fewer.
         among: which of the M each patch is, int64 ``[K]``; ``UNMATCHED``: none.
     """
 
     falls: Tensor
-    alone: Tensor
     pairs: Tensor
     among: Tensor
 
@@ -41,6 +39,11 @@ class Fades:
         whole = self.pairs.new_zeros(MOST_PATCHES + 1, MOST_PATCHES + 1, self.pairs.shape[1])
         whole[first, second] = whole[second, first] = self.pairs
         return whole[self.among][:, self.among].permute(2, 0, 1)  # UNMATCHED, the last, holds zeros
+
+    @property
+    def alone(self) -> Tensor:
+        """What each patch gives each class apart from all pairs, ``[K, n]``."""
+        return self.falls - self.matrix.sum(2).T
 
 
 def fades(
@@ -83,14 +86,14 @@ def _read(values: Tensor, patches: int, chosen: Tensor) -> Fades:
     count = len(chosen)
     first, second = patch_pairs(count)
     whole, each, pair, none, single, two = values.split([1, patches, len(first), 1, count, len(first)])
-    falls, alone = whole - each, single - none
+    falls = whole - each
     above = falls[chosen[first]] + falls[chosen[second]] - (whole - pair)
-    below = (two - none) - alone[first] - alone[second]
+    below = two - single[first] - single[second] + none
     pairs = values.new_zeros(MOST_PATCHES, MOST_PATCHES, values.shape[1])
     pairs[first, second] = (above + below) / 2
     among = torch.full((patches,), UNMATCHED)
     among[chosen] = torch.arange(count)
-    return Fades(falls, falls.index_copy(0, chosen, alone), pairs[tuple(patch_pairs(MOST_PATCHES))], among)
+    return Fades(falls, pairs[tuple(patch_pairs(MOST_PATCHES))], among)
 
 
 def asked_in_pairs(matched: NDArray[np.int64], predicted: int, areas: NDArray[np.float32]) -> NDArray[np.int64]:
