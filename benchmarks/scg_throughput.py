@@ -33,7 +33,7 @@ def measure(args: argparse.Namespace, encoder: str, precision: str, node: str) -
     """Print one row of the table; forward passes and graphs are timed in turn, so that both meet the same load."""
     f = classifier(args.network, precision, args.input_size)
     deep = [layer.name for layer in f.layers[-2:]] if node == "deep" else []
-    made = builder(f, encoder, node == "paper", deep, every=True, relations=args.relations)
+    made = builder(f, encoder, node == "paper", deep, args.relations)
     count = 1 if encoder == "crop" else args.batch
     x, pixels = pixels_of(f, natural_photos()[:count])
     segment = made.extractor.segmenter
@@ -83,7 +83,7 @@ def main() -> None:
     )
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--nodes", nargs="+", default=["evidence", "deep", "paper"])
-    parser.add_argument("--relations", action="store_true", help="edges hold pair evidence, as by default")
+    parser.add_argument("--relations", action="store_true", help="the graphs hold what pairs count for, as by default")
     parser.add_argument("--network", default="timm/legacy_xception")
     parser.add_argument("--input-size", type=int)
     parser.add_argument("--batch", type=int, default=4)

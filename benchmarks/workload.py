@@ -117,7 +117,6 @@ def builder(
     encoder: str = "pooled",
     paper: bool = False,
     layers: Sequence[str] = (),
-    every: bool = False,
     relations: bool = False,
 ) -> SCGBuilder:
     """The builder of ``graph=evidence`` (or ``paper``) with all patches kept (tau = 0).
@@ -127,18 +126,16 @@ def builder(
         encoder: of the patches.
         paper: the paper's node instead of the evidence.
         layers: layers of the gradient evidence; none: all.
-        every: whether the baseline, too, is read at the first of ``layers`` and nothing before it is differentiated.
-        relations: whether edges hold pair evidence.
+        relations: whether the graphs hold what patches and pairs of them count for.
     """
-    sources, rest = (("pooled",), False) if paper else (EVIDENCE, True)
-    baseline = layers[0] if every and layers else None
+    sources, rest = (["pooled"], False) if paper else ([s for s in EVIDENCE if relations or s != "fades"], True)
     if encoder == "words":
         bank, extractor = word_bank(f), WordExtractor(GradientAttention(tau=0.0))
     else:
         bank = wide_bank(f, encoder)
         extractor = CandidateExtractor(Segmenter(), GradCAMAttention(tau=0.0), ENCODERS[encoder])
     editor = Editor("blur", 0.027)
-    return SCGBuilder(f, bank, extractor, editor, sources, layers, rest, relations, baseline_layer=baseline)
+    return SCGBuilder(f, bank, extractor, editor, sources, layers, rest, relations)
 
 
 class Clock:

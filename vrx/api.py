@@ -31,7 +31,8 @@ from vrx.models.distillation import Distillation
 from vrx.models.progress import TrainingBar
 from vrx.pipeline import Pipeline
 
-EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "shape"]  # conf/graph/evidence.yaml
+# as in conf/graph/evidence.yaml
+EVIDENCE = ["head", "head_area", "gradact", "gradact_positive", "grad_diff", "fades", "shape"]
 
 
 def default_pipeline(
@@ -64,7 +65,7 @@ def default_pipeline(
         discovery=discovery,
         builder=partial(SCGBuilder, sources=EVIDENCE, layers=[], rest=True, relations=True, hypotheses=hypotheses),
         data=partial(
-            SCGDataModule, second_editor=Editor("inpaint", editor.margin), variants=12, coalitions=12,
+            SCGDataModule, second_editor=Editor("inpaint", editor.margin), variants=12, coalitions=6,
             batch_size=64, build_batch_size=16, workers=0, seed=seed,
         ),
         grn=partial(AdditiveGRN, width=48, embedding=12, summary=8, dropout=0.2),

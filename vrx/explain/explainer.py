@@ -127,7 +127,6 @@ class Explainer:
                 "layers": list(builder.layers),
                 "rest": builder.rest,
                 "relations": builder.relations,
-                "baseline_layer": builder.baseline_layer,
                 "hypotheses": builder.hypotheses,
             },
             "editor": describe(self.editor),

@@ -67,7 +67,6 @@ class SCGBuilder:
             its detected concepts. It is never a concept: nothing is matched to it and nothing edits it away.
         relations: whether the graphs hold what two patches count for together, read in F's own maps: :class:`Fades`.
             An edge then holds it for each class, that of the graph first, beside the places of its ends.
-        baseline_layer: layer of the ``gradact`` baseline; default: that at stride 8.
         hypotheses: graphs of each photo's so many most probable classes alone, whatever n: what they cost does not
             grow with the number of classes. None: of all n.
 
@@ -85,7 +84,6 @@ class SCGBuilder:
         layers: Sequence[str] = (),
         rest: bool = False,
         relations: bool = False,
-        baseline_layer: str | None = None,
         hypotheses: int | None = None,
     ) -> None:
         if hypotheses is not None and hypotheses < 2:
@@ -102,7 +100,7 @@ class SCGBuilder:
         names = [layer.name for layer in classifier.layers]
         self.layers = tuple(layers) or tuple(names[names.index(classifier.part_layer) :])
         self.fading_layer = classifier.appearance_layers[0]
-        self.baseline_layer = baseline_layer or _nearest_stride(classifier, 8)
+        self.baseline_layer = min(classifier.layers, key=lambda layer: abs(layer.reduction - 8)).name
         self.finder = extractor.finder(bank)
         self.hypotheses = None if hypotheses is None or hypotheses >= len(bank.class_names) else hypotheses
         self._classes: list[int] | None = None  # of a builder that :meth:`of` made
@@ -283,10 +281,6 @@ def replaced(made: Any, **changes: Any) -> Any:
     other = copy.copy(made)
     vars(other).update(changes)
     return other
-
-
-def _nearest_stride(classifier: Classifier, stride: int) -> str:
-    return min(classifier.layers, key=lambda layer: abs(layer.reduction - stride)).name
 
 
 def _own_class_first(values: Tensor) -> Tensor:
