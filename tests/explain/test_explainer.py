@@ -177,6 +177,14 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
             Explainer.load(folder)
 
 
+def test_a_run_of_another_version_is_named(copied: Path) -> None:
+    spec = json.loads((copied / "explainer.json").read_text())
+    spec["graph"]["baseline_layer"] = None  # a setting until 0.6.0
+    (copied / "explainer.json").write_text(json.dumps(spec))
+    with pytest.raises(VRXError, match=r"another version of vrx .*baseline_layer.*rerun train\.py"):
+        Explainer.load(copied)
+
+
 def test_weights_of_another_f(copied: Path) -> None:
     weights = load_file(copied / "checkpoints" / "classifier.safetensors")
     name = next(k for k, v in weights.items() if v.is_floating_point())

@@ -169,7 +169,10 @@ class Explainer:
         if {classifier.fingerprint, bank.settings.get("classifier")} != {spec["fingerprint"]}:
             raise VRXError(f"The classifier, concepts and graphs in {run} are of different runs: rerun train.py.")
         editor = make(spec["editor"])
-        builder = SCGBuilder(classifier, bank, make(spec["extractor"]), editor, **spec["graph"])
+        try:
+            builder = SCGBuilder(classifier, bank, make(spec["extractor"]), editor, **spec["graph"])
+        except TypeError as error:  # settings that there are no more
+            raise VRXError(f"{run} is of another version of vrx ({error}): rerun train.py.") from error
         grn = GraphNetwork.load(run / "checkpoints" / "grn.safetensors").to(device)
         methods = make(spec["methods"])
         typical = Typical.load(run / TYPICAL) if (run / TYPICAL).exists() else None
