@@ -17,7 +17,8 @@ from vrx.classifier.classifier import Classifier
 from vrx.concepts import word_discovery
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.candidates import EVEN, Found, WordFinder
-from vrx.concepts.word_discovery import elsewhere, joined, side_by_side
+from vrx.concepts.joining import Neighbours, joined, side_by_side
+from vrx.concepts.word_discovery import elsewhere
 from vrx.data.images import Photo, PhotoFolder
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
@@ -388,22 +389,42 @@ def test_pieces_of_one_thing_are_joined_and_neighbours_by_class_are_not() -> Non
             labels[top + 4 : top + 8, 2:10] = 3  # what this class alone has, always beside the ball
         return labels
 
-    near = np.stack([photo(False, True) for _ in range(5)])
-    far = np.stack([photo(True, False) for _ in range(5)])
-    shares = np.stack([side_by_side(photos, nothing, 0.01) for photos in (near, far, far)])
-    assert shares[0, 0, 1] == shares[1, 1, 0] == 1 and shares[0, 1, 2] == 1 and shares[1, 1, 2] == 0
-    assert np.isnan(shares[1, 3]).all() and shares[0, 3, 0] == 1, "three photos at least must show a word"
-    assert joined(shares).tolist() == [0, 0, 1, 2]
-    assert joined(shares[:2]).tolist() == [0, 1, 2, 3], "few classes say nothing of what belongs together"
+    def pictures(apart: bool, with_own: bool) -> list[Neighbours]:
+        return [Neighbours.of(photo(apart, with_own), nothing) for _ in range(5)]
+
+    classes = [pictures(False, True), pictures(True, False), pictures(True, False)]
+    shares = [side_by_side(photos, nothing, 0.01) for photos in classes]
+    assert shares[0][0, 1] == shares[1][1, 0] == 1 and shares[0][1, 2] == 1 and shares[1][1, 2] == 0
+    assert np.isnan(shares[1][3]).all() and shares[0][3, 0] == 1, "three photos at least must show a word"
+    assert joined(classes, nothing, 0.01).tolist() == [0, 0, 1, 2]
+    assert joined(classes[:2], nothing, 0.01).tolist() == [0, 1, 2, 3], (
+        "few classes say nothing of what belongs together"
+    )
 
 
 def test_what_lies_beside_everything_is_a_piece_of_nothing() -> None:
-    """The ball always touches the ground, which touches the ball in few photos alone; one class may be an exception."""
-    ball, half = 0, 2
-    usual = np.array([[1.0, 1.0, 1.0], [0.4, 1.0, 0.4], [1.0, 1.0, 1.0]])
-    once = usual.copy()
-    once[[ball, half], [half, ball]] = 0.8
-    shares = [usual, once, usual, usual]
-    assert joined(shares).tolist() == [0, 1, 0]
-    rarely = [share - 0.3 * np.eye(3)[::-1] for share in shares]
-    assert joined(rarely).tolist() == [0, 1, 2]
+    """A ball of three bands, the outer two of which never touch, on a ground that is seen without it, too."""
+    low, middle, high, ground, nothing = range(5)
+
+    def photo(shown: bool) -> np.ndarray:
+        labels = np.full((24, 24), nothing, np.int16)
+        labels[18:] = ground
+        if shown:
+            labels[12:18, 4:10], labels[6:12, 4:10], labels[2:6, 4:10] = low, middle, high
+        return labels
+
+    some = [Neighbours.of(photo(k < 4), nothing) for k in range(8)]
+    assert side_by_side(some, nothing, 0.01)[low, ground] == 1
+    assert joined([some] * 3, nothing, 0.01).tolist() == [0, 0, 0, 1]
+
+
+def test_what_the_words_of_a_photo_touch_is_what_their_clusters_touch() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 7, (12, 12)).repeat(2, 0).repeat(2, 1).astype(np.int16)
+    member = np.array([0, 1, 0, 3, 1, 5])
+    whole = Neighbours.of(np.append(member, 6)[labels].astype(np.int16), 6)
+    made = Neighbours.of(labels, 6).joined(member)
+    assert made.words.tolist() == whole.words.tolist() == [0, 1, 3, 5]
+    np.testing.assert_allclose(made.areas, whole.areas)
+    off = ~np.eye(4, dtype=bool)
+    np.testing.assert_array_equal(made.border[off], whole.border[off])

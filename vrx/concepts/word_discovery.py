@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
@@ -17,6 +16,7 @@ from vrx.classifier.classifier import Classifier
 from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, featureless, make_bank
 from vrx.concepts.attention import Attention
 from vrx.concepts.candidates import EVEN, WordExtractor
+from vrx.concepts.joining import Neighbours, joined
 from vrx.concepts.perturbations import PERTURBATIONS, moved_back
 from vrx.concepts.words import LEAST, Vocabulary, appearance, calibrated, traits
 from vrx.edits import Editor
@@ -25,10 +25,6 @@ from vrx.scores import SIGNIFICANT, above_p_value, holm, margins
 from vrx.specs import describe
 from vrx.structures import ConceptBank, Patches
 
-FEW = 3  # photos of a class that show a word, of which a share is taken
-TOGETHER = 0.95  # share of a cluster's photos, mean over classes, in which it touches what it is a piece of
-BACK = 0.7  # the same of that one's photos: the ground beside all things is no piece of any
-ENOUGH_CLASSES = 3  # that must show a cluster: of what comes in one alone nothing tells a piece from a part
 SURE = 0.02  # p-value of a concept, where enough photos test it: of those that barely pass .05, half fail it elsewhere
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
 LEAST_WORDS = 16
@@ -178,16 +174,15 @@ class WordDiscovery:
         self, classifier: Classifier, vocabulary: Vocabulary, photos: Mapping[str, Sequence[DiscoveryPhoto]]
     ) -> Vocabulary:
         """The same clusters, those joined to one word that lie side by side in all classes that show them."""
-        every = (self._touching(classifier, vocabulary, found[:STEADY_PHOTOS]) for found in photos.values())
-        return replace(vocabulary, member=joined(every))
+        every = [self._neighbours(classifier, vocabulary, found[:STEADY_PHOTOS]) for found in photos.values()]
+        return replace(vocabulary, member=joined(every, vocabulary.count, LEAST * self.extractor.min_area))
 
-    def _touching(
+    def _neighbours(
         self, classifier: Classifier, vocabulary: Vocabulary, photos: Sequence[DiscoveryPhoto]
-    ) -> NDArray[np.float64]:
-        """:func:`side_by_side` of the photos of a class."""
+    ) -> list[Neighbours]:
         batches = self._batches(classifier, photos, "joining words")
-        seen = [patches.labels[0] for x in batches for patches in self._regions(classifier, vocabulary, x)[0]]
-        return side_by_side(np.stack(seen), vocabulary.count, LEAST * self.extractor.min_area)
+        regions = (patches for x in batches for patches in self._regions(classifier, vocabulary, x)[0])
+        return [Neighbours.of(patches.labels[0], vocabulary.count) for patches in regions]
 
     def _batches(self, classifier: Classifier, photos: Sequence[DiscoveryPhoto], what: str) -> tqdm[Tensor]:
         parts = [photos[i : i + self.batch_size] for i in range(0, len(photos), self.batch_size)]
@@ -292,49 +287,6 @@ class WordDiscovery:
             return pool.mask(member) if rng is None else elsewhere(pool.mask(member), rng)
 
         return pool.falls(classifier, self.editor, members, mask, index, 4 * self.batch_size)
-
-
-def side_by_side(labels: NDArray[np.int16], count: int, min_area: float) -> NDArray[np.float64]:
-    """How often a word has another one beside it, where it is seen.
-
-    Args:
-        labels: word of every pixel of the photos of a class, ``[P, H, W]``; ``count``: none.
-        count: W, of words.
-        min_area: what a word covers at least where it counts as seen, share of the photo.
-
-    Returns:
-        ``[W, W]``: share of the photos that show word w in which it touches word v; NaN where too few show it.
-    """
-    seen, touch = np.zeros(count), np.zeros((count, count))
-    for label in labels:
-        words, place = np.unique(label, return_inverse=True)  # few of many
-        photo, size, words = place.reshape(label.shape), len(words), words[words < count].astype(np.int64)
-        here = (np.bincount(photo.ravel()) >= min_area * photo.size)[: len(words)]
-        ends = [(photo[:-1], photo[1:]), (photo[:, :-1], photo[:, 1:])]
-        flat = np.concatenate([(a * size + b).ravel() for a, b in ends])
-        border = np.bincount(flat, minlength=size**2).reshape(size, size)[: len(words), : len(words)]
-        seen[words] += here
-        touch[np.ix_(words, words)] += here[:, None] & (border + border.T > 0)
-    return np.where(seen[:, None] >= FEW, touch / np.maximum(seen, 1)[:, None], np.nan)
-
-
-def joined(shares: Iterable[NDArray[np.float64]]) -> NDArray[np.int32]:
-    """Words made of clusters that are pieces of one thing: where one is seen, it touches the other, in all classes.
-
-    Args:
-        shares: :func:`side_by_side` of each class, ``[K, K]`` each.
-
-    Returns:
-        Word of each cluster, ``[K]``.
-    """
-    total, known = np.array(0.0), np.array(0)
-    for share in shares:  # one after the other: of many classes and words all at once would take much memory
-        finite = np.isfinite(share)
-        total, known = total + np.where(finite, share, 0), known + finite
-    usual = total / np.maximum(known, 1)
-    piece = (usual >= TOGETHER) & (known >= ENOUGH_CLASSES) & (usual.T >= BACK)  # w is one of v
-    np.fill_diagonal(piece, False)
-    return np.asarray(connected_components(piece, directed=False)[1], np.int32)
 
 
 def overlaps(before: Patches, after: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
