@@ -96,15 +96,15 @@ class AdditiveGRN(GraphNetwork):
     def _pairs(self, scg: SCG, x: Tensor) -> Tensor:
         """What each pair of nodes adds to each class, ``[B, n, N(N-1)/2, n]``; 0 where one is missing."""
         a, b = self.tail, self.head
-        evidence = (scg.links / self.link_std).asinh()[:, :, self.there]
+        together = scg.links[:, :, self.there]
         places, brief = scg.centroids, self.summary(x)
         way = places[:, :, a] - places[:, :, b]
-        ends = [evidence, places[:, :, a], places[:, :, b]]
+        ends = [(together / self.link_std).asinh(), places[:, :, a], places[:, :, b]]
         ends += [way, way.norm(dim=-1, keepdim=True), self.of_graphs(self.pairs, scg), brief[:, :, a], brief[:, :, b]]
         effect = self.pair_effect(torch.cat(ends, -1))
         if scg.patch is not None:  # of a node that is no patch of the photo: what its links usually are
             of_none = (scg.patch[:, :, a] == UNMATCHED) | (scg.patch[:, :, b] == UNMATCHED)
-            effect = effect + self.known * scg.links[:, :, self.there] * of_none.unsqueeze(-1)
+            effect = effect + self.known * together * of_none.unsqueeze(-1)
         effect = self._by_class(effect)
         return effect * (scg.detected[:, :, a] & scg.detected[:, :, b]).unsqueeze(-1)
 
