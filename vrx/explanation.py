@@ -41,8 +41,10 @@ class Relations:
         placed: predicted: what the place of j counts for because of i, ``[P (i), P (j), n]``; NaN where j is too large
             to be moved.
         placed_measured: the same of the classifier.
+        moved: measured: what it costs to move each player, ``[P, n]``; NaN where it cannot be moved.
         pairs_second: the measured ones with another fill: how far two fills differ is the noise.
         placed_second: the same of the placements.
+        moved_second: the same of what moving costs.
         empty: what the GRN says of the photo without any player, ``[n]``.
         shares: how much of what the classifier says of all sets of players, for the predicted class, single players
             explain, and how much with pairs (R2).
@@ -56,16 +58,19 @@ class Relations:
     pairs_measured: NDArray[np.float64]
     placed: NDArray[np.float64]
     placed_measured: NDArray[np.float64]
+    moved: NDArray[np.float64]
     pairs_second: NDArray[np.float64]
     placed_second: NDArray[np.float64]
+    moved_second: NDArray[np.float64]
     empty: NDArray[np.float64]
     shares: tuple[float, float] = (math.nan, math.nan)
     left_out: int = 0
 
     def __post_init__(self) -> None:
         count, n = len(self.labels), len(self.empty)
-        square = (count, count, n)
-        check_shapes(self, main=(count, n), main_measured=(count, n), pairs=square, pairs_measured=square)
+        alone, square = (count, n), (count, count, n)
+        check_shapes(self, main=alone, main_measured=alone, pairs=square, pairs_measured=square)
+        check_shapes(self, moved=alone, moved_second=alone)
         check_shapes(self, placed=square, placed_measured=square, pairs_second=square, placed_second=square)
 
     @property
@@ -79,15 +84,18 @@ class Relations:
         return _difference(self.placed_measured, self.placed_second)
 
     def confirmed(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Of :meth:`clear`, those that both fills measure with the same sign, clear of the noise."""
-        pairs = self.pairs, self.pairs_measured, self.pairs_second
-        placed = self.placed, self.placed_measured, self.placed_second
-        found = []
-        for clear, least, values in zip(self.clear(index), self._least(index), (pairs, placed), strict=True):
-            predicted, *measured = (np.nan_to_num(value[..., index]) for value in values)
-            agreed = [np.sign(predicted) * value > least for value in measured]
-            found.append(clear & agreed[0] & agreed[1])
-        return found[0], found[1]
+        """Of :meth:`clear`, those that both fills measure with the same sign, clear of the noise.
+
+        The place of j counts only where moving j has that sign, too. A patch that was moved is worth less, as if a part
+        of it was gone: of two that stand in for each other, the place of each would seem to count because of the other.
+        """
+        (together, placed), (least, least_placed) = self.clear(index), self._least(index)
+        pairs, places = np.sign(self.pairs[..., index]), np.sign(np.nan_to_num(self.placed[..., index]))
+        for measured in (self.pairs_measured, self.pairs_second):
+            together &= pairs * measured[..., index] > least
+        for measured, moved in ((self.placed_measured, self.moved), (self.placed_second, self.moved_second)):
+            placed &= (places * measured[..., index] > least_placed) & (places * moved[:, index] > least_placed)
+        return together, placed
 
     def _least(self, index: int) -> tuple[float, float]:
         """What interactions and placements for a class must exceed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vrx.errors import VRXError
-from vrx.explain.absence import ALONG, LEAST_SEEN, SHRINKAGE, Addition, Typical
+from vrx.explain.absence import ALONG, EXAMPLES, LEAST_SEEN, NEAR, SHRINKAGE, Addition, Typical, densest
 from vrx.structures import EPSILON, NEUTRAL, SCG, edges
 
 N, NUM, WIDTH, LINKS, PHOTOS = 2, 3, 4, 2, 24
@@ -62,7 +63,8 @@ def test_typical_values_against_loops() -> None:
                     assert got.isnan().all()
                     continue
                 ways = rows["centroids"][both, c, k] - rows["centroids"][both, c, other]
-                torch.testing.assert_close(got, ways.median(0).values)
+                chosen = [int(m * len(both) / EXAMPLES) for m in range(EXAMPLES)]
+                torch.testing.assert_close(got, ways[chosen])
     assert bool(typical.along[0, 0, 1, 0]) and ALONG == 0.5 and not typical.along[0, 1, 1, 0]
 
 
@@ -73,8 +75,10 @@ def test_a_concept_is_added_where_it_belongs() -> None:
     gone[0, 0] = gone[1, 0] = True
     scg = SCG(scg.nodes, scg.centroids, torch.ones_like(scg.detected), scg.links).drop(gone)
     place = typical.place(scg, 0, 0)
-    ways = scg.centroids[0, 1:] + typical.offsets[0, 0, 1:]
-    np.testing.assert_allclose(place, ways[~ways[:, 0].isnan()].median(0).values.clamp(0, 1))
+    ways = [
+        scg.centroids[0, k] + way for k in range(1, NUM) for way in typical.offsets[0, 0, k] if not way.isnan().any()
+    ]
+    np.testing.assert_allclose(place, densest_slowly(ways).clip(0, 1), rtol=1e-5)
     added = typical.added(scg, 0, 0, place)
     assert added.detected[0, 0] and added.detected[1, 0], "and what comes with it"
     torch.testing.assert_close(added.nodes[0, 0], typical.nodes[0, 0, 0])
@@ -86,6 +90,41 @@ def test_a_concept_is_added_where_it_belongs() -> None:
     assert torch.equal(added.links[0, ~fresh], scg.links[0, ~fresh])
     lonely = scg.drop(torch.ones_like(gone))
     torch.testing.assert_close(typical.place(lonely, 0, 0), typical.places[0, 0])
+
+
+def densest_slowly(points: list[Tensor]) -> np.ndarray:
+    """The kernel-weighted mean around the point with the largest kernel density."""
+    places = np.array([p.tolist() for p in points])
+    kernel = [[math.exp(-(math.dist(p, q) ** 2) / (2 * (NEAR / 2) ** 2)) for q in places] for p in places]
+    weight = np.array(max(kernel, key=sum))
+    return (weight[:, None] * places).sum(0) / weight.sum()
+
+
+def test_what_lies_left_or_right_belongs_to_one_side_not_between() -> None:
+    generator = torch.Generator().manual_seed(0)
+    side = torch.where(torch.arange(16) < 9, -0.3, 0.3)
+    points = torch.stack([side, torch.zeros(16)], 1) + 0.01 * torch.randn(16, 2, generator=generator)
+    place = densest(points)
+    np.testing.assert_allclose(place, [-0.3, 0], atol=0.02)  # the median of both sides is near it only by chance
+    np.testing.assert_allclose(place, densest_slowly(list(points)), atol=1e-6)
+    assert densest(points.masked_fill(torch.ones(16, 1, dtype=torch.bool), torch.nan)).isnan().all()
+
+
+def test_what_lies_as_in_some_photos_of_the_class_lies_where_it_belongs() -> None:
+    typical = Typical.of(table(), NUM, N)
+    sides = torch.tensor([[-0.3, 0.0]] * (EXAMPLES // 2 + 1) + [[0.3, 0.0]] * (EXAMPLES // 2 - 1))
+    typical.offsets[0, 1, 0] = sides
+    scg = SCG.of(table(1))[0]
+
+    def at(x: float) -> Tensor | None:
+        places = scg.centroids.clone()
+        places[0, 0], places[0, 1] = torch.tensor([0.5, 0.5]), torch.tensor([x, 0.5])
+        return typical.elsewhere(scg.move(places), 0, 1, 0)
+
+    assert at(0.2) is None and at(0.8) is None, "on either side"
+    torch.testing.assert_close(at(0.5), torch.tensor([0.2, 0.5]))
+    typical.offsets[0, 1, 0] = torch.nan
+    assert at(0.5) is None, "too few photos show both"
 
 
 def test_what_is_put_right_keeps_what_it_shows() -> None:

@@ -22,6 +22,9 @@ from vrx.storage import write_atomically
 from vrx.structures import NEUTRAL, SCG, edges
 
 LEAST_SEEN = 3  # photos of a class that a typical value is taken from
+EXAMPLES = 16  # photos that say how two concepts of a class lie to each other
+NEAR = 0.12  # places nearer to each other than this are alike, share of the photo
+USUAL = 0.1  # share of the examples that must lie like a concept, if it lies where it belongs
 ALONG = 0.5  # share of the photos in which a node comes with a concept
 SHRINKAGE = 1.0  # photos that the mean of all concepts counts for beside those in which a concept was added
 
@@ -63,9 +66,10 @@ class Typical:
         nodes: mean of each node where it is detected, float32 ``[n (class of the photo), n, N, D]``.
         links: mean of each edge where both ends are, ``[n (class of the photo), n, E, K]``.
         known: whether enough photos of a class show the node, bool ``[n (class of the photo), n, N]``.
-        places: median (x, y) of the concepts of the class's own graph, ``[n, N, 2]``.
-        offsets: median of the place of concept k minus that of concept l in the class's own graph, ``[n, N (k), N (l),
-            2]``; NaN where too few photos show both.
+        places: where the concepts of the class's own graph lie most, (x, y), ``[n, N, 2]``.
+        offsets: place of concept k minus that of concept l in the class's own graph, of :data:`EXAMPLES` photos each,
+            ``[n, N (k), N (l), M, 2]``; NaN where too few photos show both. A drum that lies beside a crate lies left
+            or right of it: no single offset says both.
         along: nodes that come with each concept of the class's own graph, being the same patch, bool ``[n, N, n, N]``.
         gains: what adding a concept gains each class's margin where margin and GRN say nothing of it,
             ``[n, N, n (class)]``; the concept's own class and any other, ``[n, N, 2]``, until classes are chosen.
@@ -165,7 +169,6 @@ class Typical:
         there = scg.detected[:, own] & (torch.arange(scg.detected.shape[2]) < num)
         places = scg.centroids[:, own].masked_fill(~there[..., None], torch.nan)
         pairs = places[:, :, None] - places[:, None]  # NaN where one of them is missing
-        enough = (~pairs[..., 0].isnan()).sum(0) >= LEAST_SEEN
         asked = table["of_node"][rows, own]  # [P, N]
         drop = table["drop"][rows][torch.arange(len(asked))[:, None], asked.clamp(min=0)]  # [P, N, n, N]
         goes = (drop & (asked >= 0)[..., None, None]).sum(0) / (asked >= 0).sum(0).clamp(min=1)[:, None, None]
@@ -173,8 +176,8 @@ class Typical:
             nodes,
             links,
             seen >= LEAST_SEEN,
-            _median(places).nan_to_num(NEUTRAL),
-            _median(pairs).masked_fill(~enough[..., None], torch.nan),
+            densest(_examples(places, 1)).nan_to_num(NEUTRAL),
+            _examples(pairs, LEAST_SEEN),
             goes >= ALONG,
         )
 
@@ -196,13 +199,24 @@ class Typical:
             raise VRXError(f"{path} does not say what is normal for the classes ({error}): rerun train.py.") from error
 
     def place(self, scg: SCG, index: int, concept: int) -> Tensor:
-        """Where a concept of a class belongs, (x, y): as it usually lies to those of its class that one photo shows."""
+        """Where a concept of a class belongs, (x, y): as it most often lies to those of its class that are there."""
         offsets = self.offsets[index, concept]
-        anchors = scg.detected[index] & ~offsets[:, 0].isnan()
+        anchors = scg.detected[index] & ~offsets[:, 0, 0].isnan()
         anchors[concept] = False
         if not anchors.any():
             return self.places[index, concept]
-        return (scg.centroids[index] + offsets)[anchors].median(0).values.clamp(0, 1)
+        return densest((scg.centroids[index, anchors, None] + offsets[anchors]).flatten(0, 1)).clamp(0, 1)
+
+    def elsewhere(self, scg: SCG, index: int, concept: int, anchor: int) -> Tensor | None:
+        """Where a concept of a class belongs, (x, y), as it most often lies to another one that the photo shows.
+
+        None where it lies as it does in some photos of the class, or too few show both.
+        """
+        belongs = scg.centroids[index, anchor] + self.offsets[index, concept, anchor]
+        near = (belongs - scg.centroids[index, concept]).norm(dim=1) < NEAR
+        return (
+            None if bool(belongs.isnan().any()) or float(near.float().mean()) >= USUAL else densest(belongs).clamp(0, 1)
+        )
 
     def added(self, scg: SCG, index: int, concept: int, place: Tensor) -> SCG:
         """The graphs of a photo, ``[n, N, ...]``, with a typical example of a concept of a class at a place (x, y)."""
@@ -238,7 +252,22 @@ def _own_graphs(table: Mapping[str, Tensor], rows: Tensor, index: int) -> dict[s
     return own | {"drop": table["drop"][rows].movedim(2, 1)[photo, at].movedim(1, 2)}
 
 
-def _median(values: Tensor) -> Tensor:
-    """Over the first dimension, NaNs left out; NaN where nothing is left, or there was nothing."""
-    nothing = values.new_full((1, *values.shape[1:]), torch.nan)
-    return torch.cat([values, nothing]).nanmedian(0).values
+def _examples(values: Tensor, least: int) -> Tensor:
+    """:data:`EXAMPLES` of the rows of ``[P, ..., 2]`` that are no NaN, evenly among them: ``[..., M, 2]``; NaN where
+    there are fewer than ``least``.
+    """
+    values = torch.cat([values, values.new_full((1, *values.shape[1:]), torch.nan)])
+    found = ~values[..., 0].isnan()
+    count = found.sum(0)
+    shares = torch.arange(EXAMPLES).reshape(-1, *[1] * count.ndim) / EXAMPLES
+    rows = (~found).int().argsort(dim=0, stable=True).gather(0, (shares * count).long())
+    chosen = values.gather(0, rows[..., None].expand(*rows.shape, 2))
+    return chosen.masked_fill((count < least)[..., None], torch.nan).movedim(0, -2)
+
+
+def densest(points: Tensor) -> Tensor:
+    """The middle of where most of M points lie, ``[..., M, 2]`` -> ``[..., 2]``; NaN where one is NaN."""
+    near = (-((torch.cdist(points, points) / (NEAR / 2)) ** 2) / 2).exp()  # [..., M, M]
+    best = near.sum(-1).nan_to_num().argmax(-1)[..., None, None]
+    weight = near.gather(-2, best.expand(*best.shape[:-1], near.shape[-1])).squeeze(-2)[..., None]
+    return (weight * points).sum(-2) / weight.sum(-2)

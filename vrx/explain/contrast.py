@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from vrx.structures import SCG, UNMATCHED, ConceptBank
 
 MOST_PLAYERS = 6  # 64 coalitions: all are asked
 MOST_MOVES = 3  # concepts of a class that are put right, those with the largest predicted gain
-ELSEWHERE = 0.12  # a concept lies elsewhere from this distance to where it belongs on, share of the photo
 
 
 def second_editor(editor: Editor) -> Editor:
@@ -54,12 +54,12 @@ def relations_of(
         return None
     predicted = GRNGame(grn, graphs.scg.to(x.device), players)
     values, main, pairs = together(predicted, count)
-    placed = placements(predicted, players.movable, values)
+    _, placed = placements(predicted, players.movable, values)
     fills = (editor, second_editor(editor)) if measure else ()
     games = [ClassifierGame(classifier, fill, x, players) for fill in fills]
-    unknown = [tuple(np.full_like(found, np.nan) for found in (values, main, pairs, placed))] * 2
-    measured = [(*(asked := together(game, count)), placements(game, players.movable, asked[0])) for game in games]
-    f_values, f_main, f_pairs, f_placed = zip(*(measured or unknown), strict=True)
+    unknown = [tuple(np.full_like(found, np.nan) for found in (values, main, pairs, main, placed))] * 2
+    measured = [(*(asked := together(game, count)), *placements(game, players.movable, asked[0])) for game in games]
+    f_values, f_main, f_pairs, f_moved, f_placed = zip(*(measured or unknown), strict=True)
     return Relations(
         graphs.patches[0].ids[players.patches].astype(np.int64),
         main,
@@ -68,8 +68,10 @@ def relations_of(
         f_pairs[0],
         placed,
         f_placed[0],
+        f_moved[0],
         f_pairs[1],
         f_placed[1],
+        f_moved[1],
         values[0],
         explained_shares(f_values[0][:, int(graphs.logits[0].argmax())]) if measure else (np.nan, np.nan),
         len(np.unique(graphs.matched[0][graphs.matched[0] != UNMATCHED])) - count,
@@ -177,15 +179,9 @@ class Contrast:
 
     def _put_right(self, x: Tensor, graphs: PhotoGraphs, scg: SCG, index: int) -> list[Counterfactual]:
         """Found concepts of a class that lie elsewhere than they should, moved: those that the GRN expects most of."""
-        offsets, there = self.typical.offsets[index], scg.detected[index, : self.bank.num_concepts]
-        pairs = []
-        for k in there.nonzero()[:, 0].tolist():
-            for anchor in there.nonzero()[:, 0].tolist():
-                if anchor == k or bool(offsets[k, anchor, 0].isnan()):
-                    continue
-                place = (scg.centroids[index, anchor] + offsets[k, anchor]).clamp(0, 1)
-                if float((place - scg.centroids[index, k]).norm()) >= ELSEWHERE:
-                    pairs.append((k, anchor, place))
+        there = scg.detected[index, : self.bank.num_concepts].nonzero()[:, 0].tolist()
+        put = [(k, anchor, self.typical.elsewhere(scg, index, k, anchor)) for k, anchor in permutations(there, 2)]
+        pairs = [(k, anchor, place) for k, anchor, place in put if place is not None]
         if not pairs:
             return []
         predicted = self._predicted(scg, [self.typical.put_right(scg, index, k, place) for k, _, place in pairs])

@@ -146,8 +146,8 @@ def together(game: Game, players: int) -> tuple[Values, Values, Values]:
     return values, *interactions(values)
 
 
-def placements(game: Game, movable: NDArray[np.bool_], values: Values) -> Values:
-    """What the place of player j counts for because of player i.
+def placements(game: Game, movable: NDArray[np.bool_], values: Values) -> tuple[Values, Values]:
+    """What it costs to move each player, and what the place of player j counts for because of player i.
 
     ``[v(x) - v(x, j moved)] - [v(x without i) - v(x without i, j moved)]``: 0 where moving j costs the same with i and
     without it. Only photos with a player moved are asked about.
@@ -158,7 +158,7 @@ def placements(game: Game, movable: NDArray[np.bool_], values: Values) -> Values
         values: of all coalitions in the order of :func:`coalitions`, ``[2^P, n]``.
 
     Returns:
-        ``[P (i), P (j), n]``; NaN where j cannot be moved, or is i.
+        ``[P, n]`` and ``[P (i), P (j), n]``; NaN where j cannot be moved, or is i.
     """
     count = len(movable)
     without = np.append(len(values) - 1, len(values) - 1 - 2 ** np.arange(count))  # nobody gone, then each
@@ -169,7 +169,7 @@ def placements(game: Game, movable: NDArray[np.bool_], values: Values) -> Values
     at = gone[asked], moved[asked]
     if asked.any():
         cost[at] = values[without[at[0]]] - game(alone[at[0]], at[1])
-    return np.asarray(cost[:1] - cost[1:])
+    return cost[0], cost[:1] - cost[1:]
 
 
 def coalitions(players: int) -> NDArray[np.bool_]:

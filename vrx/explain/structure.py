@@ -164,7 +164,7 @@ def _strength(game: GRNGame, players: Players, index: int) -> Pairs:
     """Larger of interaction and placement of each pair for a class, ``[P, P]``; 0 on the diagonal."""
     with torch.inference_mode():
         values, _, pairs = together(game, len(players))
-        placed = np.abs(np.nan_to_num(placements(game, players.movable, values)[..., index]))
+        placed = np.abs(np.nan_to_num(placements(game, players.movable, values)[1][..., index]))
     return np.asarray(np.maximum(np.abs(pairs[..., index]), np.maximum(placed, placed.T)))
 
 
