@@ -138,10 +138,6 @@ class Editor:
         hole, alpha = soften(masks.to(x.device), self.margin)
         return alpha * self._background(x, hole) + (1 - alpha) * x
 
-    def delete_around(self, x: Tensor, masks: Tensor) -> Tensor:
-        """What :meth:`delete` takes along around ``masks``, and not the pixels of ``masks``; the same shapes."""
-        return torch.where(masks.to(x.device)[:, None], x, self.delete(x, masks))
-
     def paste(self, x: Tensor, masks: Tensor, layers: Tensor) -> Tensor:
         """Let ``layers`` show in the place of ``masks``, blended like every edit (4.2, 4.3).
 

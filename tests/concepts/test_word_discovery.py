@@ -18,7 +18,7 @@ from vrx.concepts import word_discovery
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.candidates import EVEN, Found, WordFinder
 from vrx.concepts.joining import Neighbours, joined, side_by_side
-from vrx.concepts.word_discovery import elsewhere
+from vrx.concepts.word_discovery import elsewhere, width
 from vrx.data.images import Photo, PhotoFolder
 from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
@@ -168,6 +168,28 @@ def test_a_photo_without_detail_is_asked_for_every_fill(word_bank: ConceptBank) 
     for shares in word_bank.featureless.values():
         assert len(shares) == 3 and sum(shares) == pytest.approx(1, abs=1e-5) and max(shares) < 0.5
     assert word_bank.fallback is None, "this classifier calls it nothing in particular"
+
+
+def test_the_width_of_a_region_is_that_of_a_strip_or_half_a_disc_s_radius() -> None:
+    strip = NOT_A_WORD.copy()
+    strip[10:14] = True  # from border to border of the photo
+    assert width(strip) == 4 / planted.SIDE and width(strip.T) == 4 / planted.SIDE
+    rows, columns = np.mgrid[:200, :200]
+    away = np.hypot(rows - 100, columns - 100)
+    assert width(away < 40) == pytest.approx(40 / 200, rel=0.15)  # 2 pi r^2 / 2 pi r, diagonal steps are longer
+    assert width((away < 60) & (away > 54)) == pytest.approx(6 / 200, rel=0.15)
+    assert width(NOT_A_WORD) == 0
+
+
+def test_a_rim_that_is_narrower_than_the_edge_of_its_deletion_is_no_concept(
+    colour_f: Classifier, source: PhotoFolder
+) -> None:
+    discovery = planted.word_discovery()
+    photos = planted.word_photos(colour_f, source)
+    assert discovery(colour_f, photos).present.any()
+    discovery.editor = Editor("blur", 0.2)  # a fifth of the photo: wider than any disc
+    with pytest.raises(VRXError, match="No class has a concept"):
+        discovery(colour_f, photos)
 
 
 def test_elsewhere_is_as_large() -> None:

@@ -87,8 +87,9 @@ class Toy:
 
 
 def test_placements_say_whose_place_counts_because_of_whom() -> None:
-    found = placements(Toy(), np.array([True, False, True]), together(Toy(), 3)[0])
+    moved, found = placements(Toy(), np.array([True, False, True]), together(Toy(), 3)[0])
     assert found.shape == (3, 3, 2)
+    np.testing.assert_allclose(moved, [[3, -3], [np.nan] * 2, [0, 0]])
     assert np.isnan(found[:, 1]).all(), "player 1 cannot be moved"
     assert np.isnan(found[0, 0]).all() and np.isnan(found[2, 2]).all()
     np.testing.assert_allclose(found[1, 0], [3, -3])  # the place of 0 counts because of 1
@@ -111,7 +112,7 @@ def test_placements_against_a_loop_over_pairs() -> None:
     movable = np.array([True, True, False, True])
     values = game(~coalitions(4), np.full(16, STAYS))
     asked.clear()
-    found = placements(game, movable, values)
+    moved, found = placements(game, movable, values)
     assert len(asked) == len(set(asked)) == 3 * 4 and all(k != STAYS for _, k in asked)
     nobody = np.zeros(4, bool)
     for i, j in product(range(4), repeat=2):
@@ -122,6 +123,7 @@ def test_placements_against_a_loop_over_pairs() -> None:
         for c in range(2):
             with_i = worth(nobody, STAYS)[c] - worth(nobody, j)[c]
             without_i = worth(only_i, STAYS)[c] - worth(only_i, j)[c]
+            assert moved[j, c] == pytest.approx(with_i)
             assert found[i, j, c] == pytest.approx(with_i - without_i)
 
 

@@ -111,7 +111,8 @@ def make_relations(labels: Sequence[int], n: int = 3, noise: float = 0.0, **chan
         n: classes.
         noise: how far the second fill is from the first.
         change: ``together``, ``together_measured``: values ``[n]`` of pairs of labels, ``placed``, ``placed_measured``:
-            of (i, j), the place of j because of i; and all that :class:`Relations` takes.
+            of (i, j), the place of j because of i; and all that :class:`Relations` takes. Moving j costs the most
+            that its place counts for because of anybody.
     """
     count = len(labels)
     tables: dict[str, NDArray[np.float64]] = {}
@@ -129,6 +130,10 @@ def make_relations(labels: Sequence[int], n: int = 3, noise: float = 0.0, **chan
                     table[j, i] = values
         tables[f"{kind}_second"] = tables[f"{kind}_measured"] + noise
     values: dict[str, Any] = {name.replace("together", "pairs"): table for name, table in tables.items()}
+    for fill in ("", "_second"):
+        costs = tables["placed_second" if fill else "placed_measured"]
+        most = np.abs(costs).argmax(0, keepdims=True)
+        values[f"moved{fill}"] = np.take_along_axis(costs, most, 0)[0]
     values |= {"main": np.zeros((count, n)), "main_measured": np.zeros((count, n)), "empty": np.zeros(n)}
     return Relations(labels=np.array(labels), **{**values, **change})
 

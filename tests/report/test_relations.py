@@ -117,7 +117,7 @@ def test_what_the_classifier_does_not_confirm_is_not_said() -> None:
 
 
 def test_that_no_relation_matters_is_said() -> None:
-    text = "No relation between concepts matters here."
+    text = "No relation between concepts stands clear of the noise."
     assert sentence(make(), [0, 1]).count(text) == 1
     assert text not in sentence(make(together={(5, 6): only(1.0, 1)}), [0, 1])
     assert text in texts(panel(make(), 0)) and text not in texts(panel(make(relations=None), 0))
@@ -287,7 +287,7 @@ def test_why_not_names_a_relation_against_it_where_nothing_is_missing() -> None:
 def test_absences_that_speak_for_the_prediction() -> None:
     assert [(c.graph, c.concept) for c in welcome_absences(lacking())] == [(1, 2)]
     assert sentence(lacking(names=NAMED), [0]).endswith(
-        "No relation between concepts matters here. The photo shows no lights (ambulance): −1.2 if it did."
+        "No relation between concepts stands clear of the noise. The photo shows no lights (ambulance): −1.2 if it did."
     )
     two = (*GAINS, make_gain(2, 1, [-0.1, 0, 0.3], [-2.0, 0, 0.3]))
     assert sentence(replace(lacking(), counterfactuals=two), [0]).endswith(
@@ -332,3 +332,15 @@ def test_a_relation_that_one_fill_alone_confirms_is_not_shown() -> None:
     nothing = np.zeros_like(both.relations.pairs_second)  # by the other fill; over 56 pairs that is little noise
     assert found(replace(both, relations=replace(both.relations, pairs_second=nothing))) == [(1, 2, True, 0.7)]
     assert found(replace(both, relations=replace(both.relations, placed_second=nothing))) == [(1, 2, False, 0.6)]
+
+
+@pytest.mark.parametrize("which", ["moved", "moved_second"])
+@pytest.mark.parametrize("cost", [0.0, -0.7, np.nan])
+def test_a_place_counts_only_where_moving_costs(which: str, cost: float) -> None:
+    """One of two that stand in for each other costs nothing when it is moved, and more where the other is gone."""
+    both = make(together={(1, 2): only(0.6)}, placed={(2, 1): only(0.7)})
+    for_free = np.full_like(both.relations.moved, cost)
+    assert found(replace(both, relations=replace(both.relations, **{which: for_free}))) == [(1, 2, False, 0.6)]
+    against = make(placed={(2, 1): only(-0.7)})  # the class gains when it is moved
+    assert found(against) == [(1, 2, True, -0.7)]
+    assert not found(replace(against, relations=replace(against.relations, **{which: for_free + 0.7})))

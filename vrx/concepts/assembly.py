@@ -25,19 +25,15 @@ FEATURELESS: tuple[Fill, ...] = ("blur", "mean", "grey")  # inpainting needs som
 
 Edit = tuple[Tensor, NDArray[np.bool_]]
 """A normalised photo ``[3, H, W]``, and what to delete of it, bool ``[H, W]``."""
-Deletion = Callable[[Tensor, Tensor], Tensor]
-"""Photos ``[B, 3, H, W]`` and masks ``[B, H, W]`` -> edited photos: :meth:`vrx.edits.Editor.delete`, or alike."""
 
 
-def logits_after(
-    classifier: Classifier, delete: Deletion, edits: Sequence[Edit], step: int = 64
-) -> NDArray[np.float64]:
+def logits_after(classifier: Classifier, editor: Editor, edits: Sequence[Edit], step: int = 64) -> NDArray[np.float64]:
     """F's logits of interest after each deletion, ``[M, n]``; ``step`` photos a pass."""
     found = [np.zeros((0, len(classifier.class_names)))]
     for part in (edits[i : i + step] for i in range(0, len(edits), step)):
         x = torch.stack([photo for photo, _ in part]).to(classifier.device)
         with torch.inference_mode():
-            logits = classifier(delete(x, torch.from_numpy(np.stack([mask for _, mask in part]))))
+            logits = classifier(editor.delete(x, torch.from_numpy(np.stack([mask for _, mask in part]))))
         found.append(logits.double().cpu().numpy())
     return np.concatenate(found)
 
@@ -88,14 +84,14 @@ class ClassPatches:
     def falls(
         self,
         classifier: Classifier,
-        delete: Deletion,
+        editor: Editor,
         members: NDArray[np.int64],
         masks: Callable[[int], NDArray[np.bool_]],
         index: int,
         step: int,
     ) -> NDArray[np.float64]:
         """Fall of F's margin of class ``index`` when the mask of each member is deleted from its photo, ``[M]``."""
-        logits = logits_after(classifier, delete, [(self.source(m).x, masks(m)) for m in members], step)
+        logits = logits_after(classifier, editor, [(self.source(m).x, masks(m)) for m in members], step)
         return np.asarray(self.margin[self.photo[members]] - margins(torch.from_numpy(logits))[:, index].numpy())
 
     def source(self, member: int) -> DiscoveryPhoto:
@@ -192,7 +188,7 @@ def featureless(classifier: Classifier, margin: float, x: Tensor, batch_size: in
     everything = np.ones(x.shape[2:], bool)
     found: dict[str, list[float]] = {}
     for fill in FEATURELESS:
-        logits = logits_after(classifier, Editor(fill, margin).delete, [(photo, everything) for photo in x], batch_size)
+        logits = logits_after(classifier, Editor(fill, margin), [(photo, everything) for photo in x], batch_size)
         found[fill] = torch.from_numpy(logits).float().softmax(1).mean(0).tolist()
     return found
 

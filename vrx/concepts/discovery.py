@@ -186,7 +186,7 @@ class ConceptDiscovery:
         pairs = {k: _with_controls(pool, member_of, k, chosen, rng) for k, chosen in exemplars.items()}
         asked = [*exemplars.values(), *(np.ravel(pair) for pair in pairs.values())]
         wanted = np.unique(np.concatenate(asked).astype(np.int64))
-        falls = pool.falls(classifier, self.editor.delete, wanted, pool.mask, index, 4 * self.batch_size)
+        falls = pool.falls(classifier, self.editor, wanted, pool.mask, index, 4 * self.batch_size)
         fall = dict(zip(wanted.tolist(), falls, strict=True))
         values = [float(np.mean([fall[int(m)] for m in chosen])) for chosen in exemplars.values()]
         p_values = [

@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
 from vrx.classifier.classifier import Classifier
-from vrx.concepts.assembly import ClassPatches, Concept, Deletion, DiscoveryPhoto, featureless, make_bank
+from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, featureless, make_bank
 from vrx.concepts.attention import Attention
 from vrx.concepts.candidates import EVEN, WordExtractor
 from vrx.concepts.joining import Neighbours, joined
@@ -26,7 +27,6 @@ from vrx.specs import describe
 from vrx.structures import ConceptBank, Patches
 
 SURE = 0.02  # p-value of a concept, where enough photos test it: of those that barely pass .05, half fail it elsewhere
-AROUND = 0.5  # of what a deletion costs: the most that may be due to what its soft edge takes along around the word
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
 LEAST_WORDS = 16
 STEADY_PHOTOS = 20  # of each class, that say which layers are steady and how sure a word must be
@@ -244,11 +244,13 @@ class WordDiscovery:
         frequent = np.flatnonzero(counts >= max(2, self.frequency * len(pool.photos)))
         rng = np.random.default_rng([self.seed, index])
         members = {int(word): rng.permutation(np.flatnonzero(word_of == word)) for word in frequent}
+        wide = {w: np.median([width(pool.mask(m)) for m in some[:STEADY_PHOTOS]]) for w, some in members.items()}
+        members = {w: some for w, some in members.items() if wide[w] >= self.editor.margin}
         screened = {w: chosen[: min(self.effects, len(chosen) // 2)] for w, chosen in members.items()}
         first = {w: self._falls(classifier, pool, chosen, index).mean() for w, chosen in screened.items()}
         promising = sorted(first, key=lambda w: -first[w])[: self.num_concepts]
         tests = {w: self._tested(classifier, pool, members[w][len(screened[w]) :], index, rng) for w in promising}
-        p_values = holm(np.array([p for _, p in tests.values()]))
+        p_values = holm(np.array([above_p_value(own, random) for own, random in tests.values()]))
         needed = []
         for (word, (own, _)), p in zip(tests.items(), p_values, strict=True):
             attainable = len(tests) * 0.5 ** len(own) < SURE
@@ -257,9 +259,8 @@ class WordDiscovery:
                 needed.append((word, Concept(vocabulary.direction(word), 0.0, typical, float(own.mean()), float(p))))
         needed.sort(key=lambda found: -found[1].importance)
         note = (
-            f"{len(frequent)} kinds of regions are seen in at least {self.frequency:.0%} of its photos; deleting "
-            f"{len(needed)} of them lowers the class more than deleting as many pixels at random places, or their "
-            "surroundings"
+            f"{len(members)} kinds of regions are seen in at least {self.frequency:.0%} of its photos; deleting "
+            f"{len(needed)} of them lowers the class more than deleting as many pixels at random places"
         )
         return needed, note if len(needed) < self.num_concepts else ""
 
@@ -270,17 +271,10 @@ class WordDiscovery:
         members: NDArray[np.int64],
         index: int,
         rng: np.random.Generator,
-    ) -> tuple[NDArray[np.float64], float]:
-        """Fall of the class's margin when the word is deleted, and the p-value that F needs it.
-
-        It costs more than as many pixels at a random place; and its own pixels cost it, not those around it that a
-        deletion's soft edge takes along: otherwise the rim of an object would count for the object.
-        """
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Fall of the class's margin when the word is deleted, and when as many pixels at a random place are."""
         chosen = members[: 2 * self.effects]
-        own = self._falls(classifier, pool, chosen, index)
-        others = [self._falls(classifier, pool, chosen, index, rng=rng)]
-        others.append(self._falls(classifier, pool, chosen, index, self.editor.delete_around) / AROUND)
-        return own, max(above_p_value(own, other) for other in others)
+        return self._falls(classifier, pool, chosen, index), self._falls(classifier, pool, chosen, index, rng)
 
     def _falls(
         self,
@@ -288,7 +282,6 @@ class WordDiscovery:
         pool: ClassPatches,
         members: NDArray[np.int64],
         index: int,
-        delete: Deletion | None = None,
         rng: np.random.Generator | None = None,
     ) -> NDArray[np.float64]:
         """Fall of the class's margin when each member is deleted; with ``rng``, as many pixels at a random place."""
@@ -296,7 +289,7 @@ class WordDiscovery:
         def mask(member: int) -> NDArray[np.bool_]:
             return pool.mask(member) if rng is None else elsewhere(pool.mask(member), rng)
 
-        return pool.falls(classifier, delete or self.editor.delete, members, mask, index, 4 * self.batch_size)
+        return pool.falls(classifier, self.editor, members, mask, index, 4 * self.batch_size)
 
 
 def overlaps(before: Patches, after: NDArray[np.int16], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -306,6 +299,16 @@ def overlaps(before: Patches, after: NDArray[np.int16], count: int) -> tuple[NDA
     both = np.bincount(first[first == second], minlength=count + 1)[:count]
     union = sizes + np.bincount(second, minlength=count + 1)[:count] - both
     return (sizes / len(first)).astype(np.float32), (both / np.maximum(union, 1)).astype(np.float32)
+
+
+def width(mask: NDArray[np.bool_]) -> float:
+    """How wide a region is, share of the photo's longer side: twice its pixels for each at its border.
+
+    A deletion is grown by the editor's margin. It takes away more of what lies around a narrower region, the rim of an
+    object, than of the region: what F loses then says little of it.
+    """
+    border = mask & ~binary_erosion(mask, border_value=1)
+    return 2 * int(mask.sum()) / max(int(border.sum()), 1) / max(mask.shape)
 
 
 def elsewhere(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:

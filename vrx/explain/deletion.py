@@ -99,7 +99,7 @@ def _add_falls(
                 mask = patches.select(np.array([patch])).masks[0]
                 edits += [(x, mask), (x, elsewhere(mask, rng))]
                 tested.append((photo, own, concept))
-    logits = logits_after(builder.classifier, explainer.editor.delete, edits)
+    logits = logits_after(builder.classifier, explainer.editor, edits)
     after = margins(torch.from_numpy(logits)).numpy().reshape(len(tested), 2, len(classes))
     for (photo, own, concept), pair in zip(tested, after, strict=True):
         fall, random = before[photo, own] - pair[:, own]
@@ -139,7 +139,7 @@ def completeness(explainer: Explainer, explanations: Sequence[Explanation], seed
         random = random_blocks(attended(explanation), int(every.sum()), rng)
         masks = [np.ones_like(every), every, random, *(mask for order in steps for mask in order)]
         classifier = explainer.of(explanation.class_names).classifier
-        logits = logits_after(classifier, explainer.editor.delete, [(explanation.x, mask) for mask in masks])
+        logits = logits_after(classifier, explainer.editor, [(explanation.x, mask) for mask in masks])
         blurred, *rest = explanation.margin(own) - margins(torch.from_numpy(logits[:3]))[:, own].numpy()
         if blurred < LEAST_FALL:
             continue

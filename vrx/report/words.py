@@ -18,7 +18,7 @@ FARTHER = 1.2  # times as far is too far
 SAME_PLACE = 0.03  # centroids nearer than this share of the photo's diagonal have no direction
 LONGEST = 32  # characters of a concept's name and number in a sentence
 FILLS = {"blur": "blurred", "mean": "mean colour"}  # what is left of a photo without detail
-NO_RELATIONS = "No relation between concepts matters here"
+NO_RELATIONS = "No relation between concepts stands clear of the noise"
 VERBS = {1: "supported by", -1: "opposed by"}
 
 

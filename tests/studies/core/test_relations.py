@@ -20,7 +20,9 @@ def test_each_concept_gets_the_relations_of_its_patch() -> None:
     pairs = np.array([[0, 1, 5], [1, 0, 7], [5, 7, 0]], float)[..., None] * [1, -1]
     placed = np.array([[np.nan, 2, np.nan], [3, np.nan, np.nan], [4, 6, np.nan]])[..., None] * [1, -1]
     main, nothing = np.array([[10.0, -10], [20, -20], [40, -40]]), np.zeros((3, 3, 2))
-    relations = Relations(labels, main, main, pairs, nothing, placed, nothing, nothing, nothing, np.zeros(2))
+    relations = Relations(
+        labels, main, main, pairs, nothing, placed, nothing, main, nothing, nothing, main, np.zeros(2)
+    )
     gains = [Counterfactual(0, 3, 1, (0, 0), np.array([gain, 0]), np.zeros(2), np.zeros(2)) for gain in (1.5, 0.5, -1)]
     found = by_concept(replace(before, relations=relations, counterfactuals=tuple(gains)), 0)
     np.testing.assert_allclose(found["nodes"], before.node_scores[0, 0])

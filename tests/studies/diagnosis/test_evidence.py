@@ -45,9 +45,9 @@ def test_what_is_absent_and_how_things_lie() -> None:
     pairs[0, 1] = pairs[1, 0] = (2.0, -2.0)
     pairs[0, 2] = pairs[2, 0] = (-0.5, 0.5)
     placed = np.where(np.eye(3, dtype=bool)[..., None], np.nan, pairs)
-    main = np.zeros((3, 2))
+    main, moved = np.zeros((3, 2)), np.tile([1.0, -1.0], (3, 1))
     relations = Relations(
-        np.arange(3), main, main, pairs, pairs, placed, placed, pairs, placed, np.zeros(2), (0.7, 0.9), 2
+        np.arange(3), main, main, pairs, pairs, placed, placed, moved, pairs, placed, moved, np.zeros(2), (0.7, 0.9), 2
     )
     found = evidence(replace(before, counterfactuals=tuple(gains), relations=relations), 0)
     assert found["absent: concepts of true class"] == 2 and found["absent: concepts of predicted class"] == 0

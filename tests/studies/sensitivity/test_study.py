@@ -85,7 +85,10 @@ def exact(pairs: NDArray[np.float64], nodes: NDArray[np.float64]) -> Relations:
     """Relations, predicted as they are and not measured, from raw logits of two classes."""
     pairs = pairs - pairs.mean(2, keepdims=True)
     main, unknown = np.stack([nodes[c, c] for c in range(2)], 1), np.full_like(pairs, np.nan)
-    return Relations(np.arange(4), main, unknown[0], pairs, unknown, pairs, unknown, unknown, unknown, np.zeros(2))
+    none = unknown[0]
+    return Relations(
+        np.arange(4), main, none, pairs, unknown, pairs, unknown, none, unknown, unknown, none, np.zeros(2)
+    )
 
 
 class PairSource(PlantedSource):
