@@ -16,6 +16,7 @@ from skimage import data
 from torch import Tensor
 
 from vrx.api import EVIDENCE
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier, Precision
 from vrx.classifier.loading import load_classifier
 from vrx.concepts.attention import GradCAMAttention, GradientAttention
@@ -24,7 +25,6 @@ from vrx.concepts.encoders import CropEncoder, PatchEncoder, PooledEncoder
 from vrx.concepts.patches import Segmenter
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder
-from vrx.structures import ConceptBank
 
 CLASSES = ("fire engine", "ambulance", "school bus", "recreational vehicle", "beach wagon", "jeep")
 ENCODERS: dict[str, PatchEncoder] = {"pooled": PooledEncoder(), "crop": CropEncoder()}

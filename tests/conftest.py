@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder
 from vrx.machine import keep_freed_memory
-from vrx.structures import ConceptBank
 
 keep_freed_memory()  # as the commands do: the suite takes less time
 

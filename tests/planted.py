@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.assembly import DiscoveryPhoto
@@ -28,7 +29,7 @@ from vrx.data.scg_datamodule import SCGDataModule
 from vrx.edits import Editor
 from vrx.graphs.scg import SCGBuilder
 from vrx.graphs.variants import concept_variants
-from vrx.structures import ConceptBank, Patches
+from vrx.structures import Patches
 
 SIDE = 64
 CLASSES = ("berry", "leaf", "sky")  # a red, a green, a blue disc; all have a yellow square

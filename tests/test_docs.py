@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 import vrx
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.concepts.purity import METRICS
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
@@ -25,7 +26,6 @@ from vrx.explain.faithfulness import evaluation
 from vrx.explain.grn_metrics import grn_metrics
 from vrx.models.grn import GRN
 from vrx.report.good_values import GOOD
-from vrx.structures import ConceptBank
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/*.md"))]

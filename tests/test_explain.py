@@ -13,10 +13,10 @@ from PIL import Image
 import explain as script
 from tests.pipeline import Finished, finished_run, picture, refused, run_explain
 from tests.report.synthetic import make_bank
+from vrx.bank import ConceptBank
 from vrx.commands import explain
 from vrx.errors import VRXError
 from vrx.explain.explainer import Explainer
-from vrx.structures import ConceptBank
 
 pytestmark = pytest.mark.slow
 SIDEWAYS = 6  # EXIF orientation: the camera was turned

@@ -13,6 +13,7 @@ from PIL import Image
 import vrx
 from tests import planted
 from vrx.api import default_pipeline, photos_of
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.word_discovery import WordDiscovery
@@ -23,7 +24,6 @@ from vrx.explain.explainer import Explainer
 from vrx.pipeline import Pipeline
 from vrx.runtime import CONFIG, build_pipeline
 from vrx.specs import describe
-from vrx.structures import ConceptBank
 
 MEAN = dict(input_size=planted.SIDE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize="squash")
 

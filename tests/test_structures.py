@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from vrx.bank import ConceptBank
 from vrx.errors import VRXError
 from vrx.explanation import Explanation
-from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches, edges
+from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, Patches, edges
 
 
 def some_patches(height: int = 13, width: int = 17) -> Patches:

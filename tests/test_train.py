@@ -31,6 +31,7 @@ from tests.pipeline import (
     run_train,
 )
 from tests.test_tracking import Server
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.commands import train as stages
 from vrx.dashboard import BARS, CURVES, NUMBERS
@@ -38,7 +39,6 @@ from vrx.data.scg_cache import SCGCache
 from vrx.explain.explainer import SPEC, Explainer
 from vrx.models.classification import Classification
 from vrx.models.distillation import Distillation
-from vrx.structures import ConceptBank
 from vrx.tracking import KEPT
 
 ROOT = Path(__file__).parents[1]

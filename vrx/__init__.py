@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vrx.api import default_pipeline, fit
+    from vrx.bank import ConceptBank
     from vrx.classifier.classifier import Classifier
     from vrx.classifier.preprocessing import Preprocessing
     from vrx.data.images import PhotoFolder
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from vrx.explain.explainer import Explainer
     from vrx.explanation import Counterfactual, Explanation, Relations
     from vrx.pipeline import Pipeline
-    from vrx.structures import SCG, ConceptBank, Patches
+    from vrx.structures import SCG, Patches
 
 __all__ = [
     "SCG",
@@ -41,6 +42,7 @@ except PackageNotFoundError:  # a checkout that was not installed
 
 _MODULES = {
     "vrx.api": ("default_pipeline", "fit"),
+    "vrx.bank": ("ConceptBank",),
     "vrx.classifier.classifier": ("Classifier",),
     "vrx.classifier.preprocessing": ("Preprocessing",),
     "vrx.data.images": ("PhotoFolder",),
@@ -49,7 +51,7 @@ _MODULES = {
     "vrx.explain.explainer": ("Explainer",),
     "vrx.explanation": ("Counterfactual", "Explanation", "Relations"),
     "vrx.pipeline": ("Pipeline",),
-    "vrx.structures": ("SCG", "ConceptBank", "Patches"),
+    "vrx.structures": ("SCG", "Patches"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

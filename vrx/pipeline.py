@@ -22,6 +22,7 @@ from pytorch_lightning.loggers import Logger
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
 from vrx.concepts.assembly import DiscoveryPhoto
@@ -45,11 +46,11 @@ from vrx.models.distillation import Distillation, grn_of_checkpoint
 from vrx.models.graph_network import GraphNetwork
 from vrx.specs import describe
 from vrx.storage import KEY_LENGTH, content_key, locked, write_atomically, write_text
-from vrx.structures import ConceptBank
 
 log = logging.getLogger("vrx")
 
 BANK_CODE = (
+    "vrx.bank",
     "vrx.classifier",
     "vrx.concepts",
     "vrx.data.images",

@@ -20,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from wandb.errors import Error
 
+from vrx.bank import ConceptBank
 from vrx.errors import VRXError
 from vrx.explain.contributions import evaluating
 from vrx.explanation import Explanation
@@ -29,7 +30,7 @@ from vrx.report.html import draw
 from vrx.report.matrix import matrix_figure
 from vrx.report.trust import trust
 from vrx.report.words import sentence, signed, why
-from vrx.structures import SCG, ConceptBank
+from vrx.structures import SCG
 
 log = logging.getLogger("vrx")
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.discovery import area_matched, is_popular
 from vrx.data.images import PhotoFolder, read_image
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.scores import margins
-from vrx.structures import ConceptBank
 from vrx.thumbnails import THUMBNAIL, thumbnail
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vrx.bank import ConceptBank
 from vrx.concepts.matching import ConceptMatcher
-from vrx.structures import UNMATCHED, ConceptBank
+from vrx.structures import UNMATCHED
 
 
 def make_bank(centroids: np.ndarray, radius: np.ndarray) -> ConceptBank:

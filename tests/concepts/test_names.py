@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
+from vrx.bank import ConceptBank
 from vrx.concepts.names import example, load_bank, read_names, save_bank
 from vrx.errors import VRXError
-from vrx.structures import ConceptBank
 
 CLASSES = ("fire engine", "tank", "no", "2012")  # the last two are no text to YAML
 

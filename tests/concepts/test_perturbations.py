@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.attention import GradientAttention
 from vrx.concepts.candidates import WordExtractor
@@ -13,7 +14,7 @@ from vrx.concepts.perturbations import BRIGHTER, PERTURBATIONS, SHIFT, moved_bac
 from vrx.concepts.word_discovery import overlaps
 from vrx.concepts.words import Vocabulary, appearance
 from vrx.data.images import PhotoFolder
-from vrx.structures import ConceptBank, Patches
+from vrx.structures import Patches
 
 NOTHING = 9
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.concepts import word_discovery
 from vrx.concepts.assembly import DiscoveryPhoto
@@ -25,7 +26,7 @@ from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.graphs.scg import SCGBuilder
 from vrx.scores import SIGNIFICANT, margins
-from vrx.structures import UNMATCHED, ConceptBank, Patches
+from vrx.structures import UNMATCHED, Patches
 
 NOT_A_WORD = np.zeros((planted.SIDE, planted.SIDE), bool)
 WHOLE = planted.word_discovery().extractor.segmenter

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from tests.classifier.toy import photos, random_classifier
+from vrx.bank import ConceptBank
 from vrx.concepts import words
 from vrx.concepts.words import FINER, LEAST, SHARPNESS, Vocabulary, appearance, calibrated, traits
-from vrx.structures import ConceptBank, Patches
+from vrx.structures import Patches
 
 WIDTHS = (6, 3)  # of two layers; the second one's values are a hundred times larger
 KINDS, WORDS = 5, 12

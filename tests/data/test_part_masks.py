@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
 from vrx.concepts.purity import CERTAIN, Seen, main_parts, masks_of, with_parts
@@ -20,7 +21,6 @@ from vrx.data.part_masks import PhotoFolderWithParts, geometry_of, in_frame, lab
 from vrx.data.sources import HasPartMasks
 from vrx.errors import VRXError
 from vrx.graphs.scg import SCGBuilder
-from vrx.structures import ConceptBank
 
 PARTS = planted.PARTS
 

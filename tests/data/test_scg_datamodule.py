@@ -18,11 +18,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.attention import GradCAMAttention
 from vrx.data.images import Photo, PhotoFolder
 from vrx.edits import Editor
-from vrx.structures import ConceptBank
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
 from vrx.data.sources import DecidingRelation
@@ -29,7 +30,7 @@ from vrx.explanation import NO_RELATION, Explanation
 from vrx.graphs.scg import SCGBuilder
 from vrx.models.additive import AdditiveGRN
 from vrx.scores import centred, margins
-from vrx.structures import UNMATCHED, ConceptBank
+from vrx.structures import UNMATCHED
 
 EDITOR = Editor("blur", 0.03)
 

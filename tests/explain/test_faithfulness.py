@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.explain.explainer import METHODS
@@ -19,7 +20,7 @@ from vrx.graphs.scg import BASELINES
 from vrx.graphs.variants import shared_nodes
 from vrx.models.grn import GRN
 from vrx.scores import rank_agreement
-from vrx.structures import SCG, ConceptBank
+from vrx.structures import SCG
 
 
 @pytest.fixture(scope="module")

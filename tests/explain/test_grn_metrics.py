@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.data.images import PhotoFolder
 from vrx.explain import grn_metrics as module
 from vrx.explain.contributions import ContributionMethod, GradientTimesEmbedding, Knockout
 from vrx.explain.grn_metrics import grn_metrics
 from vrx.graphs.variants import shared_nodes
 from vrx.models.grn import GRN
-from vrx.structures import SCG, ConceptBank
+from vrx.structures import SCG
 
 
 @pytest.fixture(scope="module")

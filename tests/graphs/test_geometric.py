@@ -13,11 +13,12 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.nn import MessagePassing
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.data.images import PhotoFolder
 from vrx.errors import VRXError
 from vrx.graphs.geometric import SCGDataset, to_geometric
 from vrx.models.grn import ConceptGraphConv
-from vrx.structures import SCG, ConceptBank
+from vrx.structures import SCG
 
 B, N_CLASSES, N, D = 3, 2, 4, 5
 

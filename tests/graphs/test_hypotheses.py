@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.classifier.activations import most_probable
 from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
@@ -23,7 +24,7 @@ from vrx.graphs.scg import SCGBuilder
 from vrx.models.additive import AdditiveGRN
 from vrx.models.graph_network import GraphNetwork
 from vrx.models.grn import GRN
-from vrx.structures import SCG, ConceptBank
+from vrx.structures import SCG
 
 SOURCES = ("head", "head_area", "gradact", "grad_diff", "shape")
 SETTINGS: dict[str, Any] = {"sources": SOURCES, "rest": True, "relations": True}

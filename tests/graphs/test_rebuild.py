@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
-from vrx.structures import NEUTRAL, UNMATCHED, ConceptBank, Patches
+from vrx.structures import NEUTRAL, UNMATCHED, Patches
 
 Batch = tuple[torch.Tensor, list[Patches]]
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from tests import planted
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.data.images import PhotoFolder
 from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.graphs.evidence import Evidence
 from vrx.graphs.scg import BASELINES, SOURCES, PhotoGraphs, SCGBuilder
-from vrx.structures import EPSILON, NEUTRAL, UNMATCHED, ConceptBank, Patches
+from vrx.structures import EPSILON, NEUTRAL, UNMATCHED, Patches
 
 
 def make_builder(f: Classifier, bank: ConceptBank, margin: float = 0.03, **kwargs: Any) -> SCGBuilder:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vrx.bank import ConceptBank
 from vrx.explanation import Counterfactual, Explanation, Relations
-from vrx.structures import NEUTRAL, UNMATCHED, ConceptBank, Patches, edges
+from vrx.structures import NEUTRAL, UNMATCHED, Patches, edges
 
 NAMES = ("fire engine", "ambulance", "school bus", "tank", "jeep", "city bus")
 

@@ -16,6 +16,7 @@ from pytorch_lightning import seed_everything
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
+from vrx.bank import ConceptBank
 from vrx.data.images import Photo
 from vrx.data.scg_datamodule import SCGDataModule, predicted_classes
 from vrx.data.sources import PhotoSource
@@ -30,7 +31,6 @@ from vrx.report.mistakes import Predictions
 from vrx.report.pages import write_report
 from vrx.runtime import CONFIG, Run, build, build_pipeline, in_sweep, running, script
 from vrx.scores import SIGNIFICANT
-from vrx.structures import ConceptBank
 
 log = logging.getLogger("vrx")
 

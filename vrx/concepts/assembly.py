@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from skimage.measure import label as components
 from torch import Tensor
 
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.edits import Editor, Fill
 from vrx.scores import margins
-from vrx.structures import ConceptBank, Patches
+from vrx.structures import Patches
 from vrx.thumbnails import THUMBNAIL, thumbnail
 
 CUTOUTS = 3  # typical patches of each concept that are kept at their own size

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Activations, Classifier
 from vrx.concepts.attention import Attention, attend, relative
 from vrx.concepts.encoders import PatchEncoder
@@ -18,7 +19,7 @@ from vrx.concepts.matching import ConceptMatcher
 from vrx.concepts.patches import Segmenter, pool
 from vrx.concepts.words import LEAST, Vocabulary, appearance
 from vrx.errors import VRXError
-from vrx.structures import UNMATCHED, ConceptBank, Patches
+from vrx.structures import UNMATCHED, Patches
 
 EVEN = 0.5  # least probability of a concept that is part of a graph
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, featureless, make_bank
 from vrx.concepts.attention import Attention
@@ -20,7 +21,6 @@ from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.scores import above_p_value, holm, margins
 from vrx.specs import describe
-from vrx.structures import ConceptBank
 
 
 def is_popular(photo_of_member: NDArray[np.int64], num_photos: int, min_patches: int) -> bool:

@@ -8,7 +8,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.structures import UNMATCHED, ConceptBank
+from vrx.bank import ConceptBank
+from vrx.structures import UNMATCHED
 
 
 def sees_gpu() -> bool:

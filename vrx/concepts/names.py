@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from vrx.bank import ConceptBank
 from vrx.errors import VRXError
 from vrx.storage import write_text
-from vrx.structures import ConceptBank
 
 FILE = "names.yaml"
 TEXT, NOTHING = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"

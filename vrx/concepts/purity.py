@@ -9,7 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from vrx.structures import UNMATCHED, ConceptBank
+from vrx.bank import ConceptBank
+from vrx.structures import UNMATCHED
 
 BACKGROUND = "background"
 VISIBLE = 0.01  # least share of the photo that a part covers where it counts as visible

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.assembly import ClassPatches, Concept, DiscoveryPhoto, featureless, make_bank
 from vrx.concepts.attention import Attention
@@ -24,7 +25,7 @@ from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.scores import SIGNIFICANT, above_p_value, holm, margins
 from vrx.specs import describe
-from vrx.structures import ConceptBank, Patches
+from vrx.structures import Patches
 
 SURE = 0.02  # p-value of a concept, where enough photos test it: of those that barely pass .05, half fail it elsewhere
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays

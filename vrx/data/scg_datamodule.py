@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 COALITIONS = ("coalition_members", "coalition_logits")
 MADE_BY = (
+    "vrx.bank",
     "vrx.classifier",
     "vrx.concepts",
     "vrx.data.images",

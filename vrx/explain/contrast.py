@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.edits import Editor, placed
 from vrx.explain.absence import Addition, Typical
@@ -19,7 +20,7 @@ from vrx.explanation import Counterfactual, Relations
 from vrx.graphs.scg import PhotoGraphs
 from vrx.models.graph_network import GraphNetwork
 from vrx.scores import margins
-from vrx.structures import SCG, UNMATCHED, ConceptBank
+from vrx.structures import SCG, UNMATCHED
 
 MOST_PLAYERS = 6  # 64 coalitions: all are asked
 MOST_MOVES = 3  # concepts of a class that are put right, those with the largest predicted gain

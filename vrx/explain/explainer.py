@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from vrx.bank import ConceptBank
 from vrx.classifier.activations import most_probable
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import reopen_classifier
@@ -36,7 +37,7 @@ from vrx.graphs.variants import concept_variants, measured_effects, shared_nodes
 from vrx.models.graph_network import GraphNetwork
 from vrx.specs import describe, make
 from vrx.storage import write_text
-from vrx.structures import UNMATCHED, ConceptBank, Patches, edges
+from vrx.structures import UNMATCHED, Patches, edges
 
 SPEC = "explainer.json"
 TYPICAL = Path("concepts") / "typical.safetensors"

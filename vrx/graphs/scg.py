@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vrx.bank import ConceptBank
 from vrx.classifier.activations import most_probable
 from vrx.classifier.classifier import Classifier
 from vrx.concepts.candidates import CandidateExtractor, Found, WordExtractor
@@ -21,7 +22,7 @@ from vrx.errors import VRXError, require
 from vrx.graphs.evidence import Evidence
 from vrx.graphs.fading import Fades, asked_in_pairs, fades
 from vrx.specs import describe
-from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, ConceptBank, Patches, edges
+from vrx.structures import EPSILON, NEUTRAL, SCG, UNMATCHED, Patches, edges
 
 SOURCES = ("pooled", "head", "head_area", "gradact", "gradact_positive", "grad_diff", "fades", "shape")
 GRADIENTS = ("gradact", "gradact_positive", "grad_diff")

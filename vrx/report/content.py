@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.measure import approximate_polygon
 
+from vrx.bank import ConceptBank
 from vrx.explanation import Explanation
 from vrx.report.concept_quality import quality_line
 from vrx.report.drawing import contours, spread
@@ -38,7 +39,6 @@ from vrx.report.words import (
     trust_parts,
     why,
 )
-from vrx.structures import ConceptBank
 
 LARGEST = 448  # pixels: longer side of a photo on a page
 BLURRED, BLUR = 64, 0.05  # pixels: longer side of the blurred photo; sigma as a share of the photo's side (Editor)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
+from vrx.bank import ConceptBank
 from vrx.explanation import Explanation
 from vrx.report.drawing import (
     CASING,
@@ -45,7 +46,7 @@ from vrx.report.relations import shown_relations
 from vrx.report.rows import DASHED, concept_rows, missing_rows, relation_rows
 from vrx.report.waterfall import waterfall
 from vrx.report.words import sentences, shorten, signed, trust_parts, without_detail
-from vrx.structures import PERHAPS, ConceptBank
+from vrx.structures import PERHAPS
 
 TITLE = 0.62  # inches
 DISC = 0.043  # radius as a share of the photo's longer side

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from vrx.bank import ConceptBank
 from vrx.errors import VRXError
 from vrx.explanation import Explanation
 from vrx.report.charts import CONCEPTS, MISSING, RELATIONS, Kind, scatter
@@ -24,7 +25,6 @@ from vrx.report.mistakes import Predictions, confusion, lists
 from vrx.report.trust import LEVELS, pair_effects, trust
 from vrx.report.words import blank_line, join, sentence, trust_line
 from vrx.storage import json_safe, write_text
-from vrx.structures import ConceptBank
 
 FORMATS = ("html", "png", "pdf", "json")
 TEMPLATES = Path(__file__).parent

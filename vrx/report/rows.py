@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
+from vrx.bank import ConceptBank
 from vrx.explanation import Explanation
 from vrx.report.drawing import (
     CASING,
@@ -29,7 +30,6 @@ from vrx.report.drawing import (
 )
 from vrx.report.relations import gains_if_there, players_of, shown_relations
 from vrx.report.words import NO_RELATIONS, relation_ends, relation_kind, signed
-from vrx.structures import ConceptBank
 from vrx.thumbnails import thumbnail
 
 ROW, RELATION, SMALL = 0.78, 0.46, 0.66  # heights in inches: of a concept, of a relation, of one that was not found

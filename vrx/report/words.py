@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vrx.bank import ConceptBank
 from vrx.explanation import Counterfactual, Explanation
 from vrx.report.relations import Relation, expected_relations, shown_relations, wanted, welcome_absences
 from vrx.report.trust import trust
-from vrx.structures import ConceptBank
 
 NAMED_SHARE = 0.2  # a concept is named from this share of the strongest of its graph on
 MOST_CONCEPTS, MOST_RELATIONS = 3, 2  # named at most
