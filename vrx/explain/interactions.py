@@ -88,18 +88,22 @@ class ClassifierGame:
     players: Players
 
     def __call__(self, gone: NDArray[np.bool_], moved: NDArray[np.int64]) -> Values:
-        masks = torch.from_numpy(self.players.masks)
-        photos = {STAYS: self.x}
-        for k in np.unique(moved[moved != STAYS]).tolist():
-            offset = torch.from_numpy(self.players.offsets[k : k + 1])
-            photos[k] = self.editor.move(self.x[None], masks[k : k + 1], offset)[0][0]
-        logits = []
-        for part in np.array_split(np.arange(len(gone)), max(1, -(-len(gone) // BATCH))):
-            x = torch.stack([photos[k] for k in moved[part].tolist()])
-            union = torch.einsum("qp,phw->qhw", torch.from_numpy(gone[part]).float(), masks.float()) > 0
-            with torch.inference_mode():
-                logits.append(self.classifier(self.editor.delete(x, union)).cpu())
-        return np.asarray(centred(torch.cat(logits).double()).numpy())
+        values = np.zeros((len(gone), len(self.classifier.class_names)))
+        for k in np.unique(moved).tolist():  # edits of one photo share what their holes are filled with
+            photo = self.x[None] if k == STAYS else self._moved(k)
+            same = np.flatnonzero(moved == k)
+            for rows in np.split(same, range(BATCH, len(same), BATCH)):
+                union = torch.from_numpy((gone[rows, :, None, None] & self.players.masks).any(1))
+                with torch.inference_mode():
+                    logits = self.classifier(self.editor.delete(photo, union)).cpu()
+                values[rows] = centred(logits.double()).numpy()
+        return values
+
+    def _moved(self, player: int) -> Tensor:
+        """The photo with a player moved, ``[1, 3, H, W]``."""
+        one = slice(player, player + 1)
+        mask, offset = torch.from_numpy(self.players.masks[one]), torch.from_numpy(self.players.offsets[one])
+        return self.editor.move(self.x[None], mask, offset)[0]
 
 
 @dataclass(frozen=True)
