@@ -28,6 +28,7 @@ from vrx.specs import describe
 from vrx.structures import Patches
 
 SURE = 0.02  # p-value of a concept, where enough photos test it: of those that barely pass .05, half fail it elsewhere
+NARROW = 1.2  # times the margin by which a deletion grows: a narrower word is an object's rim, not a part
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
 LEAST_WORDS = 16
 STEADY_PHOTOS = 20  # of each class, that say which layers are steady and how sure a word must be
@@ -246,7 +247,7 @@ class WordDiscovery:
         rng = np.random.default_rng([self.seed, index])
         members = {int(word): rng.permutation(np.flatnonzero(word_of == word)) for word in frequent}
         wide = {w: np.median([width(pool.mask(m)) for m in some[:STEADY_PHOTOS]]) for w, some in members.items()}
-        members = {w: some for w, some in members.items() if wide[w] >= self.editor.margin}
+        members = {w: some for w, some in members.items() if wide[w] >= NARROW * self.editor.margin}
         screened = {w: chosen[: min(self.effects, len(chosen) // 2)] for w, chosen in members.items()}
         first = {w: self._falls(classifier, pool, chosen, index).mean() for w, chosen in screened.items()}
         promising = sorted(first, key=lambda w: -first[w])[: self.num_concepts]
