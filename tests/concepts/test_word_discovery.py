@@ -123,12 +123,12 @@ def test_a_class_with_fewer_concepts_says_why(colour_f: Classifier, source: Phot
 def test_a_concept_must_be_surer_where_enough_photos_test_it(
     colour_f: Classifier, source: PhotoFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six photos at most test each of three words: no p-value, Holm-corrected, is below 3 / 64 = .047."""
+    """Seven photos at most test a word: no p-value is below 1 / 128 = .0078."""
     photos = planted.word_photos(colour_f, source)
     monkeypatch.setattr(word_discovery, "SIGNIFICANT", 0.0)
     monkeypatch.setattr(word_discovery, "SURE", 0.1)
     assert planted.word_discovery()(colour_f, photos).present.any()
-    monkeypatch.setattr(word_discovery, "SURE", 0.01)
+    monkeypatch.setattr(word_discovery, "SURE", 0.005)
     with pytest.raises(VRXError, match="No class has a concept"):
         planted.word_discovery()(colour_f, photos)
 
