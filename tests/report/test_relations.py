@@ -82,7 +82,8 @@ def test_at_most_five_are_shown_and_none_where_nobody_asked() -> None:
     assert found(unasked) == [] and "relation" not in sentence(unasked) and "elation" not in trust_line(unasked)
 
 
-def test_the_sentence_names_the_two_strongest_with_their_kind() -> None:
+def test_the_sentence_names_the_two_strongest_pairs_with_their_kind() -> None:
+    """1 and 3 count together as well; how they lie says more."""
     explanation = make(
         placed={(3, 1): only(3.0)},
         placed_measured={(3, 1): only(3.1)},
@@ -90,12 +91,12 @@ def test_the_sentence_names_the_two_strongest_with_their_kind() -> None:
     )
     assert sentence(explanation, [0]).endswith(
         "Supported by its concept 1. 1 counts because it lies above 3: −3.1 when it is moved; "
-        "1 and 3 count together (+0.8)."
+        "1 and 2 count together (+0.5)."
     )
     named = replace(explanation, names=NAMED)
     assert sentence(named, [0]).endswith(
         "The ladder (1) counts because it lies above the wheels (3): −3.1 when it is moved; "
-        "the ladder (1) and the wheels (3) count together (+0.8)."
+        "the ladder (1) and the cab (2) count together (+0.5)."
     )
 
 
@@ -208,6 +209,9 @@ def lacking(**change: Any) -> Explanation:
 
 def test_what_is_missing_comes_by_measured_gain() -> None:
     assert [(c.concept, c.measured[1]) for c in wanted(lacking(), 1)] == [(2, 2.4), (3, 1.5)]
+    mirrored = [make_gain(1, 0, only(0.4, 1), anchor=2), make_gain(1, 2, only(0.9, 1), anchor=0)]
+    (reason,) = wanted(make(counterfactuals=mirrored), 1)
+    assert reason.concept == 2, "that 1 lies above 3 and 3 below 1 is one reason: the one with the larger gain"
     many = make(counterfactuals=[make_gain(1, k, only(k + 1.0, 1)) for k in range(4)])
     assert [c.concept for c in wanted(many, 1)] == [3, 2, 1]
 

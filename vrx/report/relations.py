@@ -92,7 +92,9 @@ def wanted(explanation: Explanation, index: int) -> list[Counterfactual]:
     Listed is what the network expects a gain of, and the classifier confirms clear of the noise.
     """
     own = [c for c in explanation.counterfactuals if c.graph == index and c.predicted[index] > 0]
-    return _largest([c for c in own if _exceeds(c.measured[index], c.noise[index])], index, 1)[:MOST_REASONS]
+    best = _largest([c for c in own if _exceeds(c.measured[index], c.noise[index])], index, 1)
+    once = {(c.concept,) if c.added else frozenset((c.concept, c.anchor)): c for c in reversed(best)}
+    return _largest(list(once.values()), index, 1)[:MOST_REASONS]  # that 1 lies above 2 and 2 below 1 is one reason
 
 
 def welcome_absences(explanation: Explanation) -> list[Counterfactual]:

@@ -109,9 +109,13 @@ def relations_text(explanation: Explanation, index: int) -> str:
     if explanation.relations is None:
         return ""
     shown = expected_relations(explanation, index)
-    true = [relation_words(explanation, index, relation) for relation in shown if relation.confirmed]
-    if true:
-        return capital("; ".join(true[:MOST_RELATIONS])) + "."
+    true = sorted((r for r in shown if r.confirmed), key=lambda relation: not relation.arranged)
+    pairs = {
+        frozenset((r.source, r.target)): r for r in reversed(true)
+    }  # where both are true, the arrangement says more
+    strongest = sorted(pairs.values(), key=lambda relation: -abs(relation.predicted))[:MOST_RELATIONS]
+    if strongest:
+        return capital("; ".join(relation_words(explanation, index, relation) for relation in strongest)) + "."
     if shown:
         return "The classifier confirms none of the relations that the graph network expects."
     return f"{NO_RELATIONS}." * (not any(shown_relations(explanation, c) for c in explanation.shown()))
