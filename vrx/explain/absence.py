@@ -23,8 +23,7 @@ from vrx.structures import NEUTRAL, SCG, edges
 
 LEAST_SEEN = 3  # photos of a class that a typical value is taken from
 EXAMPLES = 16  # photos that say how two concepts of a class lie to each other
-NEAR = 0.12  # places nearer to each other than this are alike, share of the photo
-USUAL = 0.1  # share of the examples that must lie like a concept, if it lies where it belongs
+ALIKE = 0.06  # places nearer to each other than this are alike, share of the photo
 ALONG = 0.5  # share of the photos in which a node comes with a concept
 SHRINKAGE = 1.0  # photos that the mean of all concepts counts for beside those in which a concept was added
 
@@ -210,13 +209,10 @@ class Typical:
     def elsewhere(self, scg: SCG, index: int, concept: int, anchor: int) -> Tensor | None:
         """Where a concept of a class belongs, (x, y), as it most often lies to another one that the photo shows.
 
-        None where it lies as it does in some photos of the class, or too few show both.
+        None where it lies there, or too few photos show both.
         """
-        belongs = scg.centroids[index, anchor] + self.offsets[index, concept, anchor]
-        near = (belongs - scg.centroids[index, concept]).norm(dim=1) < NEAR
-        return (
-            None if bool(belongs.isnan().any()) or float(near.float().mean()) >= USUAL else densest(belongs).clamp(0, 1)
-        )
+        belongs = densest(scg.centroids[index, anchor] + self.offsets[index, concept, anchor]).clamp(0, 1)
+        return belongs if float((belongs - scg.centroids[index, concept]).norm()) >= ALIKE else None
 
     def added(self, scg: SCG, index: int, concept: int, place: Tensor) -> SCG:
         """The graphs of a photo, ``[n, N, ...]``, with a typical example of a concept of a class at a place (x, y)."""
@@ -267,7 +263,7 @@ def _examples(values: Tensor, least: int) -> Tensor:
 
 def densest(points: Tensor) -> Tensor:
     """The middle of where most of M points lie, ``[..., M, 2]`` -> ``[..., 2]``; NaN where one is NaN."""
-    near = (-((torch.cdist(points, points) / (NEAR / 2)) ** 2) / 2).exp()  # [..., M, M]
+    near = (-((torch.cdist(points, points) / ALIKE) ** 2) / 2).exp()  # [..., M, M]
     best = near.sum(-1).nan_to_num().argmax(-1)[..., None, None]
     weight = near.gather(-2, best.expand(*best.shape[:-1], near.shape[-1])).squeeze(-2)[..., None]
     return (weight * points).sum(-2) / weight.sum(-2)
