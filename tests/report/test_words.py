@@ -292,9 +292,24 @@ def test_trust_levels(scores: list[float], measured: list[float], grn: float, le
 def test_few_concepts_limit_trust(count: int, level: str) -> None:
     found = np.arange(4)[None].repeat(3, 0) < count
     measured = np.where(found, np.array(MEASURED), np.nan).astype(np.float32)
+    measured[1:] = np.nan
     explanation = make({0: SCORES}, detected=found, measured=measured)
     assert trust(explanation).level == level
     assert f"{count} of 4 concepts of fire engine found" in trust_line(explanation).lower()
+
+
+@pytest.mark.parametrize(("effects", "level"), [([-2.0, -1.0], "high"), ([2.0, 3.0], "low"), ([np.nan] * 2, "limited")])
+def test_of_a_class_with_two_concepts_those_of_the_other_classes_are_ranked_too(
+    effects: list[float], level: str
+) -> None:
+    found = np.arange(4)[None].repeat(3, 0) < 2
+    measured = np.full((3, 4), np.nan, np.float32)
+    measured[0, :2], measured[1, :2] = [2.0, 1.0], effects
+    explanation = make({0: [1.8, 0.6, 0, 0], 1: [-1.5, -0.5, 0, 0]}, detected=found, exists=found, measured=measured)
+    assert trust(explanation).level == level
+    line = trust_line(explanation)
+    assert ("rank the concepts of all classes shown" in line) == bool(np.isfinite(effects).all())
+    assert "2 of 2 concepts of fire engine found" in line
 
 
 def test_effects_that_print_as_zero_are_not_compared() -> None:

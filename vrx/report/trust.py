@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ LIKE = ("unlike", "only partly like", "like")
 CLOSE, FAR = 0.1, 0.3  # largest difference of both networks' probabilities: up to CLOSE high, above FAR low
 RANK_HIGH, RANK_LOW = 0.7, 0.2  # Spearman between contributions and measured effects
 SIGN_HIGH, SIGN_LOW = 0.75, 0.5  # share of concepts whose contribution and measured effect have one sign
-FOUND_HIGH, FOUND_LOW = 4, 2  # detected concepts of the predicted class: a ranking of three agrees by chance in 1 of 6
+FOUND_HIGH, FOUND_LOW = 4, 2  # detected concepts of the predicted class, or all that there are
+ENOUGH = 4  # concepts to rank: a ranking of three agrees by chance in 1 of 6
 NO_EFFECT = 0.05  # a measured effect below this, in logits, prints as zero: its sign means nothing
 
 
@@ -70,18 +72,32 @@ def _agreement(explanation: Explanation) -> tuple[int, str]:
 
 
 def _ranking(explanation: Explanation) -> tuple[int, str]:
-    predicted, rank = explanation.predicted, explanation.trust
+    predicted = explanation.predicted
     if not np.isfinite(explanation.measured[predicted][explanation.detected[predicted]]).any():
         return 1, "no effect could be measured to compare the contributions with"
     same, compared = sign_agreement(explanation, predicted)
     signs = f"same sign for {same} of {compared}" if compared else "no measured effect above zero"
     share = _level(same / compared, SIGN_LOW, SIGN_HIGH) if compared else 1
+    rank, which = _rank(explanation)
     if not np.isfinite(rank):
         return min(share, 1), f"too few concepts to compare their ranking with the measured effects ({signs})"
     level = _level(rank, RANK_LOW, RANK_HIGH)
     how = LIKE[level]
     found = f"Spearman {rank:.2f}; {signs}".replace("-", "−")
-    return min(level, share), f"contributions rank the concepts {how} the measured effects ({found})"
+    return min(level, share), f"contributions rank the concepts{which} {how} the measured effects ({found})"
+
+
+def _rank(explanation: Explanation) -> tuple[float, str]:
+    """Spearman between contributions and measured effects on the predicted class, and of which concepts.
+
+    Where it has fewer than ``ENOUGH``: of all concepts that were measured, each on its own class.
+    """
+    if explanation.detected[explanation.predicted].sum() >= ENOUGH:
+        return explanation.trust, ""
+    measured = explanation.detected & np.isfinite(explanation.measured)
+    graph, concept = measured.nonzero()
+    rank = rank_agreement(explanation.node_scores[graph, graph, concept], explanation.measured[measured])
+    return (rank if len(graph) >= ENOUGH else math.nan), " of all classes shown"
 
 
 def _relations(explanation: Explanation) -> tuple[str, str]:
@@ -99,4 +115,4 @@ def _found(explanation: Explanation) -> tuple[int, str]:
     own, name = explanation.predicted, explanation.class_names[explanation.predicted]
     found, known = int(explanation.detected[own].sum()), int(explanation.present[own].sum())
     text = f"{found} of {known} concepts of {name} found" if known else f"{name} has no concepts of its own to find"
-    return _level(found, FOUND_LOW, FOUND_HIGH), text
+    return _level(found, *(min(bound, max(known, 1)) for bound in (FOUND_LOW, FOUND_HIGH))), text
