@@ -97,6 +97,11 @@ class Relations:
             placed &= (places * measured[..., index] > least_placed) & (places * moved[:, index] > least_placed)
         return together, placed
 
+    def against(self, index: int) -> NDArray[np.bool_]:
+        """Which players speak against a class: by the GRN and by the classifier, clear of the noise, bool ``[P]``."""
+        least = self._least(index)[0]
+        return (self.main[:, index] < -least) & (self.main_measured[:, index] < -least)
+
     def _least(self, index: int) -> tuple[float, float]:
         """What interactions and placements for a class must exceed."""
         return max(CLEAR * self.noise[index], NO_RELATION), max(CLEAR * self.placed_noise[index], NO_RELATION)

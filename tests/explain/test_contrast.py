@@ -153,6 +153,18 @@ def test_metrics_of_structure(explained: list[Explanation]) -> None:
     assert metrics["absence/counted"] == len(added)
     panels = [confirmed(e, c) for e in explained for c in e.shown() if c != e.predicted and e.present[c].any()]
     assert metrics["absence/confirmed"] == pytest.approx(np.mean(panels))
+    one = next(e for e in explained if e.relations is not None)
+    c = next(c for c in one.shown() if c != one.predicted)
+    plain = replace(one, counterfactuals=(), node_scores=np.abs(one.node_scores))
+    nothing = replace(
+        plain.relations, **{k: np.zeros_like(getattr(one.relations, k)) for k in ("main", "pairs", "placed")}
+    )
+    assert not confirmed(replace(plain, relations=nothing), c)
+    against = np.zeros_like(nothing.main)
+    against[0, c] = -100.0
+    spoken = replace(nothing, main=against, main_measured=against)
+    assert confirmed(replace(plain, relations=spoken), c)
+    assert not confirmed(replace(plain, relations=replace(spoken, main_measured=-against)), c)
     perfect = [
         replace(e, relations=replace(e.relations, pairs=e.relations.pairs_measured, placed=e.relations.placed_measured))
         for e in explained

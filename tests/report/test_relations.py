@@ -15,7 +15,7 @@ from tests.report.test_figures import check_inside, marks, texts
 from vrx.explanation import Explanation
 from vrx.report.drawing import ColourScale, draw_relation, page
 from vrx.report.figures import class_figure, photo_figure
-from vrx.report.relations import MOST_ARROWS, gains_if_there, shown_relations, wanted, welcome_absences
+from vrx.report.relations import MOST_ARROWS, gains_if_there, opponents, shown_relations, wanted, welcome_absences
 from vrx.report.trust import trust
 from vrx.report.words import panel_text, sentence, trust_line
 
@@ -348,3 +348,25 @@ def test_a_place_counts_only_where_moving_costs(which: str, cost: float) -> None
     against = make(placed={(2, 1): only(-0.7)})  # the class gains when it is moved
     assert found(against) == [(1, 2, True, -0.7)]
     assert not found(replace(against, relations=replace(against.relations, **{which: for_free + 0.7})))
+
+
+def test_a_concept_of_another_class_that_speaks_against_a_class_is_a_reason() -> None:
+    """Concept 2 of the predicted class (patch 2) costs the second class 2.2; that of patch 3 alone by prediction."""
+    main, measured = np.zeros((8, 3)), np.zeros((8, 3))
+    main[1, 1], measured[1, 1] = -2.0, -2.2
+    main[2, 1], measured[2, 1] = -3.0, 0.4
+    main[4, 1], measured[4, 1] = -4.0, -4.0  # patch 5: a concept of the class itself, which its own bar says
+    both = make_relations(range(1, 9), main=main, main_measured=measured)
+    explanation = make(relations=both)
+    assert opponents(explanation, 1) == [(0, 1, -2.2)] and opponents(explanation, 2) == []
+    assert (
+        "Why not ambulance? Opposed by its concept 1. Concept 2 of fire engine speaks against it (−2.2)."
+        in sentence(explanation)
+    )
+    named = replace(explanation, names=NAMED, node_scores=np.abs(explanation.node_scores))
+    assert sentence(named, [1]).endswith(
+        "Supported by its concept cross (1), but the cab (2 of fire engine) speaks against it (−2.2)."
+    )
+    noisy = make(relations=make_relations(range(1, 9), noise=1.0, main=main, main_measured=measured))
+    assert opponents(noisy, 1) == [], "two fills differ by 1: nothing below 2.5 is clear of that"
+    assert opponents(make(relations=None), 1) == []

@@ -118,15 +118,16 @@ def _absence(explanations: Sequence[Explanation]) -> dict[str, float]:
 
 
 def confirmed(explanation: Explanation, index: int) -> bool:
-    """Whether "why not" this class has a reason that F confirms beyond the noise: a concept of it that is here and
-    speaks against it, or one that is missing or lies elsewhere and would speak for it.
+    """Whether "why not" this class has a reason that F confirms beyond the noise: a concept that is here and speaks
+    against it, a relation that does, or a concept that is missing or lies elsewhere and would speak for it.
     """
     here = explanation.detected[index]
     against = (explanation.node_scores[index, index] < 0) & (np.nan_to_num(explanation.measured[index]) < -NO_RELATION)
     gains = [c for c in explanation.counterfactuals if c.graph == index and c.predicted[index] > 0]
-    related = explanation.relations is not None and _against(explanation, explanation.relations, index)
+    relations = explanation.relations
+    related = relations is not None and (_against(explanation, relations, index) or relations.against(index).any())
     found = any(c.measured[index] > max(c.noise[index], NO_RELATION) for c in gains)
-    return bool((against & here).any()) or related or found
+    return bool((against & here).any() or related or found)
 
 
 def _against(explanation: Explanation, relations: Relations, index: int) -> bool:

@@ -86,6 +86,28 @@ def _arranged(relations: Relations, confirmed: Tables, index: int, *ends: tuple[
     return Relation(first[0], second[0], True, predicted, measured, least, bool(confirmed[1][at[:2]]))
 
 
+def opponents(explanation: Explanation, index: int) -> list[tuple[int, int, float]]:
+    """Found concepts of other classes that speak against a class, and measured how much, the strongest first.
+
+    Returns:
+        Class, concept and its measured main effect on the class ``index``, one of each patch: of the predicted class,
+        if it shows one of its concepts.
+    """
+    relations = explanation.relations
+    if relations is None:
+        return []
+    order = [explanation.predicted, *(c for c in explanation.shown() if c != explanation.predicted)]
+    found = []
+    for player in np.flatnonzero(relations.against(index)).tolist():
+        label = relations.labels[player]
+        owners = [
+            (c, int(np.argmax(explanation.matched[c] == label))) for c in order if label in explanation.matched[c]
+        ]
+        if owners and label not in explanation.matched[index]:
+            found.append((*owners[0], float(relations.main_measured[player, index])))
+    return sorted(found, key=lambda one: one[2])
+
+
 def wanted(explanation: Explanation, index: int) -> list[Counterfactual]:
     """What is missing for a class, or lies elsewhere than it should, the largest measured gain first.
 

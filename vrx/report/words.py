@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vrx.bank import ConceptBank
 from vrx.explanation import Counterfactual, Explanation
-from vrx.report.relations import Relation, expected_relations, shown_relations, wanted, welcome_absences
+from vrx.report.relations import Relation, expected_relations, opponents, shown_relations, wanted, welcome_absences
 from vrx.report.trust import trust
 
 NAMED_SHARE = 0.2  # a concept is named from this share of the strongest of its graph on
@@ -132,7 +132,9 @@ def absences_text(explanation: Explanation) -> str:
 
 
 def wanted_text(explanation: Explanation, index: int) -> str:
-    """What is missing for a class, or lies elsewhere; where nothing is, the strongest relation against it; or ""."""
+    """What is missing for a class, or lies elsewhere; where nothing is, the strongest relation or concept of another
+    class against it; or "".
+    """
     numbered, groups = list[Counterfactual](), list[list[Counterfactual]]()
     for reason in wanted(explanation, index):
         group = numbered if reason.added and not _name(explanation, reason) else []
@@ -141,8 +143,16 @@ def wanted_text(explanation: Explanation, index: int) -> str:
     reasons = [
         _missing(explanation, group) if group[0].added else _misplaced(explanation, group[0]) for group in groups
     ]
-    against = [r for r in shown_relations(explanation, index) if r.predicted < 0]
-    return "; ".join(reasons or [relation_words(explanation, index, relation) for relation in against[:1]])
+    against = [relation_words(explanation, index, r) for r in shown_relations(explanation, index) if r.predicted < 0]
+    against += [_opponent(explanation, *one) for one in opponents(explanation, index)]
+    return "; ".join(reasons or against[:1])
+
+
+def _opponent(explanation: Explanation, owner: int, concept: int, effect: float) -> str:
+    name = explanation.names[owner][concept] if explanation.names else ""
+    number = f"{concept + 1} of {explanation.class_names[owner]}"
+    called_so = f"the {shorten(name, LONGEST)} ({number})" if name else f"concept {number}"
+    return f"{called_so} speak{'s' * (not plural(explanation, owner, concept))} against it ({signed(effect)})"
 
 
 def _name(explanation: Explanation, reason: Counterfactual) -> str:
