@@ -36,6 +36,14 @@ EDITOR = Editor("blur", 0.03)
 
 
 @pytest.fixture(scope="module")
+def word_bank(colour_f: Classifier, source: PhotoFolder) -> ConceptBank:
+    """With rims of the discs as concepts: nothing is narrower than an edge of no width. So photos show several."""
+    discovery = planted.word_discovery()
+    discovery.editor = Editor("blur", 0.0)
+    return discovery(colour_f, planted.word_photos(colour_f, source))
+
+
+@pytest.fixture(scope="module")
 def explainer(colour_f: Classifier, word_bank: ConceptBank, source: PhotoFolder) -> Explainer:
     return explainer_by(EDITOR, colour_f, word_bank, source)
 
@@ -73,15 +81,11 @@ def test_measured_relations_are_those_of_photos_edited_by_hand(explainer: Explai
         np.testing.assert_allclose(got, centred(explainer.classifier(moved).double()).detach(), atol=1e-4)
 
 
-def test_a_classifier_that_counts_colours_has_no_relations(colour_f: Classifier, source: PhotoFolder) -> None:
-    """Holes are grey, with hard edges: a blurred hole holds the colour of the piece beside it, which is a relation.
-
-    So the rims of the discs are concepts of their own.
-    """
-    discovery, editor = planted.word_discovery(), Editor("grey", 0.0)
-    discovery.editor = editor
-    bank = discovery(colour_f, planted.word_photos(colour_f, source))
-    explainer = explainer_by(editor, colour_f, bank, source)
+def test_a_classifier_that_counts_colours_has_no_relations(
+    colour_f: Classifier, word_bank: ConceptBank, source: PhotoFolder
+) -> None:
+    """Holes are grey, with hard edges: a blurred hole holds the colour of the piece beside it, which is a relation."""
+    explainer = explainer_by(Editor("grey", 0.0), colour_f, word_bank, source)
     explained = [explainer.explain(p.path, true_class=p.label) for p in source.photos("test")[:6]]
     seen = [e for e in explained if e.relations is not None]
     assert seen, "some photos show two concepts"
