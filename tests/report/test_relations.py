@@ -212,6 +212,9 @@ def test_what_is_missing_comes_by_measured_gain() -> None:
     mirrored = [make_gain(1, 0, only(0.4, 1), anchor=2), make_gain(1, 2, only(0.9, 1), anchor=0)]
     (reason,) = wanted(make(counterfactuals=mirrored), 1)
     assert reason.concept == 2, "that 1 lies above 3 and 3 below 1 is one reason: the one with the larger gain"
+    alike = [make_gain(1, 0, only(0.4, 1)), make_gain(1, 2, only(0.9, 1)), make_gain(1, 3, only(0.5, 1))]
+    names = (("",) * 4, ("ball", "", "ball", ""), ("",) * 4)
+    assert [c.concept for c in wanted(make(counterfactuals=alike, names=names), 1)] == [2, 3], "one ball is missing"
     many = make(counterfactuals=[make_gain(1, k, only(k + 1.0, 1)) for k in range(4)])
     assert [c.concept for c in wanted(many, 1)] == [3, 2, 1]
 
