@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vrx.concepts.purity import BACKGROUND, Seen, main_parts, masks_of, mean_shares, part_metrics
+from vrx.concepts.purity import BACKGROUND, Seen, main_parts, masks_of, mean_shares, part_metrics, part_names
 from vrx.structures import UNMATCHED
 
 
@@ -20,7 +20,7 @@ def grid(rows: str) -> NDArray[np.str_]:
 
 def photo(label: int, parts: str, concepts: dict[tuple[int, int], str], graphs: int = 1, places: int = 2) -> Seen:
     """``concepts``: (graph, place) -> its pixels, drawn with ``#``."""
-    names = {"w": "wheels", "b": "body", "d": "door"}
+    names = {"w": "wheels", "b": "body", "d": "door", "e": "engine"}
     shown = grid(parts)
     masks = np.zeros((graphs, places, *shown.shape), bool)
     for where, drawn in concepts.items():
@@ -62,17 +62,31 @@ def test_mean_shares_are_of_the_photos_of_the_class_in_which_it_is_found() -> No
 
 
 @pytest.mark.parametrize(
-    ("drawn", "certain", "main"),
+    ("drawn", "main", "name"),
     [
-        ("##..", 0.6, "wheels"),
-        ("####", 0.0, "body"),  # half and half: the first of the two
-        ("####", 0.6, ""),
-        ("..#.", 0.6, "body"),
-        ("....", 0.0, ""),
+        ("##..", "wheels", "wheels"),
+        ("####", "body", "body and wheels"),  # half and half: the first of the two
+        ("..#.", "body", "body"),
+        ("....", "", ""),
     ],
 )
-def test_main_part(drawn: str, certain: float, main: str) -> None:
-    assert main_parts([photo(0, "wwbb", {(0, 0): drawn}, places=1)], ONE, certain) == [[main]]
+def test_main_part_and_name(drawn: str, main: str, name: str) -> None:
+    seen = [photo(0, "wwbb", {(0, 0): drawn}, places=1)]
+    assert main_parts(seen, ONE) == [[main]] and part_names(seen, ONE) == [[name]]
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        ("wwwwwwbbbb", "wheels"),  # .6
+        ("wwwwwbbbdd", "wheels and body"),  # .5 and .3
+        ("wwwbbbdddd", "door and body"),  # .4 and .3, and .3 of another
+        ("wwwwwwbbbbddddeeee", ""),  # a third and 2/9: less than .6 together
+        ("wwwwwwwwwwbbbddde", ""),  # .59, but no second of a fifth
+    ],
+)
+def test_a_concept_is_named_after_two_parts_where_no_part_alone_is_certain(parts: str, name: str) -> None:
+    assert part_names([photo(0, parts, {(0, 0): "#" * len(parts)}, places=1)], ONE) == [[name]]
 
 
 @pytest.mark.parametrize(("parts", "main"), [("w...", ""), ("ww..", "wheels"), ("....", "")])
@@ -82,11 +96,12 @@ def test_what_lies_mostly_on_the_background_has_no_main_part(parts: str, main: s
 
 def test_certainty_is_of_the_pixels_on_the_object_alone() -> None:
     seen = [photo(0, "wwwbb.....", {(0, 0): "##########"}, places=1)]  # half background; 3 of 5 on wheels
-    assert main_parts(seen, ONE, 0.6) == [["wheels"]] and main_parts(seen, ONE, 0.61) == [[""]]
+    assert main_parts(seen, ONE) == part_names(seen, ONE) == [["wheels"]]
 
 
 def test_a_place_without_a_concept_has_no_part() -> None:
-    assert main_parts([photo(0, "ww", {(0, 0): "##"}, places=1)], ~ONE) == [[""]]
+    seen = [photo(0, "ww", {(0, 0): "##"}, places=1)]
+    assert main_parts(seen, ~ONE) == part_names(seen, ~ONE) == [[""]]
 
 
 def test_purity_is_the_share_of_the_object_pixels_on_the_main_part() -> None:

@@ -15,7 +15,7 @@ from tests import planted
 from vrx.bank import ConceptBank
 from vrx.classifier.classifier import Classifier
 from vrx.classifier.preprocessing import Preprocessing
-from vrx.concepts.purity import CERTAIN, Seen, main_parts, masks_of, with_parts
+from vrx.concepts.purity import Seen, masks_of, part_names, with_parts
 from vrx.data.images import Photo
 from vrx.data.part_masks import PhotoFolderWithParts, geometry_of, in_frame, label_file, seen
 from vrx.data.sources import HasPartMasks
@@ -266,15 +266,15 @@ def test_the_concept_of_a_class_is_named_after_its_disc(
     found = seen(builder, masked, "discovery")
     named = with_parts(bank, found)
     assert [named.name(c, 0) for c in range(3)] == ["disc"] * 3
-    assert named.parts == main_parts(found, bank.present, CERTAIN)
+    assert named.parts == part_names(found, bank.present)
     assert named.digest == bank.digest and not bank.parts
     assert with_parts(bank, []) is bank
 
 
-def test_what_shows_two_parts_alike_or_background_has_no_name(bank: ConceptBank) -> None:
+def test_what_shows_two_parts_alike_has_the_names_of_both(bank: ConceptBank) -> None:
     masks = np.zeros((3, bank.num_concepts, 4, 4), bool)
     masks[0, 0], masks[0, 1, :, 0] = True, True
     half = {"left": np.zeros((4, 4), bool), "right": np.zeros((4, 4), bool)}
     half["left"][:, :2], half["right"][:, 2:] = True, True
-    assert with_parts(bank, [Seen(0, masks, half)]).parts[0][:2] == ["", "left"]
+    assert with_parts(bank, [Seen(0, masks, half)]).parts[0][:2] == ["left and right", "left"]
     assert with_parts(bank, [Seen(1, masks, half)]).parts[0][:2] == ["", ""], "photos of another class do not name it"

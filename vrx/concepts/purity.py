@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -16,7 +16,8 @@ BACKGROUND = "background"
 VISIBLE = 0.01  # least share of the photo that a part covers where it counts as visible
 OVERLAP = 0.25  # least share of the smaller of detection and part that both cover, if the part is found
 METRICS = ("purity", "consistency", "background", "recall_own", "recall_other", "precision")
-CERTAIN = 0.6  # least mean share of a concept's object pixels on one part, if the concept is named after it
+CERTAIN = 0.6  # least mean share of a concept's object pixels on one part, or two, if the concept is named after it
+SECOND = 0.2  # least of these on the second of two
 
 
 @dataclass(frozen=True)
@@ -57,26 +58,47 @@ def mean_shares(seen: Sequence[Seen], graph: int, concept: int) -> dict[str, flo
     return {name: sum(s.get(name, 0.0) for s in found) / len(found) for name in names}
 
 
-def main_parts(seen: Sequence[Seen], present: NDArray[np.bool_], certain: float = 0.0) -> list[list[str]]:
-    """The part that each concept shows most, ``[n][N]``; "" where there is none, or less than ``certain`` on one."""
+def main_parts(seen: Sequence[Seen], present: NDArray[np.bool_]) -> list[list[str]]:
+    """The part that each concept shows most, ``[n][N]``; "" where there is none."""
+    return _each(present, lambda g, k: next(iter(_object_shares(seen, g, k)), ""))
 
-    def main(graph: int, concept: int) -> str:
-        shares = mean_shares(seen, graph, concept) if present[graph, concept] else {}
-        object_ = {name: share for name, share in shares.items() if name != BACKGROUND and share > 0}
-        if not object_ or shares[BACKGROUND] > 0.5:
-            return ""
-        best = max(object_, key=lambda name: object_[name])
-        return best if object_[best] >= certain * sum(object_.values()) else ""
 
-    return [[main(g, k) for k in range(present.shape[1])] for g in range(len(present))]
+def part_names(seen: Sequence[Seen], present: NDArray[np.bool_]) -> list[list[str]]:
+    """What each concept is called after the one or two parts that it shows, where that is certain, ``[n][N]``."""
+
+    def name(graph: int, concept: int) -> str:
+        shares = _object_shares(seen, graph, concept)
+        (first, most), (second, more) = [*shares.items(), ("", 0.0), ("", 0.0)][:2]
+        if most >= CERTAIN:
+            return first
+        return f"{first} and {second}" if more >= SECOND and most + more >= CERTAIN else ""
+
+    return _each(present, name)
+
+
+def _object_shares(seen: Sequence[Seen], graph: int, concept: int) -> dict[str, float]:
+    """Mean share of a concept's object pixels on each part that it shows, the largest first; nothing where it shows
+    background most.
+    """
+    shares = mean_shares(seen, graph, concept)
+    object_ = {name: share for name, share in shares.items() if name != BACKGROUND and share > 0}
+    if not object_ or shares[BACKGROUND] > 0.5:
+        return {}
+    whole = sum(object_.values())
+    return {name: object_[name] / whole for name in sorted(object_, key=lambda name: -object_[name])}
+
+
+def _each(present: NDArray[np.bool_], of: Callable[[int, int], str]) -> list[list[str]]:
+    """What a function gives for each concept that there is, ``[n][N]``; "" for the others."""
+    return [[of(g, k) if there else "" for k, there in enumerate(row)] for g, row in enumerate(present)]
 
 
 def with_parts(bank: ConceptBank, seen: Sequence[Seen]) -> ConceptBank:
-    """The bank, each concept named after the part that it shows in these photos, where that is certain.
+    """The bank, each concept named after the part or two that it shows in these photos, where that is certain.
 
     Without photos it stays as it is.
     """
-    return replace(bank, parts=main_parts(seen, bank.present, CERTAIN)) if seen else bank
+    return replace(bank, parts=part_names(seen, bank.present)) if seen else bank
 
 
 def part_metrics(

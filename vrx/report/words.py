@@ -101,7 +101,7 @@ def the(explanation: Explanation, index: int, concept: int) -> str:
 def plural(explanation: Explanation, index: int, concept: int) -> bool:
     """Whether the name of a concept reads as several things: ``wheels``."""
     name = explanation.names[index][concept].lower() if explanation.names else ""
-    return name.endswith("s") and not name.endswith(("ss", "us", "is"))
+    return " and " in name or (name.endswith("s") and not name.endswith(("ss", "us", "is")))
 
 
 def relations_text(explanation: Explanation, index: int) -> str:
