@@ -27,7 +27,7 @@ from vrx.classifier.classifier import Classifier
 from vrx.classifier.loading import load_classifier
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.discovery import ConceptDiscovery
-from vrx.concepts.purity import with_parts
+from vrx.concepts.purity import NAMING, with_parts
 from vrx.concepts.word_discovery import WordDiscovery
 from vrx.data.part_masks import masks_key, seen
 from vrx.data.prepared import prepared
@@ -77,7 +77,6 @@ ADDITION_CODE = (
     "vrx.explain.interactions",
     "vrx.explanation",
 )
-NAMING = 30  # photos per class that say which part a concept shows
 FINISHED = "finished.json"  # in the folder of a distillation: the score of its best checkpoint
 WEIGHTS = "grn.safetensors"  # beside it: that checkpoint's GRN
 

@@ -17,6 +17,7 @@ VISIBLE = 0.01  # least share of the photo that a part covers where it counts as
 OVERLAP = 0.25  # least share of the smaller of detection and part that both cover, if the part is found
 METRICS = ("purity", "consistency", "background", "recall_own", "recall_other", "precision")
 CERTAIN = 0.6  # least mean share of a concept's object pixels on one part, or two, if the concept is named after it
+NAMING = 30  # photos per class that say which part a concept shows
 SECOND = 0.2  # least of these on the second of two
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from tqdm import tqdm
 
-from vrx.concepts.purity import main_parts, part_metrics
+from vrx.concepts.purity import NAMING, main_parts, part_metrics
 from vrx.data.images import Photo
 from vrx.data.part_masks import seen
 from vrx.data.prepared import PreparedPhoto, prepared
@@ -146,7 +146,7 @@ def part_quality(
     Args:
         explainer: of the run.
         source: the photos; nothing is known of one without part masks.
-        photos_per_class: of each of both splits, at most.
+        photos_per_class: of the test photos, at most; ``NAMING`` discovery photos say which part a concept shows.
 
     Returns:
         The metrics of :func:`~vrx.concepts.purity.part_metrics`, and for each concept (class, number from 0) some of
@@ -155,7 +155,8 @@ def part_quality(
     if not isinstance(source, HasPartMasks):
         return {}, {}
     masked = cast(PhotosWithParts, source)
-    discovery, test = (seen(explainer.builder, masked, split, photos_per_class) for split in ("discovery", "test"))
+    discovery = seen(explainer.builder, masked, "discovery", NAMING)
+    test = seen(explainer.builder, masked, "test", photos_per_class)
     present, alike = explainer.bank.present, masked.alike
     mains = main_parts(discovery, present)
     of_concepts = {}
