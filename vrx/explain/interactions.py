@@ -88,15 +88,17 @@ class ClassifierGame:
     players: Players
 
     def __call__(self, gone: NDArray[np.bool_], moved: NDArray[np.int64]) -> Values:
-        values = np.zeros((len(gone), len(self.classifier.class_names)))
+        masks = torch.from_numpy(self.players.masks).float()
+        order, edited = [], []
         for k in np.unique(moved).tolist():  # edits of one photo share what their holes are filled with
             photo = self.x[None] if k == STAYS else self._moved(k)
-            same = np.flatnonzero(moved == k)
-            for rows in np.split(same, range(BATCH, len(same), BATCH)):
-                union = torch.from_numpy((gone[rows, :, None, None] & self.players.masks).any(1))
-                with torch.inference_mode():
-                    logits = self.classifier(self.editor.delete(photo, union)).cpu()
-                values[rows] = centred(logits.double()).numpy()
+            order.append(np.flatnonzero(moved == k))
+            union = torch.einsum("qp,phw->qhw", torch.from_numpy(gone[order[-1]]).float(), masks) > 0
+            edited.append(self.editor.delete(photo, union))
+        with torch.inference_mode():
+            logits = torch.cat([self.classifier(part).cpu() for part in torch.cat(edited).split(BATCH)])
+        values = np.zeros(logits.shape)
+        values[np.concatenate(order)] = centred(logits.double()).numpy()
         return values
 
     def _moved(self, player: int) -> Tensor:
