@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vrx.errors import VRXError
@@ -151,6 +152,11 @@ def test_it_is_kept_in_a_file(tmp_path: Path) -> None:
     again = Typical.load(tmp_path / "typical.safetensors")
     torch.testing.assert_close(again.offsets, typical.offsets, equal_nan=True)
     assert torch.equal(again.along, typical.along)
+    tensors = load_file(tmp_path / "typical.safetensors")
+    of_another_version = tensors | {"offsets": tensors["offsets"][..., 0, :].contiguous()}
+    save_file(of_another_version, tmp_path / "old.safetensors")
+    with pytest.raises(VRXError, match=r"offsets.*rerun train\.py"):
+        Typical.load(tmp_path / "old.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(VRXError, match=r"rerun train\.py"):
         Typical.load(tmp_path / "bad.safetensors")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vrx.data.scg_datamodule import predicted_classes
-from vrx.errors import VRXError
+from vrx.errors import VRXError, check_shapes
 from vrx.storage import write_atomically
 from vrx.structures import NEUTRAL, SCG, edges
 
@@ -84,6 +84,10 @@ class Typical:
     along: Tensor
     gains: Tensor
     slopes: Tensor
+
+    def __post_init__(self) -> None:
+        n, num = self.places.shape[:2]
+        check_shapes(self, places=(n, num, 2), offsets=(n, num, num, EXAMPLES, 2))
 
     @classmethod
     def of(cls, table: Mapping[str, Tensor], num_concepts: int, num_classes: int) -> Typical:
