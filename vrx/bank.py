@@ -45,7 +45,7 @@ class ConceptBank:
         featureless: mean probability of each class for photos without any detail, fill by fill, ``{fill: [n]}``.
         notes: why a class has fewer than N concepts, by class.
         names: what people call the concepts (``names.yaml``), ``[n][N]``; "" for those without a name.
-        parts: the part that each concept shows, where part masks make that certain, ``[n][N]``; "" elsewhere.
+        parts: the part or two that each concept shows, where part masks make that certain, ``[n][N]``; "" elsewhere.
     """
 
     class_names: tuple[str, ...]

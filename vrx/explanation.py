@@ -258,9 +258,13 @@ class Explanation:
         """Which places of the graphs hold a concept that a photo can show, bool ``[n, N]``."""
         return self.exists if self.exists.shape == self.matched.shape else np.ones(self.matched.shape, bool)
 
+    def name_of(self, graph: int, concept: int) -> str:
+        """What a concept is called; "" where it has no name."""
+        return self.names[graph][concept] if self.names else ""
+
     def concept(self, graph: int, concept: int) -> str:
         """A concept's number and, where it has one, its name: "3", "ladder (3)"."""
-        name = self.names[graph][concept] if self.names else ""
+        name = self.name_of(graph, concept)
         return f"{name} ({concept + 1})" if name else str(concept + 1)
 
     def mask(self, graph: int, concept: int) -> NDArray[np.bool_]:

@@ -31,7 +31,7 @@ SURE = 0.02  # p-value of a concept, where enough photos test it: of those that 
 NARROW = 1.2  # times the margin by which a deletion grows: a narrower word is an object's rim, not a part
 SAME_PLACE = 0.5  # least overlap (IoU) of a word with itself in a changed photo, if it stays
 LEAST_WORDS = 16
-STEADY_PHOTOS = 20  # of each class, that say which layers are steady and how sure a word must be
+STEADY_PHOTOS = 20  # of each class, that say which layers are steady, how sure a word must be, and how wide it is
 
 
 class WordDiscovery:

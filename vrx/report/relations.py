@@ -115,10 +115,9 @@ def wanted(explanation: Explanation, index: int) -> list[Counterfactual]:
     """
     own = [c for c in explanation.counterfactuals if c.graph == index and c.predicted[index] > 0]
     best = _largest([c for c in own if _exceeds(c.measured[index], c.noise[index])], index, 1)
-    names = explanation.names[index] if explanation.names else ()
     once: dict[object, Counterfactual] = {}
     for c in reversed(best):  # that 1 lies above 2 and 2 below 1 is one reason, and so are two concepts of one name
-        name = (names[c.concept] if names else "") or c.concept
+        name = explanation.name_of(index, c.concept) or c.concept
         once[name if c.added else frozenset((c.concept, c.anchor))] = c
     return _largest(list(once.values()), index, 1)[:MOST_REASONS]
 

@@ -100,7 +100,7 @@ def the(explanation: Explanation, index: int, concept: int) -> str:
 
 def plural(explanation: Explanation, index: int, concept: int) -> bool:
     """Whether the name of a concept reads as several things: ``wheels``."""
-    name = explanation.names[index][concept].lower() if explanation.names else ""
+    name = explanation.name_of(index, concept).lower()
     return " and " in name or (name.endswith("s") and not name.endswith(("ss", "us", "is")))
 
 
@@ -109,10 +109,8 @@ def relations_text(explanation: Explanation, index: int) -> str:
     if explanation.relations is None:
         return ""
     shown = expected_relations(explanation, index)
-    true = sorted((r for r in shown if r.confirmed), key=lambda relation: not relation.arranged)
-    pairs = {
-        frozenset((r.source, r.target)): r for r in reversed(true)
-    }  # where both are true, the arrangement says more
+    true = sorted((r for r in shown if r.confirmed), key=lambda relation: relation.arranged)
+    pairs = {frozenset((r.source, r.target)): r for r in true}  # of both kinds the last: the arrangement says more
     strongest = sorted(pairs.values(), key=lambda relation: -abs(relation.predicted))[:MOST_RELATIONS]
     if strongest:
         return capital("; ".join(relation_words(explanation, index, relation) for relation in strongest)) + "."
@@ -149,14 +147,14 @@ def wanted_text(explanation: Explanation, index: int) -> str:
 
 
 def _opponent(explanation: Explanation, owner: int, concept: int, effect: float) -> str:
-    name = explanation.names[owner][concept] if explanation.names else ""
+    name = explanation.name_of(owner, concept)
     number = f"{concept + 1} of {explanation.class_names[owner]}"
     called_so = f"the {shorten(name, LONGEST)} ({number})" if name else f"concept {number}"
     return f"{called_so} speak{'s' * (not plural(explanation, owner, concept))} against it ({signed(effect)})"
 
 
 def _name(explanation: Explanation, reason: Counterfactual) -> str:
-    return shorten(explanation.names[reason.graph][reason.concept], LONGEST) if explanation.names else ""
+    return shorten(explanation.name_of(reason.graph, reason.concept), LONGEST)
 
 
 def _missing(explanation: Explanation, reasons: Sequence[Counterfactual]) -> str:
