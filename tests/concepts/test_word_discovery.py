@@ -18,7 +18,7 @@ from vrx.classifier.classifier import Classifier
 from vrx.concepts import word_discovery
 from vrx.concepts.assembly import DiscoveryPhoto
 from vrx.concepts.candidates import EVEN, Found, WordFinder
-from vrx.concepts.joining import Neighbours, joined, side_by_side
+from vrx.concepts.joining import Neighbours, joined, looseness
 from vrx.concepts.word_discovery import elsewhere, width
 from vrx.data.images import Photo, PhotoFolder
 from vrx.data.scg_datamodule import SCGDataModule
@@ -399,46 +399,79 @@ def test_a_bank_of_superpixels_is_refused(bank: ConceptBank) -> None:
 
 
 def test_pieces_of_one_thing_are_joined_and_neighbours_by_class_are_not() -> None:
-    """Two halves of a ball lie side by side in all classes; a box beside it in one class, apart in another."""
+    """Two halves of a ball lie side by side in all classes; a box now right of it, now above; one class has a mark."""
     nothing, rng = 4, np.random.default_rng(0)
 
-    def photo(apart: bool, with_own: bool) -> np.ndarray:
-        labels = np.full((24, 24), nothing, np.int16)
-        top = int(rng.integers(2, 8))
-        labels[top : top + 4, 2:6], labels[top : top + 4, 6:10] = 0, 1  # the halves
-        left = 16 if apart else 10
-        labels[top : top + 4, left : left + 4] = 2  # the box
+    def photo(box: tuple[int, int], with_own: bool) -> np.ndarray:
+        labels = np.full((32, 32), nothing, np.int16)
+        top, left = rng.integers(8, 14, 2).tolist()
+        labels[top : top + 4, left : left + 4], labels[top : top + 4, left + 4 : left + 8] = 0, 1  # the halves
+        down, right = top + box[0], left + box[1]
+        labels[down : down + 4, right : right + 4] = 2
         if with_own:
-            labels[top + 4 : top + 8, 2:10] = 3  # what this class alone has, always beside the ball
+            labels[top + 4 : top + 8, left : left + 8] = 3
         return labels
 
-    def pictures(apart: bool, with_own: bool) -> list[Neighbours]:
-        return [Neighbours.of(photo(apart, with_own), nothing) for _ in range(5)]
+    def pictures(box: tuple[int, int], with_own: bool) -> list[Neighbours]:
+        return [Neighbours.of(photo(box, with_own), nothing) for _ in range(5)]
 
-    classes = [pictures(False, True), pictures(True, False), pictures(True, False)]
-    shares = [side_by_side(photos, nothing, 0.01) for photos in classes]
-    assert shares[0][0, 1] == shares[1][1, 0] == 1 and shares[0][1, 2] == 1 and shares[1][1, 2] == 0
-    assert np.isnan(shares[1][3]).all() and shares[0][3, 0] == 1, "three photos at least must show a word"
+    right, above, apart = (0, 8), (-4, 4), (12, 10)
+    classes = [pictures(right, True), pictures(above, False), pictures(right, False)]
+    loose = looseness(classes, 0.01)
+    assert set(loose) == {(0, 1), (1, 2)}, "the left half touches no box, and one class alone shows the mark"
+    assert loose[0, 1] < 0.01 and loose[1, 2] > 0.9, "the halves move together, the box lies now here, now there"
     assert joined(classes, nothing, 0.01).tolist() == [0, 0, 1, 2]
-    assert joined(classes[:2], nothing, 0.01).tolist() == [0, 1, 2, 3], (
-        "few classes say nothing of what belongs together"
-    )
+    classes[1] = pictures(apart, False)
+    assert (1, 2) not in looseness(classes, 0.01), "what lies apart in every third photo is no piece"
+    assert joined(classes[:2], nothing, 0.01).tolist() == [0, 1, 2, 3], "two classes say too little"
 
 
-def test_what_lies_beside_everything_is_a_piece_of_nothing() -> None:
-    """A ball of three bands, the outer two of which never touch, on a ground that is seen without it, too."""
+def test_a_thing_is_joined_band_by_band_and_the_ground_is_left() -> None:
+    """A ball of three bands, the outer two of which never touch, rolls over a ground that touches the lowest."""
     low, middle, high, ground, nothing = range(5)
 
-    def photo(shown: bool) -> np.ndarray:
-        labels = np.full((24, 24), nothing, np.int16)
+    def photo(left: int) -> np.ndarray:
+        labels = np.full((24, 48), nothing, np.int16)
         labels[18:] = ground
-        if shown:
-            labels[12:18, 4:10], labels[6:12, 4:10], labels[2:6, 4:10] = low, middle, high
+        labels[12:18, left : left + 6] = low
+        labels[6:12, left : left + 6] = middle
+        labels[2:6, left : left + 6] = high
         return labels
 
-    some = [Neighbours.of(photo(k < 4), nothing) for k in range(8)]
-    assert side_by_side(some, nothing, 0.01)[low, ground] == 1
+    some = [Neighbours.of(photo(left), nothing) for left in (0, 10, 20, 30, 42)]
+    assert (low, high) not in looseness([some] * 3, 0.01)
     assert joined([some] * 3, nothing, 0.01).tolist() == [0, 0, 0, 1]
+
+
+def test_looseness_is_what_the_pixels_say() -> None:
+    """Beside a slow second implementation, on photos of words at random places."""
+    rng, nothing, least = np.random.default_rng(5), 4, 0.02
+    labels = [[_scattered(rng, nothing) for _ in range(7)] for _ in range(3)]
+    found = looseness([[Neighbours.of(one, nothing) for one in photos] for photos in labels], least)
+    assert found, "some pair must be asked about"
+    every = [one for photos in labels for one in photos]
+    for (w, v), value in found.items():
+        offsets, sizes = [], []
+        for one in every:
+            masks = one == w, one == v
+            if min(mask.mean() for mask in masks) >= least:
+                middles = [np.argwhere(mask).mean(0) / one.shape for mask in masks]
+                offsets.append(middles[1] - middles[0])
+                sizes.append(2 * np.sqrt(masks[0].mean() * masks[1].mean()))
+        off = np.linalg.norm(np.array(offsets) - np.median(offsets, 0), axis=1)
+        assert value == pytest.approx(np.quantile(off, 0.9) / np.sqrt(np.median(sizes)))
+
+
+def _scattered(rng: np.random.Generator, nothing: int) -> np.ndarray:
+    """Two blocks that touch at a random place, beside them two that come and go."""
+    labels = np.full((20, 30), nothing, np.int16)
+    row, column = rng.integers(2, 8), rng.integers(2, 12)
+    labels[row : row + 5, column : column + int(rng.integers(3, 7))] = 0
+    labels[row + 5 : row + 9, column : column + 4] = 1
+    for word in (2, 3):
+        row, column = rng.integers(0, 17), rng.integers(0, 27)
+        labels[row : row + int(rng.integers(1, 5)), column : column + 3] = word
+    return labels
 
 
 def test_what_the_words_of_a_photo_touch_is_what_their_clusters_touch() -> None:
@@ -449,5 +482,6 @@ def test_what_the_words_of_a_photo_touch_is_what_their_clusters_touch() -> None:
     made = Neighbours.of(labels, 6).joined(member)
     assert made.words.tolist() == whole.words.tolist() == [0, 1, 3, 5]
     np.testing.assert_allclose(made.areas, whole.areas)
+    np.testing.assert_allclose(made.middles, whole.middles)
     off = ~np.eye(4, dtype=bool)
     np.testing.assert_array_equal(made.border[off], whole.border[off])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from vrx.errors import VRXError
-from vrx.studies.diagnosis.cause_model import EVIDENCE, OVERLAP, CauseModel, gradcam_overlap, rule
+from vrx.studies.diagnosis.cause_model import OVERLAP, CauseModel, classes, gradcam_overlap, rule
 from vrx.studies.diagnosis.causes import ERROR_CAUSES
+from vrx.studies.diagnosis.evidence import EVIDENCE
 
-TELLING = dict(zip(ERROR_CAUSES, ("both: patches", "both: gap", "absent: best gain of true class"), strict=True))
+TELLING = dict(zip(ERROR_CAUSES, ("patches", "distance of supports", "concepts missing: true class"), strict=True))
 
 
 def planted_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -69,14 +70,25 @@ def test_the_model_can_choose_among_some_causes_alone() -> None:
         assert chosen != "unseen" and found[chosen] == max(found["shared"], found["false alarm"])
 
 
-def test_rule_asks_first_whether_the_true_class_is_there_and_then_where_the_evidence_lies() -> None:
-    far, near = {"both: distance of centres": 0.4}, {"both: distance of centres": 0.1}
-    found = "present: share of concepts of true class"
-    assert found in EVIDENCE and "both: distance of centres" in EVIDENCE
-    assert rule(of(**far, **{found: 0.1})) == rule(of(**near, **{found: 0.1})) == "unseen"
-    assert rule(of(**far, **{found: 1.0})) == "false alarm"
-    assert rule(of(**near, **{found: 1.0})) == "shared"
+def test_rule_asks_first_how_many_patches_are_there_and_then_where_the_evidence_lies() -> None:
+    where = "support off the middle: predicted class"
+    assert where in EVIDENCE
+    for off in (0.0, 0.4):
+        assert rule(of(**{"patches": 3.0, where: off})) == "unseen"
+    assert rule(of(**{"patches": 6.0, where: 0.4})) == "false alarm"
+    assert rule(of(**{"patches": 6.0, where: 0.1})) == rule(of(**{"patches": 6.0, where: None})) == "shared"
     assert rule(of(**dict.fromkeys(EVIDENCE))) == "unseen"  # no concept found
+
+
+def test_classes_alone_tell_the_cause_only_where_it_was_planted_into_some() -> None:
+    rng = np.random.default_rng(0)
+    for told, low, high in ((True, 1.0, 1.0), (False, 0.15, 0.55)):
+        rows = []
+        for number in range(90):
+            cause = ERROR_CAUSES[number % 3]
+            true = ERROR_CAUSES.index(cause) if told else int(rng.integers(3))
+            rows.append({"classes": classes(true, (true + 1) % 3, 3), "cause": cause, "photo": str(number)})
+        assert low <= accuracy(CauseModel("classes").fit(rows[:60]), rows[60:]) <= high
 
 
 def test_too_few_errors_are_refused() -> None:

@@ -16,16 +16,15 @@ from sklearn.preprocessing import StandardScaler
 
 from vrx.errors import VRXError
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
-from vrx.studies.diagnosis.evidence import EVIDENCE
 
 OVERLAP = (
     "overlap", "correlation", "extent of true class", "extent of predicted class", "distance of peaks",
     "distance of centres",
 )  # fmt: skip
-KINDS = {"evidence": EVIDENCE, "gradcam": OVERLAP}
-"""What a model reads: the explanation, or how the Grad-CAM maps of the two classes overlap."""
-APART = 0.38  # of the rule: share of the photo's side
-SEEN = 0.5  # of the rule: share of the true class's concepts
+KINDS = ("evidence", "gradcam", "classes")
+"""What a model reads: the explanation; how the Grad-CAM maps of the two classes overlap; which classes they are."""
+ENOUGH = 5  # of the rule: patches
+OFF = 0.2  # of the rule: share of the photo's side
 FEWEST = 3  # planted errors of a cause that a model can be fitted on
 Row = Mapping[str, Any]
 
@@ -70,7 +69,7 @@ class CauseModel:
 
     def _matrix(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """``[R, 2 D]``: values (0 where missing), and which are missing."""
-        values = np.array([[row[self.kind].get(name) for name in KINDS[self.kind]] for row in rows], float)
+        values = np.array([[row[self.kind][name] for name in sorted(row[self.kind])] for row in rows], float)
         missing = ~np.isfinite(values)
         return np.hstack([np.where(missing, 0.0, values), missing])
 
@@ -90,13 +89,19 @@ class CauseModel:
 def rule(row: Row) -> str:
     """The cause by a fixed rule, where nothing was planted. Its bounds were set on planted errors of toy vehicles.
 
-    Fewer than half of the true class's concepts are found: unseen. Else what supports the predicted class lies away
-    from what supports the true one: false alarm. Else: shared.
+    Few patches are found: unseen. Else what supports the predicted class lies off the middle of the photo: false alarm.
+    Else: shared.
     """
     evidence = row["evidence"]
-    if (evidence["present: share of concepts of true class"] or 0.0) < SEEN:
+    if (evidence["patches"] or 0.0) < ENOUGH:
         return UNSEEN
-    return FALSE_ALARM if (evidence["both: distance of centres"] or 0.0) >= APART else SHARED
+    return FALSE_ALARM if (evidence["support off the middle: predicted class"] or 0.0) >= OFF else SHARED
+
+
+def classes(true: int, predicted: int, count: int) -> dict[str, float]:
+    """Another baseline: which of ``count`` classes they are, as 0 and 1; how errors are planted must not tell more."""
+    own, other = np.eye(count)[[true, predicted]].tolist()
+    return {f"true {c}": v for c, v in enumerate(own)} | {f"predicted {c}": v for c, v in enumerate(other)}
 
 
 def gradcam_overlap(gradcam: NDArray[np.float64], true: int, predicted: int) -> dict[str, float]:

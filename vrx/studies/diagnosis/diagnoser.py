@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -16,7 +17,8 @@ from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
 from vrx.studies.core.photos import predictions
 from vrx.studies.core.records import Records
-from vrx.studies.diagnosis.cause_model import CauseModel, gradcam_overlap, rule
+from vrx.studies.diagnosis.cause_model import CauseModel, classes, gradcam_overlap, rule
+from vrx.studies.diagnosis.causes import FALSE_ALARM, SHARED, UNSEEN
 from vrx.studies.diagnosis.evidence import evidence
 from vrx.studies.diagnosis.planting import Planter, Row
 
@@ -41,6 +43,7 @@ class Diagnoser:
             "trust": explanation.trust,
             "evidence": evidence(explanation, true),
             "gradcam": gradcam_overlap(gradcam, true, predicted),
+            "classes": classes(true, predicted, len(explanation.class_names)),
         }
 
     def calibrate(self, planted: Sequence[Row]) -> CauseModel:
@@ -71,3 +74,28 @@ class Diagnoser:
     def planting(self, planter: Planter, records: Records) -> Callable[..., list[Row]]:
         """Plants errors, with the evidence of each: :meth:`Planter.errors` of photos, a cause, how many, trials."""
         return partial(planter.errors, records=records, evidence=self.row)
+
+    def planted(
+        self, planter: Planter, records: Records, photos: Sequence[Photo], wanted: int, trials: int
+    ) -> list[Row]:
+        """Planted errors, up to ``wanted`` of each cause; of every true class as many of one cause as of another.
+
+        Else the class would give the cause away: nearly all distractors that a classifier falls for may stand beside
+        one class. False alarms are the hardest to plant and come first. A cause that cannot be planted at all is left
+        out.
+        """
+        plant = self.planting(planter, records)
+        made = {FALSE_ALARM: plant(photos, FALSE_ALARM, wanted, trials)}
+        each = Counter(row["true"] for row in made[FALSE_ALARM])
+        for cause in (SHARED, UNSEEN):
+            own = {label: [photo for photo in photos if photo.label == label] for label in each}
+            made[cause] = [row for label, some in own.items() for row in plant(some, cause, each[label], trials)]
+        found = {cause: Counter(row["true"] for row in rows) for cause, rows in made.items() if rows}
+        kept = []
+        for cause, rows in made.items():
+            left = {label: min(counts[label] for counts in found.values()) for label in each}
+            for row in rows:
+                left[row["true"]] -= 1
+                if left[row["true"]] >= 0:
+                    kept.append({**row, "cause": cause})
+        return kept

@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 COLOURS = dict(zip(ERROR_CAUSES, ("#d7301f", "#f0a500", "#1b9e50"), strict=True))
 LETTERS = dict(zip(ERROR_CAUSES, "SFU", strict=True))  # readable without colour
-JUDGES = {"found": "diagnosis", "rule": "fixed rule", "gradcam": "Grad-CAM overlap", "majority": "most frequent"}
+JUDGES = {"found": "diagnosis", "rule": "fixed rule", "gradcam": "Grad-CAM overlap", "classes": "the two classes alone"}
 MARKS = (
     "Confusion matrix of the classifier; the marks name the causes found among the errors of a pair (S: shared "
     "concepts, F: false alarm, U: unseen structure or viewpoint), the most frequent one first."
@@ -123,12 +123,12 @@ def lead(found: Found, metrics: Mapping[str, float]) -> str:
     start += f" {found.advice[0].text}" if found.advice else ""
     if "cause/accuracy" not in metrics:
         return start
-    right, low, high, gradcam, majority = (
-        f"{metrics[f'cause/accuracy{ending}']:.0%}" for ending in ("", "_low", "_high", "_gradcam", "_majority")
+    right, low, high, gradcam, classes = (
+        f"{metrics[f'cause/accuracy{ending}']:.0%}" for ending in ("", "_low", "_high", "_gradcam", "_classes")
     )
     return (
         f"{start} On planted errors the diagnosis names the right cause in {right} ({low} to {high}); Grad-CAM overlap "
-        f"{gradcam}, the most frequent cause {majority}."
+        f"{gradcam}, the two classes alone {classes}."
     )
 
 

@@ -2,7 +2,7 @@
 
 How good the diagnosis is is measured on errors with a planted cause (:mod:`.planting`). The cause model is fitted on
 errors planted into validation and discovery photos and tested on errors planted into test photos, beside the same kind
-of model on how Grad-CAM maps overlap, and a guess of the most frequent cause.
+of model on how Grad-CAM maps overlap, and on nothing but which classes were confused.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from vrx.studies.core.context import StudyContext, at_least
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.photos import spaced
 from vrx.studies.core.records import Records, write_results
-from vrx.studies.diagnosis.cause_model import EVIDENCE, CauseModel, rule
+from vrx.studies.diagnosis.cause_model import CauseModel, rule
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED
 from vrx.studies.diagnosis.diagnoser import Diagnoser
+from vrx.studies.diagnosis.evidence import EVIDENCE
 from vrx.studies.diagnosis.page import Found, accuracies, write_diagnosis
 from vrx.studies.diagnosis.planting import Planter, Row
 from vrx.studies.diagnosis.planting_pasted import PastedPlanter
@@ -96,27 +97,24 @@ class Diagnosis:
 
     def _measured(self, diagnoser: Diagnoser, planter: Planter, records: Records) -> list[Row]:
         """Calibrate on errors planted into validation and discovery photos; judge errors planted into test photos."""
-        plant = diagnoser.planting(planter, records)
 
         def planted(splits: Sequence[str], wanted: int) -> list[Row]:
             photos = [p for split in splits for p in diagnoser.source.photos(split)]
             right = spaced(diagnoser.right(photos, records), PHOTOS * wanted)
-            return [row for cause in ERROR_CAUSES for row in plant(right, cause, wanted, self.trials)]
+            return diagnoser.planted(planter, records, right, wanted, self.trials)
 
         learn = planted(("val", "discovery"), self.calibration_errors)
         model = diagnoser.calibrate(learn)
         log.info("The cause model is the %s one, fitted on %d planted errors.", model.chosen, len(learn))
-        baseline = CauseModel("gradcam", self.seed).fit(learn)
-        known = Counter(row["cause"] for row in learn)
-        majority = max(ERROR_CAUSES, key=lambda cause: known[cause])
+        gradcam, classes = (CauseModel(kind, self.seed).fit(learn) for kind in ("gradcam", "classes"))
         return [
             {
                 **row,
                 "found": model(row),
                 "shared or false alarm": model(row, among=(SHARED, FALSE_ALARM)),
                 "rule": rule(row),
-                "majority": majority,
-                "gradcam": baseline(row),
+                "gradcam": gradcam(row),
+                "classes": classes(row),
             }
             for row in planted(("test",), self.errors_per_cause)
         ]
