@@ -16,6 +16,7 @@ from vrx.explain.explainer import Explainer
 from vrx.explain.interactions import GRNGame, Players, placements, together
 from vrx.explain.quality import read_photos, sampled
 from vrx.explanation import NO_RELATION, Explanation, Relations
+from vrx.reasons import opponents, shown_relations, wanted
 from vrx.scores import above_p_value, finite_mean, rank_agreement
 
 ENOUGH = 5  # pairs of a photo: the three strongest of fewer say little
@@ -118,23 +119,14 @@ def _absence(explanations: Sequence[Explanation]) -> dict[str, float]:
 
 
 def confirmed(explanation: Explanation, index: int) -> bool:
-    """Whether "why not" this class has a reason that F confirms beyond the noise: a concept that is here and speaks
-    against it, a relation that does, or a concept that is missing or lies elsewhere and would speak for it.
+    """Whether "why not" this class names a reason that F confirms: a concept of the class that is here and speaks
+    against it, one that is missing or lies elsewhere, a relation against it, or a concept of another class.
     """
     here = explanation.detected[index]
     against = (explanation.node_scores[index, index] < 0) & (np.nan_to_num(explanation.measured[index]) < -NO_RELATION)
-    gains = [c for c in explanation.counterfactuals if c.graph == index and c.predicted[index] > 0]
-    relations = explanation.relations
-    related = relations is not None and (_against(explanation, relations, index) or relations.against(index).any())
-    found = any(c.measured[index] > max(c.noise[index], NO_RELATION) for c in gains)
-    return bool((against & here).any() or related or found)
-
-
-def _against(explanation: Explanation, relations: Relations, index: int) -> bool:
-    """Whether a confirmed relation between two concepts of a class speaks against it."""
-    signs = (relations.pairs[..., index] < 0, np.nan_to_num(relations.placed[..., index]) < 0)
-    tables = zip(_between(explanation, relations, index), signs, strict=True)
-    return any(bool((confirmed & sign).any()) for confirmed, sign in tables)
+    if (against & here).any() or wanted(explanation, index) or opponents(explanation, index):
+        return True
+    return any(relation.predicted < 0 for relation in shown_relations(explanation, index))
 
 
 def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: Sequence[Photo]) -> dict[str, float]:

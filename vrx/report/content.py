@@ -19,12 +19,12 @@ from skimage.measure import approximate_polygon
 
 from vrx.bank import ConceptBank
 from vrx.explanation import Explanation
+from vrx.reasons import gains_if_there, shown_relations
 from vrx.report.concept_quality import quality_line
 from vrx.report.drawing import contours, spread
 from vrx.report.figures import DISC
 from vrx.report.galleries import concept_note, exemplar_strip, missing_note, weak
 from vrx.report.mistakes import likely_cause
-from vrx.report.relations import gains_if_there, shown_relations
 from vrx.report.trust import trust
 from vrx.report.waterfall import steps
 from vrx.report.words import (

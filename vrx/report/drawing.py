@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import find_contours
 
 from vrx.explanation import Explanation
-from vrx.report.relations import shown_relations
+from vrx.reasons import shown_relations
 from vrx.report.words import shorten
 
 SCALE = colormaps["RdBu"]  # red opposes, blue supports; distinguishable by colour-blind readers

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vrx.bank import ConceptBank
 from vrx.explanation import Explanation
+from vrx.reasons import shown_relations
 from vrx.report.drawing import (
     CASING,
     CLASSIFIER,
@@ -42,7 +43,6 @@ from vrx.report.drawing import (
     stepped_back,
 )
 from vrx.report.html import draw
-from vrx.report.relations import shown_relations
 from vrx.report.rows import DASHED, concept_rows, missing_rows, relation_rows
 from vrx.report.waterfall import waterfall
 from vrx.report.words import sentences, shorten, signed, trust_parts, without_detail

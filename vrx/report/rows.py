@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vrx.bank import ConceptBank
 from vrx.explanation import Explanation
+from vrx.reasons import gains_if_there, players_of, shown_relations
 from vrx.report.drawing import (
     CASING,
     EMPTY,
@@ -28,7 +29,6 @@ from vrx.report.drawing import (
     fit,
     ink_on,
 )
-from vrx.report.relations import gains_if_there, players_of, shown_relations
 from vrx.report.words import NO_RELATIONS, relation_ends, relation_kind, signed
 from vrx.thumbnails import thumbnail
 

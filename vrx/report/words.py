@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vrx.bank import ConceptBank
 from vrx.explanation import Counterfactual, Explanation
-from vrx.report.relations import Relation, expected_relations, opponents, shown_relations, wanted, welcome_absences
+from vrx.reasons import Relation, expected_relations, opponents, shown_relations, wanted, welcome_absences
 from vrx.report.trust import trust
 
 NAMED_SHARE = 0.2  # a concept is named from this share of the strongest of its graph on

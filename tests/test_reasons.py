@@ -13,9 +13,9 @@ from matplotlib.colors import to_rgb
 from tests.report.synthetic import make_bank, make_explanation, make_gain, make_relations
 from tests.report.test_figures import check_inside, marks, texts
 from vrx.explanation import Explanation
+from vrx.reasons import MOST_ARROWS, gains_if_there, opponents, shown_relations, wanted, welcome_absences
 from vrx.report.drawing import ColourScale, draw_relation, page
 from vrx.report.figures import class_figure, photo_figure
-from vrx.report.relations import MOST_ARROWS, gains_if_there, opponents, shown_relations, wanted, welcome_absences
 from vrx.report.trust import trust
 from vrx.report.words import panel_text, sentence, trust_line
 
