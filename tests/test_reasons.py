@@ -12,8 +12,17 @@ from matplotlib.colors import to_rgb
 
 from tests.report.synthetic import make_bank, make_explanation, make_gain, make_relations
 from tests.report.test_figures import check_inside, marks, texts
+from vrx.explain.structure import confirmed
 from vrx.explanation import Explanation
-from vrx.reasons import MOST_ARROWS, gains_if_there, opponents, shown_relations, wanted, welcome_absences
+from vrx.reasons import (
+    MOST_ARROWS,
+    contrary_relations,
+    gains_if_there,
+    opponents,
+    shown_relations,
+    wanted,
+    welcome_absences,
+)
 from vrx.report.drawing import ColourScale, draw_relation, page
 from vrx.report.figures import class_figure, photo_figure
 from vrx.report.trust import trust
@@ -373,3 +382,38 @@ def test_a_concept_of_another_class_that_speaks_against_a_class_is_a_reason() ->
     noisy = make(relations=make_relations(range(1, 9), noise=1.0, main=main, main_measured=measured))
     assert opponents(noisy, 1) == [], "two fills differ by 1: nothing below 2.5 is clear of that"
     assert opponents(make(relations=None), 1) == []
+
+
+def test_a_relation_of_the_predicted_class_that_speaks_against_another_one_is_a_reason() -> None:
+    """Concepts 1 and 2 of the fire engine count against an ambulance, and so does it that 3 lies below 1."""
+    explanation = make(
+        together={(1, 2): only(-1.5, 1), (2, 4): only(2.0, 1)},
+        placed={(1, 3): only(-1.0, 1)},
+        node_scores=np.zeros((3, 3, 4)),
+    )
+    against = contrary_relations(explanation, 1)
+    assert [(r.source, r.target, r.arranged, r.predicted) for r in against] == [(0, 1, False, -1.5), (2, 0, True, -1.0)]
+    assert contrary_relations(explanation, 2) == [] and confirmed(explanation, 1) and not confirmed(explanation, 2)
+    assert "Concept 1 and concept 2 of fire engine speak against it together (−1.5)." in sentence(explanation, [1])
+    assert "The ladder and the cab (1 and 2 of fire engine) speak against it together (−1.5)." in sentence(
+        replace(explanation, names=NAMED), [1]
+    )
+    arranged = make(placed={(1, 3): only(-1.0, 1)}, node_scores=np.zeros((3, 3, 4)))
+    assert "That concept 3 lies below concept 1 of fire engine speaks against it (+1.0 when it is moved)." in sentence(
+        arranged, [1]
+    )
+    assert (
+        "That the wheels lie below the ladder (3 and 1 of fire engine) speaks against it (+1.0 when they are moved)."
+        in sentence(replace(arranged, names=NAMED), [1])
+    )
+    first = make_relations(
+        range(1, 9), together={(1, 2): only(-1.5, 1)}, main=_of_patch_2(-2.0), main_measured=_of_patch_2(-2.0)
+    )
+    stronger = make(relations=first, node_scores=np.zeros((3, 3, 4)))
+    assert "Concept 2 of fire engine speaks against it (−2.0)." in sentence(stronger, [1]), "what does most is named"
+
+
+def _of_patch_2(value: float) -> np.ndarray:
+    main = np.zeros((8, 3))
+    main[1, 1] = value
+    return main

@@ -40,14 +40,27 @@ def shown_relations(explanation: Explanation, index: int) -> list[Relation]:
     return [relation for relation in expected_relations(explanation, index) if relation.confirmed][:MOST_ARROWS]
 
 
-def expected_relations(explanation: Explanation, index: int) -> list[Relation]:
-    """The relations between found concepts of a class that the graph network expects, clear of the noise."""
+def contrary_relations(explanation: Explanation, index: int) -> list[Relation]:
+    """The relations between found concepts of the predicted class that speak against another one, as expected and
+    confirmed; the strongest by measurement first.
+    """
+    found = expected_relations(explanation, index, explanation.predicted)
+    against = [relation for relation in found if relation.confirmed and relation.predicted < 0]
+    return sorted(against, key=lambda relation: relation.measured)
+
+
+def expected_relations(explanation: Explanation, index: int, owner: int | None = None) -> list[Relation]:
+    """The relations that the graph network expects to count for a class, clear of the noise.
+
+    They are between found concepts of the class, or of the class ``owner``.
+    """
     relations = explanation.relations
     if relations is None:
         return []
     (together, placed), confirmed = relations.clear(index), relations.confirmed(index)
     found: list[Relation] = []
-    for k, other in combinations(sorted(players_of(explanation, index).items()), 2):
+    ends = players_of(explanation, index if owner is None else owner)
+    for k, other in combinations(sorted(ends.items()), 2):
         pair, arrangement = (
             _together(relations, confirmed, index, k, other),
             _arranged(relations, confirmed, index, k, other),

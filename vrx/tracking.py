@@ -28,8 +28,9 @@ from vrx.machine import first_process
 from vrx.models.graph_network import GraphNetwork
 from vrx.report.html import draw
 from vrx.report.matrix import matrix_figure
+from vrx.report.phrases import signed
 from vrx.report.trust import trust
-from vrx.report.words import sentence, signed, why
+from vrx.report.words import sentence, why
 from vrx.structures import SCG
 
 log = logging.getLogger("vrx")

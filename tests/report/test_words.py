@@ -10,16 +10,9 @@ import pytest
 
 from tests.report.synthetic import make_bank, make_explanation
 from vrx.explanation import Explanation
+from vrx.report.phrases import direction, join, signed
 from vrx.report.trust import sign_agreement, trust
-from vrx.report.words import (
-    blank_line,
-    direction,
-    join,
-    panel_text,
-    sentence,
-    signed,
-    trust_line,
-)
+from vrx.report.words import blank_line, panel_text, sentence, trust_line
 
 PLACES = [(0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.2, 0.5)]  # 1 top left, 2 top right, 3 bottom left, 4 between 1 and 3
 

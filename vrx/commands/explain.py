@@ -23,7 +23,8 @@ from vrx.explain.explainer import Explainer
 from vrx.machine import device_of
 from vrx.report.galleries import write_gallery
 from vrx.report.pages import check_comparable, checked_formats, write_comparison, write_explanation
-from vrx.report.words import sentence, signed, trust_line
+from vrx.report.phrases import signed
+from vrx.report.words import sentence, trust_line
 from vrx.runtime import CONFIG, require, script, use_local_run
 from vrx.storage import digest
 

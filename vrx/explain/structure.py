@@ -16,7 +16,7 @@ from vrx.explain.explainer import Explainer
 from vrx.explain.interactions import GRNGame, Players, placements, together
 from vrx.explain.quality import read_photos, sampled
 from vrx.explanation import NO_RELATION, Explanation, Relations
-from vrx.reasons import opponents, shown_relations, wanted
+from vrx.reasons import contrary_relations, opponents, shown_relations, wanted
 from vrx.scores import above_p_value, finite_mean, rank_agreement
 
 ENOUGH = 5  # pairs of a photo: the three strongest of fewer say little
@@ -120,13 +120,15 @@ def _absence(explanations: Sequence[Explanation]) -> dict[str, float]:
 
 def confirmed(explanation: Explanation, index: int) -> bool:
     """Whether "why not" this class names a reason that F confirms: a concept of the class that is here and speaks
-    against it, one that is missing or lies elsewhere, a relation against it, or a concept of another class.
+    against it, one that is missing or lies elsewhere, a relation against it, or a concept of another class. The
+    relation is between concepts of the class or of the predicted one.
     """
     here = explanation.detected[index]
     against = (explanation.node_scores[index, index] < 0) & (np.nan_to_num(explanation.measured[index]) < -NO_RELATION)
     if (against & here).any() or wanted(explanation, index) or opponents(explanation, index):
         return True
-    return any(relation.predicted < 0 for relation in shown_relations(explanation, index))
+    own = shown_relations(explanation, index)
+    return any(relation.predicted < 0 for relation in own) or bool(contrary_relations(explanation, index))
 
 
 def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: Sequence[Photo]) -> dict[str, float]:

@@ -25,20 +25,10 @@ from vrx.report.drawing import contours, spread
 from vrx.report.figures import DISC
 from vrx.report.galleries import concept_note, exemplar_strip, missing_note, weak
 from vrx.report.mistakes import likely_cause
+from vrx.report.phrases import LONGEST, capital, relation_ends, relation_kind, relation_words, shorten
 from vrx.report.trust import trust
 from vrx.report.waterfall import steps
-from vrx.report.words import (
-    LONGEST,
-    capital,
-    panel_text,
-    relation_ends,
-    relation_kind,
-    relation_words,
-    sentences,
-    shorten,
-    trust_parts,
-    why,
-)
+from vrx.report.words import panel_text, sentences, trust_parts, why
 
 LARGEST = 448  # pixels: longer side of a photo on a page
 BLURRED, BLUR = 64, 0.05  # pixels: longer side of the blurred photo; sigma as a share of the photo's side (Editor)

@@ -23,7 +23,7 @@ from skimage.measure import find_contours
 
 from vrx.explanation import Explanation
 from vrx.reasons import shown_relations
-from vrx.report.words import shorten
+from vrx.report.phrases import shorten
 
 SCALE = colormaps["RdBu"]  # red opposes, blue supports; distinguishable by colour-blind readers
 INK, QUIET, EMPTY, CASING = "#1a1a1a", "#5c5c5c", "#e6e6e6", "#222222"

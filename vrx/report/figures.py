@@ -43,9 +43,10 @@ from vrx.report.drawing import (
     stepped_back,
 )
 from vrx.report.html import draw
+from vrx.report.phrases import shorten, signed
 from vrx.report.rows import DASHED, concept_rows, missing_rows, relation_rows
 from vrx.report.waterfall import waterfall
-from vrx.report.words import sentences, shorten, signed, trust_parts, without_detail
+from vrx.report.words import sentences, trust_parts, without_detail
 from vrx.structures import PERHAPS
 
 TITLE = 0.62  # inches

@@ -14,7 +14,7 @@ from vrx.bank import ConceptBank
 from vrx.report.drawing import EMPTY, QUIET, Pixels, draw_box, draw_label, fit, page
 from vrx.report.figures import TITLE, draw_title
 from vrx.report.html import draw, save_png
-from vrx.report.words import shorten, signed
+from vrx.report.phrases import shorten, signed
 from vrx.scores import SIGNIFICANT
 
 WEAK = "#8a1c1c"  # colour of what is not significant

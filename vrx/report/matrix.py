@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vrx.report.words import shorten, signed
+from vrx.report.phrases import shorten, signed
 
 CELL = 0.52  # inches
 LONGEST = 24  # characters of a name

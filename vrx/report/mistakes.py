@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrx.explanation import Explanation
+from vrx.report.phrases import called, capital, signed
 from vrx.report.trust import FOUND_LOW, LEVELS, trust
-from vrx.report.words import called, capital, signed, wanted_text, without_detail
+from vrx.report.why_not import wanted_text
+from vrx.report.words import without_detail
 
 MOST_LISTED = 6  # photos of a list
 MOST_FILES = 8  # of a cell, that are not explained

@@ -22,8 +22,9 @@ from vrx.report.figures import explanation_figures, sheet, words_figure
 from vrx.report.findings import faithfulness_chart, findings
 from vrx.report.html import draw, render, save_pdf, save_png, write_html
 from vrx.report.mistakes import Predictions, confusion, lists
+from vrx.report.phrases import join
 from vrx.report.trust import LEVELS, pair_effects, trust
-from vrx.report.words import blank_line, join, sentence, trust_line
+from vrx.report.words import blank_line, sentence, trust_line
 from vrx.storage import json_safe, write_text
 
 FORMATS = ("html", "png", "pdf", "json")

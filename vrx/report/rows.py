@@ -29,7 +29,8 @@ from vrx.report.drawing import (
     fit,
     ink_on,
 )
-from vrx.report.words import NO_RELATIONS, relation_ends, relation_kind, signed
+from vrx.report.phrases import relation_ends, relation_kind, signed
+from vrx.report.words import NO_RELATIONS
 from vrx.thumbnails import thumbnail
 
 ROW, RELATION, SMALL = 0.78, 0.46, 0.66  # heights in inches: of a concept, of a relation, of one that was not found

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from vrx.explanation import NO_RELATION, Explanation
 from vrx.report.drawing import CASING, CLASSIFIER, EMPTY, QUIET, WIDTH, ColourScale, Section, draw_box, draw_label, fit
-from vrx.report.words import called, shorten, signed
+from vrx.report.phrases import called, shorten, signed
 
 MOST_STEPS = 6  # contributions named; all others are one step
 OTHERS, ERROR = "other concepts and relations", "the graph network's error"

@@ -8,100 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrx.bank import ConceptBank
-from vrx.explanation import Counterfactual, Explanation
-from vrx.reasons import Relation, expected_relations, opponents, shown_relations, wanted, welcome_absences
+from vrx.explanation import Explanation
+from vrx.reasons import expected_relations, shown_relations, welcome_absences
+from vrx.report.phrases import (
+    LONGEST,
+    called,
+    capital,
+    join,
+    relation_ends,
+    relation_kind,
+    relation_words,
+    shorten,
+    signed,
+)
 from vrx.report.trust import trust
+from vrx.report.why_not import wanted_text
 
 NAMED_SHARE = 0.2  # a concept is named from this share of the strongest of its graph on
 MOST_CONCEPTS, MOST_RELATIONS = 3, 2  # named at most
-FARTHER = 1.2  # times as far is too far
-SAME_PLACE = 0.03  # centroids nearer than this share of the photo's diagonal have no direction
-LONGEST = 32  # characters of a concept's name and number in a sentence
 FILLS = {"blur": "blurred", "mean": "mean colour"}  # what is left of a photo without detail
 NO_RELATIONS = "No relation between concepts stands clear of the noise"
 VERBS = {1: "supported by", -1: "opposed by"}
-
-
-def signed(value: float) -> str:
-    """A number in logits with its sign: ``+1.8``, ``−0.04``, ``0.0``; ``–`` for NaN."""
-    if not np.isfinite(value):
-        return "–"
-    digits = 0 if abs(value) >= 99.5 else 1 if abs(value) >= 0.095 else 2
-    return "0.0" if float(f"{value:.2f}") == 0 else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def shorten(text: str, length: int) -> str:
-    """At most ``length`` characters, the middle left out."""
-    half = (length - 1) // 2
-    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"
-
-
-def join(parts: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def capital(text: str) -> str:
-    """The same with a capital letter first."""
-    return text[:1].upper() + text[1:]
-
-
-def called(explanation: Explanation, index: int, concept: int) -> str:
-    """A concept of a class by name, where it has one, and number: ``ladder (1)``, ``3``."""
-    return shorten(explanation.concept(index, concept), LONGEST)
-
-
-def direction(source: NDArray[np.float32], target: NDArray[np.float32], shape: tuple[int, int]) -> str:
-    """Where the source lies as seen from the target: above, below, left of, right of, or at the place of it.
-
-    Places (x, y) in [0, 1], y downwards; ``shape``: height and width of the photo in pixels.
-    """
-    dx, dy = (np.asarray(source, float) - target) * shape[::-1]
-    if np.hypot(dx, dy) < SAME_PLACE * np.hypot(*shape):
-        return "at the place of"
-    if abs(dy) >= abs(dx):
-        return "above" if dy < 0 else "below"
-    return "left of" if dx < 0 else "right of"
-
-
-def relation_ends(explanation: Explanation, index: int, relation: Relation) -> str:
-    """The two concepts of a relation by number: ``1 + 3``; where the arrangement counts, ``2 above 4``."""
-    between = "+"
-    if relation.arranged:
-        places = explanation.centroids[index]
-        between = direction(places[relation.source], places[relation.target], explanation.superpixels.shape)
-    return f"{relation.source + 1} {between} {relation.target + 1}"
-
-
-def relation_kind(relation: Relation) -> str:
-    """What it is that counts, as the network expects it: ``count together``, ``its place counts``."""
-    if relation.arranged:
-        return "its place counts" if relation.predicted > 0 else "its place counts against"
-    return "count together" if relation.predicted > 0 else "count less together"
-
-
-def relation_words(explanation: Explanation, index: int, relation: Relation) -> str:
-    """A relation that the classifier confirms, and what was measured: ``1 and 3 count together (+0.8)``."""
-    source, target = (the(explanation, index, k) for k in (relation.source, relation.target))
-    if not relation.arranged:
-        return f"{source} and {target} {relation_kind(relation)} ({signed(relation.measured)})"
-    places, many = explanation.centroids[index], plural(explanation, index, relation.source)
-    where = direction(places[relation.source], places[relation.target], explanation.superpixels.shape)
-    counts = f"count{'s' * (not many)}{' against it' * (relation.predicted < 0)}"
-    lies, moved = ("they lie", "they are moved") if many else ("it lies", "it is moved")
-    return f"{source} {counts} because {lies} {where} {target}: {signed(-relation.measured)} when {moved}"
-
-
-def the(explanation: Explanation, index: int, concept: int) -> str:
-    """A concept as a noun: ``the ladder (1)``, ``3``."""
-    name = called(explanation, index, concept)
-    return name if name.isdigit() else f"the {name}"
-
-
-def plural(explanation: Explanation, index: int, concept: int) -> bool:
-    """Whether the name of a concept reads as several things: ``wheels``."""
-    name = explanation.name_of(index, concept).lower()
-    return " and " in name or (name.endswith("s") and not name.endswith(("ss", "us", "is")))
 
 
 def relations_text(explanation: Explanation, index: int) -> str:
@@ -123,70 +50,11 @@ def absences_text(explanation: Explanation) -> str:
     """A sentence on what speaks for the predicted class by being missing, or ""."""
     own, parts, costs = explanation.predicted, list[str](), list[str]()
     for absence in welcome_absences(explanation):
-        owner, name = explanation.class_names[absence.graph], _name(explanation, absence)
+        owner = explanation.class_names[absence.graph]
+        name = shorten(explanation.name_of(absence.graph, absence.concept), LONGEST)
         parts.append(f"no {name} ({owner})" if name else f"no concept {absence.concept + 1} of {owner}")
         costs.append(signed(float(absence.measured[own])))
     return f"The photo shows {join(parts)}: {join(costs)} if it did." if parts else ""
-
-
-def wanted_text(explanation: Explanation, index: int) -> str:
-    """What is missing for a class, or lies elsewhere; where nothing is, the strongest relation or concept of another
-    class against it; or "".
-    """
-    numbered, groups = list[Counterfactual](), list[list[Counterfactual]]()
-    for reason in wanted(explanation, index):
-        group = numbered if reason.added and not _name(explanation, reason) else []
-        groups += [] if group else [group]
-        group.append(reason)  # those without a name go in one phrase
-    reasons = [
-        _missing(explanation, group) if group[0].added else _misplaced(explanation, group[0]) for group in groups
-    ]
-    against = [relation_words(explanation, index, r) for r in shown_relations(explanation, index) if r.predicted < 0]
-    against += [_opponent(explanation, *one) for one in opponents(explanation, index)]
-    return "; ".join(reasons or against[:1])
-
-
-def _opponent(explanation: Explanation, owner: int, concept: int, effect: float) -> str:
-    name = explanation.name_of(owner, concept)
-    number = f"{concept + 1} of {explanation.class_names[owner]}"
-    called_so = f"the {shorten(name, LONGEST)} ({number})" if name else f"concept {number}"
-    return f"{called_so} speak{'s' * (not plural(explanation, owner, concept))} against it ({signed(effect)})"
-
-
-def _name(explanation: Explanation, reason: Counterfactual) -> str:
-    return shorten(explanation.name_of(reason.graph, reason.concept), LONGEST)
-
-
-def _missing(explanation: Explanation, reasons: Sequence[Counterfactual]) -> str:
-    """One missing concept with a name, or all that have none."""
-    first = reasons[0]
-    gains = join([signed(float(reason.measured[reason.graph])) for reason in reasons])
-    if name := _name(explanation, first):
-        one = "any" if plural(explanation, first.graph, first.concept) else "one"
-        return f"no {name} ({gains} if there were {one})"
-    numbers = join([str(reason.concept + 1) for reason in reasons])
-    if len(reasons) == 1:
-        return f"its concept {numbers} is missing ({gains} if it were there)"
-    return f"its concepts {numbers} are missing ({gains} if they were there)"
-
-
-def _misplaced(explanation: Explanation, reason: Counterfactual) -> str:
-    index, shape, gain = reason.graph, explanation.superpixels.shape, signed(float(reason.measured[reason.graph]))
-    places, belongs = explanation.centroids[index], np.array(reason.place, np.float32)
-    concept, anchor = (the(explanation, index, k) for k in (reason.concept, reason.anchor))
-    many, its = plural(explanation, index, reason.concept), plural(explanation, index, reason.anchor)
-    lies, it, were = ("lie", "they", "they were") if many else ("lies", "it", "it were")
-    now, then = (direction(place, places[reason.anchor], shape) for place in (places[reason.concept], belongs))
-    if now != then:
-        return f"{concept} {lies} {now} {anchor}, not {then} {'them' if its else 'it'} ({gain} if {it} did)"
-    far, right = (
-        float(np.hypot(*((place - places[reason.anchor]) * shape[::-1]))) for place in (places[reason.concept], belongs)
-    )
-    if far > FARTHER * right:
-        return f"{concept} {lies} too far {now} {anchor} ({gain} if {were} nearer)"
-    if right > FARTHER * far:
-        return f"{concept} {lies} too close {now} {anchor} ({gain} if {were} farther)"
-    return f"{concept} {lies} {now} {anchor}, but not where {it} should ({gain} if {it} did)"
 
 
 def evidence(explanation: Explanation, index: int, sign: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vrx.data.images import Photo
 from vrx.data.sources import HasPoses
-from vrx.report.words import join
+from vrx.report.phrases import join
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED, UNSEEN
 
 RARE = 0.25  # a pose is missing when training has fewer photos of it than this share of an even spread

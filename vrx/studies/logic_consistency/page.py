@@ -13,7 +13,7 @@ from scipy.ndimage import binary_erosion
 
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
-from vrx.report.words import capital
+from vrx.report.phrases import capital
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, edited_path, read_edited, save_edited, write_page
 from vrx.studies.core.photos import spaced

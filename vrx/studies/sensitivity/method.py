@@ -18,7 +18,7 @@ from vrx.data.sources import CanRender
 from vrx.edits import FAR, Editor, far_offset, shifted
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
-from vrx.report.words import called
+from vrx.report.phrases import called
 from vrx.scores import centred
 from vrx.structures import UNMATCHED
 from vrx.studies.core.exemplars import Donors, Mask, placed_patch

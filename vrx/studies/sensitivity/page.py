@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vrx.report.words import capital
+from vrx.report.phrases import capital
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.page import Picture, Section, edited_path, read_edited, write_page
 from vrx.studies.core.relations import READINGS
