@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEW = 3  # photos of a class that show both
-ENOUGH_CLASSES = 3  # that show both: in one class alone, different things may always lie in the same way
+ENOUGH_CLASSES = 2  # that show both: in one class alone, different things may always lie in the same way
 TOUCH = 0.9  # share of the photos with both in which they touch
 TOGETHER = 0.7  # share of the photos with the rarer one that show both
 RIGID = 0.9  # of their size: in 90 % of the photos they are no further from their usual offset
