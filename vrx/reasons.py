@@ -103,13 +103,13 @@ def opponents(explanation: Explanation, index: int) -> list[tuple[int, int, floa
     """Found concepts of other classes that speak against a class, and measured how much, the strongest first.
 
     Returns:
-        Class, concept and its measured main effect on the class ``index``, one of each patch: of the predicted class,
-        if it shows one of its concepts.
+        Class, concept and its measured main effect on the class ``index``, one of each patch: of the most probable
+        class that has it as a concept.
     """
     relations = explanation.relations
     if relations is None:
         return []
-    order = [explanation.predicted, *(c for c in explanation.shown() if c != explanation.predicted)]
+    order = np.argsort(-explanation.logits, kind="stable").tolist()
     found = []
     for player in np.flatnonzero(relations.against(index)).tolist():
         label = relations.labels[player]
