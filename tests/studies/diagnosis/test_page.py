@@ -24,14 +24,14 @@ def test_scores_table_and_figure() -> None:
             "found": f,
             "rule": f,
             "gradcam": g,
-            "majority": "shared",
+            "classes": "shared",
             "shared or false alarm": "shared",
         }
         for c, f, g in (("shared", "shared", "unseen"), ("unseen", "unseen", "unseen"), ("unseen", "shared", "shared"))
     ]
     found = accuracies(tested)
     assert found["cause/accuracy"] == pytest.approx(2 / 3)
-    assert found["cause/accuracy_majority"] == found["cause/accuracy_gradcam"] == pytest.approx(1 / 3)
+    assert found["cause/accuracy_classes"] == found["cause/accuracy_gradcam"] == pytest.approx(1 / 3)
     assert accuracies([]) == {}
     assert [row["errors"] for row in quality_table(tested)] == [3, 1, 0, 2]
     advice = advise([{"true": 0, "predicted": 1, "cause": cause} for cause in ("unseen", "shared")], ["a", "b"])
