@@ -40,6 +40,11 @@ def shown_relations(explanation: Explanation, index: int) -> list[Relation]:
     return [relation for relation in expected_relations(explanation, index) if relation.confirmed][:MOST_ARROWS]
 
 
+def opposing_relations(explanation: Explanation, index: int) -> list[Relation]:
+    """The relations between found concepts of a class that a page may draw and that speak against it."""
+    return [relation for relation in shown_relations(explanation, index) if relation.predicted < 0]
+
+
 def contrary_relations(explanation: Explanation, index: int) -> list[Relation]:
     """The relations between found concepts of the predicted class that speak against another one, as expected and
     confirmed; the strongest by measurement first.

@@ -16,7 +16,7 @@ from vrx.explain.explainer import Explainer
 from vrx.explain.interactions import GRNGame, Players, placements, together
 from vrx.explain.quality import read_photos, sampled
 from vrx.explanation import NO_RELATION, Explanation, Relations
-from vrx.reasons import contrary_relations, opponents, shown_relations, wanted
+from vrx.reasons import contrary_relations, opponents, opposing_relations, wanted
 from vrx.scores import above_p_value, finite_mean, rank_agreement
 
 ENOUGH = 5  # pairs of a photo: the three strongest of fewer say little
@@ -125,10 +125,8 @@ def confirmed(explanation: Explanation, index: int) -> bool:
     """
     here = explanation.detected[index]
     against = (explanation.node_scores[index, index] < 0) & (np.nan_to_num(explanation.measured[index]) < -NO_RELATION)
-    if (against & here).any() or wanted(explanation, index) or opponents(explanation, index):
-        return True
-    own = shown_relations(explanation, index)
-    return any(relation.predicted < 0 for relation in own) or bool(contrary_relations(explanation, index))
+    named = (wanted, opponents, opposing_relations, contrary_relations)
+    return bool((against & here).any()) or any(reasons(explanation, index) for reasons in named)
 
 
 def deciding_first(explainer: Explainer, source: HasDecidingRelations, photos: Sequence[Photo]) -> dict[str, float]:

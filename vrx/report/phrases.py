@@ -43,6 +43,11 @@ def called(explanation: Explanation, index: int, concept: int) -> str:
     return shorten(explanation.concept(index, concept), LONGEST)
 
 
+def short_name(explanation: Explanation, graph: int, concept: int) -> str:
+    """What a concept is called, as short as a sentence needs it; "" where it has no name."""
+    return shorten(explanation.name_of(graph, concept), LONGEST)
+
+
 def direction(source: NDArray[np.float32], target: NDArray[np.float32], shape: tuple[int, int]) -> str:
     """Where the source lies as seen from the target: above, below, left of, right of, or at the place of it.
 

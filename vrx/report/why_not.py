@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vrx.explanation import Counterfactual, Explanation
-from vrx.reasons import Relation, contrary_relations, opponents, shown_relations, wanted
-from vrx.report.phrases import LONGEST, direction, join, plural, relation_words, shorten, signed, the
+from vrx.reasons import Relation, contrary_relations, opponents, opposing_relations, wanted
+from vrx.report.phrases import direction, join, plural, relation_words, short_name, signed, the
 
 FARTHER = 1.2  # times as far is too far
 
@@ -30,8 +30,7 @@ def _against(explanation: Explanation, index: int) -> str:
     """A relation between concepts of a class that speaks against it; else the concept of another class, or the relation
     between concepts of the predicted one, that does most; or "".
     """
-    own = [relation for relation in shown_relations(explanation, index) if relation.predicted < 0]
-    if own:
+    if own := opposing_relations(explanation, index):
         return relation_words(explanation, index, own[0])
     others = [
         (relation.measured, _contrary(explanation, relation)) for relation in contrary_relations(explanation, index)
@@ -43,7 +42,7 @@ def _against(explanation: Explanation, index: int) -> str:
 def _contrary(explanation: Explanation, relation: Relation) -> str:
     """That a relation of the predicted class speaks against another one."""
     owner, ends = explanation.predicted, (relation.source, relation.target)
-    names, numbers = [_short(explanation, owner, k) for k in ends], [str(k + 1) for k in ends]
+    names, numbers = [short_name(explanation, owner, k) for k in ends], [str(k + 1) for k in ends]
     named, of = all(names), f"of {explanation.class_names[owner]}"
     one, other = [f"the {name}" for name in names] if named else [f"concept {number}" for number in numbers]
     of = f"({join(numbers)} {of})" if named else of
@@ -56,18 +55,13 @@ def _contrary(explanation: Explanation, relation: Relation) -> str:
 
 
 def _opponent(explanation: Explanation, owner: int, concept: int, effect: float) -> str:
-    name, number = _short(explanation, owner, concept), f"{concept + 1} of {explanation.class_names[owner]}"
+    name, number = short_name(explanation, owner, concept), f"{concept + 1} of {explanation.class_names[owner]}"
     called_so = f"the {name} ({number})" if name else f"concept {number}"
     return f"{called_so} speak{'s' * (not plural(explanation, owner, concept))} against it ({signed(effect)})"
 
 
-def _short(explanation: Explanation, graph: int, concept: int) -> str:
-    """What a concept is called, as short as a sentence needs it; "" where it has no name."""
-    return shorten(explanation.name_of(graph, concept), LONGEST)
-
-
 def _name(explanation: Explanation, reason: Counterfactual) -> str:
-    return _short(explanation, reason.graph, reason.concept)
+    return short_name(explanation, reason.graph, reason.concept)
 
 
 def _missing(explanation: Explanation, reasons: Sequence[Counterfactual]) -> str:

@@ -11,14 +11,13 @@ from vrx.bank import ConceptBank
 from vrx.explanation import Explanation
 from vrx.reasons import expected_relations, shown_relations, welcome_absences
 from vrx.report.phrases import (
-    LONGEST,
     called,
     capital,
     join,
     relation_ends,
     relation_kind,
     relation_words,
-    shorten,
+    short_name,
     signed,
 )
 from vrx.report.trust import trust
@@ -51,7 +50,7 @@ def absences_text(explanation: Explanation) -> str:
     own, parts, costs = explanation.predicted, list[str](), list[str]()
     for absence in welcome_absences(explanation):
         owner = explanation.class_names[absence.graph]
-        name = shorten(explanation.name_of(absence.graph, absence.concept), LONGEST)
+        name = short_name(explanation, absence.graph, absence.concept)
         parts.append(f"no {name} ({owner})" if name else f"no concept {absence.concept + 1} of {owner}")
         costs.append(signed(float(absence.measured[own])))
     return f"The photo shows {join(parts)}: {join(costs)} if it did." if parts else ""
