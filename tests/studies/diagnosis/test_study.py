@@ -98,8 +98,9 @@ def planted(explainer: Explainer, source: PhotoFolder, folder: Path, **settings:
     return Diagnosis(split="val", **some)(StudyContext(explainer, source, folder, {"seed": 0}))
 
 
-def test_no_class_gives_the_cause_away(explainer: Explainer) -> None:
-    """Distractors fool the classifier beside class 1 alone, and parts of another class in two photos of it."""
+@pytest.mark.parametrize("distractors", [5, 0])
+def test_no_class_gives_the_cause_away(explainer: Explainer, distractors: int) -> None:
+    """Distractors fool the classifier beside class 1 alone, or nowhere; parts of another class in two photos of it."""
 
     class Three(Planter):
         kind, method = "three", ""
@@ -108,13 +109,19 @@ def test_no_class_gives_the_cause_away(explainer: Explainer) -> None:
             return None
 
         def errors(self, photos: Any, cause: str, wanted: int, trials: int, *_: Any, **__: Any) -> list[dict[str, Any]]:
-            most = {"false alarm": 5, "shared": 2, "unseen": 99}[cause]
+            most = {"false alarm": distractors, "shared": 2, "unseen": 99}[cause]
             labels = [p.label for p in photos if cause != "false alarm" or p.label == 1]
-            return [{"true": label, "photo": str(k)} for k, label in enumerate(labels[: min(wanted, most)])]
+            return [
+                {"true": label, "photo": str(k), "cause": cause} for k, label in enumerate(labels[: min(wanted, most)])
+            ]
 
     photos = [Photo(str(number), number % 3, "val") for number in range(30)]
     rows = Diagnoser(explainer, None).planted(Three(explainer, None), Records.__new__(Records), photos, 4, 1)
-    assert Counter((row["cause"], row["true"]) for row in rows) == {(cause, 1): 2 for cause in ERROR_CAUSES}
+    counts = Counter((row["cause"], row["true"]) for row in rows)
+    if distractors:
+        assert counts == {(cause, 1): 2 for cause in ERROR_CAUSES}
+    else:  # none of them anywhere: the others alone, of every class
+        assert counts == {(cause, label): 2 for cause in ("shared", "unseen") for label in range(3)}
 
 
 def test_causes_are_planted_into_photos_and_the_diagnosis_is_measured_on_them(

@@ -21,8 +21,6 @@ OVERLAP = (
     "overlap", "correlation", "extent of true class", "extent of predicted class", "distance of peaks",
     "distance of centres",
 )  # fmt: skip
-KINDS = ("evidence", "gradcam", "classes")
-"""What a model reads: the explanation; how the Grad-CAM maps of the two classes overlap; which classes they are."""
 ENOUGH = 5  # of the rule: patches
 OFF = 0.2  # of the rule: share of the photo's side
 FEWEST = 3  # planted errors of a cause that a model can be fitted on
@@ -30,9 +28,10 @@ Row = Mapping[str, Any]
 
 
 class CauseModel:
-    """Evidence -> cause, fitted on planted errors; ``kind`` of the evidence: one of ``KINDS``.
+    """Evidence -> cause, fitted on planted errors. Missing evidence is a value of its own.
 
-    Missing evidence is a value of its own.
+    ``kind`` of the evidence: "evidence", of the explanation; "gradcam", how the Grad-CAM maps of the two classes
+    overlap; "classes", which they are.
     """
 
     def __init__(self, kind: str = "evidence", seed: int = 0) -> None:

@@ -86,16 +86,18 @@ class Diagnoser:
         """
         plant = self.planting(planter, records)
         made = {FALSE_ALARM: plant(photos, FALSE_ALARM, wanted, trials)}
-        each = Counter(row["true"] for row in made[FALSE_ALARM])
+        labels = sorted({photo.label for photo in photos})
+        evenly = {label: -(-wanted // len(labels)) for label in labels}
+        each = Counter(row["true"] for row in made[FALSE_ALARM]) or evenly
         for cause in (SHARED, UNSEEN):
             own = {label: [photo for photo in photos if photo.label == label] for label in each}
             made[cause] = [row for label, some in own.items() for row in plant(some, cause, each[label], trials)]
         found = {cause: Counter(row["true"] for row in rows) for cause, rows in made.items() if rows}
         kept = []
-        for cause, rows in made.items():
-            left = {label: min(counts[label] for counts in found.values()) for label in each}
+        for rows in made.values():
+            left = {label: min((counts[label] for counts in found.values()), default=0) for label in each}
             for row in rows:
                 left[row["true"]] -= 1
                 if left[row["true"]] >= 0:
-                    kept.append({**row, "cause": cause})
+                    kept.append(row)
         return kept
