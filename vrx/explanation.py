@@ -171,6 +171,8 @@ class Explanation:
         presence: probability that the photo shows each concept, ``[n, N]`` in [0, 1]; found are those with at least
             even odds.
         names: what the concepts are called, ``[n][N]``; "" for those without a name.
+        gradcam: where F looks for each class, by Grad-CAM at its last layer (Selvaraju et al. 2017), >= 0,
+            ``[n, h, w]``; empty where it was not asked. To compare with: no contribution reads it.
         fallback: index of the class that F calls a photo without detail, if it clearly prefers one.
         exists: which places of the graphs hold a concept, bool ``[n, N]``; empty: all.
         relations: what pairs of concepts count for; None where it was not asked.
@@ -194,6 +196,7 @@ class Explanation:
     measured: NDArray[np.float32]
     presence: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     names: tuple[tuple[str, ...], ...] = ()
+    gradcam: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 1, 1), np.float32))
     fallback: int | None = None
     exists: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
     relations: Relations | None = None
@@ -288,7 +291,7 @@ class Explanation:
 
     def to_json(self) -> str:
         """Everything but the pixels and masks, as JSON (NaN becomes null)."""
-        hidden = ("image", "x", "superpixels", "attended", "matched", "exists")
+        hidden = ("image", "x", "superpixels", "attended", "matched", "exists", "gradcam")
         content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         content |= {name: getattr(self, name) for name in DERIVED}
         content["relations"] = None if self.relations is None else asdict(self.relations)

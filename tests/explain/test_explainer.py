@@ -71,6 +71,8 @@ def test_an_explanation_shows_concepts_alone_and_f_as_it_is(
     x = colour_f.transform(Image.open(path).convert("RGB"))[None]
     np.testing.assert_allclose(explanation.probabilities, colour_f(x)[0].softmax(0), atol=1e-5)
     assert explanation.predicted == explanation.true_class == 0
+    np.testing.assert_allclose(explanation.gradcam, colour_f.gradcam(x)[0], atol=1e-6)
+    assert explainer.explain_input(x[0]).gradcam.size == 0, "only where the classifier is asked"
     assert explanation.detected.shape == (3, bank.num_concepts), "the rest of the photo is no concept"
     assert explanation.edge_scores.shape[2] == bank.num_concepts * (bank.num_concepts - 1)
     assert (explanation.node_scores[:, ~explanation.detected] == 0).all()

@@ -50,7 +50,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     best = replace(
         trusted(True, seed=1), relations=relations, counterfactuals=gains, class_names=(EVIL, "ambulance", "bus")
     )
-    best = replace(best, matched=np.where(detected, best.matched, -1))
+    best = replace(best, matched=np.where(detected, best.matched, -1), gradcam=np.ones((3, 4, 4), np.float32))
     others = [make_explanation(seed=0, name=NASTY), make_explanation(seed=2, name="wrong.jpg", true_class=1)]
     photos = [replace(e, class_names=best.class_names) for e in (others[0], best, others[1])]
     bank = replace(make_bank(), class_names=best.class_names)
@@ -130,6 +130,19 @@ def test_the_photo_with_a_concept_deleted_is_what_the_classifier_was_shown(page:
     smooth, smooth_made = (gaussian_filter(pixels, (1, 1, 0)) for pixels in (drawn, edited[most]))
     error = np.abs(smooth - smooth_made)[masks[most]].mean()
     assert error < 5 < change[most] / 5  # of 255
+
+
+def test_gradcam_is_laid_over_the_photos_and_taken_off(page: Any) -> None:
+    heat, discs, button = (page.locator(f"article.current .panel {what}") for what in (".heat", ".disc", ".toggle"))
+    assert heat.count() == button.count() == 2, "of both classes"
+    for on in (False, True, False):
+        assert [h.is_visible() for h in heat.all()] == [on] * 2
+        assert discs.first.is_visible() == (not on)
+        assert button.first.get_attribute("aria-pressed") == str(on).lower()
+        button.nth(int(on)).click()
+    page.evaluate("location.hash = '#photo-1'")
+    page.wait_for_selector("#photo-1.current")
+    assert page.locator("article.current .toggle").count() == 0, "a photo without maps"
 
 
 def test_the_keyboard_alone_is_enough(page: Any) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from vrx.data.images import Photo
 from vrx.edits import Editor
 from vrx.explanation import Explanation
-from vrx.structures import Patches, edges
+from vrx.structures import UNMATCHED, Patches, edges
 from vrx.studies.core.context import StudyContext
 from vrx.studies.core.exemplars import Donors
 from vrx.studies.core.records import Records
@@ -69,6 +69,7 @@ def explanation_of(
             "class_names": PlantedSource.class_names,
             "edge_scores": np.zeros((n, n, edges(num).shape[1])),
             "centroids": np.tile(superpixels.centroids[:num], (n, 1, 1)),
+            "presence": (matched != UNMATCHED).astype(np.float32),
             **others,
         },
     )

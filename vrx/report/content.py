@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -32,15 +33,29 @@ from vrx.report.words import panel_text, sentences, trust_parts, why
 
 LARGEST = 448  # pixels: longer side of a photo on a page
 BLURRED, BLUR = 64, 0.05  # pixels: longer side of the blurred photo; sigma as a share of the photo's side (Editor)
+HEAT, OPAQUE = 96, 0.85  # pixels: longer side of a heat map; how opaque it is where it is highest
 MOST_CLASSES = 6  # that a reader can choose among
 
 
 def picture(pixels: NDArray[np.uint8], longest: int = LARGEST, quality: int = 82) -> Markup:
-    """Pixels uint8 ``[H, W, 3]`` as a WebP data URI, made smaller where a side is longer than ``longest``."""
+    """Pixels uint8 ``[H, W, 3 or 4]`` as a WebP data URI, made smaller where a side is longer than ``longest``."""
     image, buffer = Image.fromarray(pixels), io.BytesIO()
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     image.save(buffer, "WEBP", quality=quality, method=5)
     return Markup("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
+
+
+def heat(explanation: Explanation, index: int) -> Markup:
+    """Grad-CAM of a class as a translucent picture to lay over the photo, as a data URI; "" where there is none."""
+    if not len(explanation.gradcam) or not explanation.gradcam[index].any():
+        return Markup()
+    cam = explanation.gradcam[index].astype(np.float32)
+    height, width = explanation.image.shape[:2]
+    size = (round(HEAT * width / max(height, width)), round(HEAT * height / max(height, width)))
+    cam = np.asarray(Image.fromarray(cam / cam.max()).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
+    colours = colormaps["inferno"](cam)
+    colours[..., 3] = OPAQUE * cam
+    return picture((255 * colours).round().astype(np.uint8), HEAT, 70)
 
 
 def photo_entry(explanation: Explanation, number: int, run: int = 0) -> dict[str, Any]:
@@ -172,6 +187,7 @@ def _class_entry(explanation: Explanation, index: int) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "why": why(explanation, index).partition("? ")[2],
+        "heat": heat(explanation, index),
         "concepts": concepts,
         "relations": relations,
         "missing": sorted(missing, key=lambda m: -(m["gain"] or 0)),

@@ -84,7 +84,8 @@
     const strongest = Math.max(0.01, ...entry.concepts.map((concept) => Math.abs(concept.score)));
     const drawing = el("svg", { class: "photo", viewBox: `0 0 ${width} ${height}`, role: "group", "data-arrows": true,
       "aria-label": `The photo with the concepts of ${classes(photo)[c]}` },
-      el("image", { href: uri(photo), width, height }));
+      el("image", { href: uri(photo), width, height }),
+      entry.heat ? el("image", { class: "heat", href: entry.heat, width, height, preserveAspectRatio: "none" }) : null);
     for (const concept of [...entry.concepts].sort((a, b) => Math.abs(a.score) - Math.abs(b.score))) {
       const shape = { d: path(photo, concept.label), "vector-effect": "non-scaling-stroke",
         style: `stroke-opacity:${0.4 + 0.6 * Math.abs(concept.score) / strongest}` };
@@ -135,6 +136,16 @@
       thing.measured === null ? el("span", { class: "quiet" }, "not measured") : track(thing.measured, ...range, "measured"));
   }
 
+  /** Lays Grad-CAM over the photos instead of the concepts, to compare. */
+  function heatButton(photo) {
+    return el("button", { class: "toggle", "aria-pressed": String(article(photo).classList.contains("heated")),
+      title: "Where the last layer looks for this class, by Grad-CAM: to compare with. No contribution is read off it.",
+      onclick: () => {
+        const on = article(photo).classList.toggle("heated");
+        article(photo).querySelectorAll(".toggle").forEach((button) => button.setAttribute("aria-pressed", String(on)));
+      } }, "Grad-CAM");
+  }
+
   function panel(photo, c, range) {
     const entry = photo.by[c], name = classes(photo)[c], own = c === photo.predicted, run = photo.run;
     const rows = el("div", { class: "rows", "data-arrows": true });
@@ -155,7 +166,8 @@
       el("span", {}, called(run, c, lack.k), lack.maybe ? ", perhaps there" : "", lack.gain === null ? "" : el("br"), lack.gain === null ? "" : `${signed(lack.gain)} if there`)));
     return el("section", { class: "panel", "aria-label": `Why ${own ? "" : "not "}${name}?` },
       el("h3", {}, `Why ${own ? "" : "not "}${name}?`),
-      el("p", { class: "key" }, `classifier ${photo.p[c].toFixed(2)} · graph network ${photo.grn[c].toFixed(2)}${c === photo.true ? " · the label" : ""}`),
+      el("p", { class: "key" }, `classifier ${photo.p[c].toFixed(2)} · graph network ${photo.grn[c].toFixed(2)}${c === photo.true ? " · the label" : ""}`,
+        entry.heat ? heatButton(photo) : null),
       overlay(photo, c), el("p", {}, entry.why),
       entry.concepts.length ? el("p", { class: "key" }, el("span", { class: "track" }, el("i")), "contribution", el("span", { class: "track measured" }, el("i")), "measured by deleting it (logits)") : null,
       rows, missing.length ? el("p", { class: "key" }, "Not found in this photo:") : null, el("div", { class: "chips", "data-arrows": true }, missing));

@@ -17,7 +17,7 @@ from vrx.data.sources import PhotoSource
 from vrx.explain.explainer import Explainer
 from vrx.studies.core.photos import predictions
 from vrx.studies.core.records import Records
-from vrx.studies.diagnosis.cause_model import CauseModel, classes, gradcam_overlap, rule
+from vrx.studies.diagnosis.cause_model import CauseModel, classes, rule
 from vrx.studies.diagnosis.causes import FALSE_ALARM, SHARED, UNSEEN
 from vrx.studies.diagnosis.evidence import evidence
 from vrx.studies.diagnosis.planting import Planter, Row
@@ -34,7 +34,6 @@ class Diagnoser:
         """Evidence of one error: ``true``, ``predicted``, ``probability`` and what was measured."""
         explanation = self.explainer.explain_input(x, measure=True, true_class=true)
         predicted = explanation.predicted
-        gradcam = self.explainer.classifier.gradcam(x[None])[0].double().cpu().numpy()
         return {
             "true": true,
             "predicted": predicted,
@@ -42,7 +41,6 @@ class Diagnoser:
             "detected": int(explanation.detected.sum()),
             "trust": explanation.trust,
             "evidence": evidence(explanation, true),
-            "gradcam": gradcam_overlap(gradcam, true, predicted),
             "classes": classes(true, predicted, len(explanation.class_names)),
         }
 

@@ -1,7 +1,7 @@
-"""What an explanation says of an error: what speaks for the true class and for the predicted one, and where it lies.
+"""What an explanation says of an error: where it looks, how far concepts explain that, and what speaks for which class.
 
-All of it is read off the explanation with everything measured, as its page shows it; logits throughout. A patch
-supports a class by its measured main effect on it, whichever class's concept it shows.
+All of it is read off the explanation with everything measured, as its page shows it. A patch supports a class by its
+measured main effect on it, whichever class's concept it shows.
 """
 
 from __future__ import annotations
@@ -12,56 +12,96 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from scipy.ndimage import label as label_pieces
+from scipy.stats import entropy
 
 from vrx.explanation import NO_RELATION, Explanation, Relations
 from vrx.structures import Patches
 
 WHOSE = ("true class", "predicted class")
 OF_CLASS = (
-    "support", "strongest support", "strongest objection", "left without patches", "pair interactions",
-    "area of support", "spread of support", "support off the middle", "support off the attended",
-    "support in the largest piece", "error of the graph network", "concepts found", "concepts missing",
-    "best gain of a missing concept",
+    "surest concept", "expected number of concepts", "support off the middle", "support off the attended",
+    "support in the largest piece",
 )  # fmt: skip
 OF_BOTH = (
-    "patches", "area of patches", "spread of patches", "probability of the prediction", "lead of the prediction",
-    "lead without patches", "for the prediction", "strongest for the prediction", "area for the prediction",
-    "for the prediction, in the largest piece", "for the true class", "strongest for the true class",
+    "attended area", "attended width", "attended height", "attended pieces", "second largest piece",
+    "attended regions", "patches", "area of patches", "attended without concept", "unexplained share of the attended",
+    "concepts found", "concepts perhaps there", "mean presence of what is found", "lead over the third class",
+    "entropy of the classes", "error of the graph network", "for the prediction, in the largest piece",
     "for the true class, in the largest piece", "distance of the strongest", "distance of for and against",
-    "distance of supports", "gap between supports", "overlap of supports", "attended area", "attended width",
-    "attended height", "attended pieces", "second largest piece",
+    "distance of supports", "gap between supports", "overlap of supports",
 )  # fmt: skip
-EVIDENCE = (*(f"{name}: {whose}" for whose in WHOSE for name in OF_CLASS), *OF_BOTH)
+GRADCAM = tuple(
+    f"Grad-CAM, {name}"
+    for name in ("overlap", "correlation", "extent of true class", "extent of predicted class", "distance of peaks",
+                 "distance of centres")
+)  # fmt: skip
+EVIDENCE = (*(f"{name}: {whose}" for whose in WHOSE for name in OF_CLASS), *OF_BOTH, *GRADCAM)
 PIECE = 0.01  # share of the photo: smaller pieces of what the classifier looks at are not counted
 
 
 def evidence(explanation: Explanation, true: int) -> dict[str, float]:
     """A number for each of ``EVIDENCE`` of an explained error whose true class has this label; NaN: unknown.
 
-    With fewer than two patches there are no relations: what is found, missing and looked at is known alone.
+    With fewer than two patches there are no relations: nothing is known of what supports which class.
     """
     labels = dict(zip(WHOSE, (true, explanation.predicted), strict=True))
     attended = Attended.of(explanation)
-    found = attended.evidence()
+    found = attended.evidence() | _explained(explanation, attended)
+    if len(explanation.gradcam):
+        found |= gradcam_overlap(explanation.gradcam, *labels.values())
     for whose, label in labels.items():
-        found |= {f"{name}: {whose}": value for name, value in _concepts(explanation, label).items()}
+        present = explanation.presence[label]
+        found[f"surest concept: {whose}"] = float(present.max(initial=0))
+        found[f"expected number of concepts: {whose}"] = float(present.sum())
     if explanation.relations is not None:
         places = np.searchsorted(explanation.superpixels.ids, explanation.relations.labels)
-        effects = Effects(explanation, explanation.relations, explanation.superpixels.select(places), attended)
+        effects = Effects(explanation.relations, explanation.superpixels.select(places), attended)
         for whose, label in labels.items():
             found |= {f"{name}: {whose}": value for name, value in effects.of_class(label).items()}
         found |= effects.of_both(*labels.values())
     return {name: float(found.get(name, np.nan)) for name in EVIDENCE}
 
 
-def _concepts(explanation: Explanation, label: int) -> dict[str, float]:
-    """Which of a class's concepts are found, and which are missing."""
-    added = [c.measured[label] for c in explanation.counterfactuals if c.graph == label and c.added]
+def _explained(explanation: Explanation, attended: Attended) -> dict[str, float]:
+    """How far concepts explain what the classifier looks at, and how sure the networks are."""
+    labels = np.unique(explanation.matched[explanation.detected])
+    shown = np.isin(explanation.superpixels.labels, labels).any(0)
+    rest = attended.looks & ~shown
+    presence, logits = explanation.presence[explanation.detected], np.sort(explanation.logits)
     return {
-        "concepts found": explanation.detected[label].sum() / max(explanation.present[label].sum(), 1),
-        "concepts missing": len(added),
-        "best gain of a missing concept": max(added, default=np.nan),
+        "attended regions": len(explanation.attended),
+        "patches": len(labels),
+        "area of patches": shown.mean(),
+        "attended without concept": rest.mean(),
+        "unexplained share of the attended": rest.sum() / max(attended.looks.sum(), 1),
+        "concepts found": explanation.detected.sum(),
+        "concepts perhaps there": explanation.perhaps.sum(),
+        "mean presence of what is found": presence.mean() if len(presence) else 0.0,
+        "lead over the third class": logits[-1] - logits[-3] if len(logits) > 2 else np.nan,
+        "entropy of the classes": entropy(explanation.probabilities),
+        "error of the graph network": np.abs(explanation.grn_logits - explanation.logits).mean(),
     }
+
+
+def gradcam_overlap(gradcam: NDArray[np.float32], true: int, predicted: int) -> dict[str, float]:
+    """How the Grad-CAM maps ``[n, h, w]``, >= 0, of two classes overlap: the numbers of ``GRADCAM``.
+
+    Distances and extents are shares of the map.
+    """
+    own, other = (gradcam[c].astype(float) / max(gradcam[c].max(), 1e-9) for c in (true, predicted))
+    inside, there = own > 0.5, other > 0.5
+    overlap = (inside & there).sum() / max((inside | there).sum(), 1)
+    flat = np.stack([own.ravel(), other.ravel()])
+    correlation = 0.0 if (flat.std(1) < 1e-9).any() else float(np.corrcoef(flat)[0, 1])
+    height, width = own.shape
+    grid = np.stack(np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height), -1)
+    peaks = [grid[np.unravel_index(m.argmax(), m.shape)] for m in (own, other)]
+    centres = [(grid * m[..., None]).sum((0, 1)) / max(m.sum(), 1e-9) for m in (own, other)]
+    values = (
+        overlap, correlation, inside.mean(), there.mean(), np.linalg.norm(peaks[0] - peaks[1]),
+        np.linalg.norm(centres[0] - centres[1]),
+    )  # fmt: skip
+    return dict(zip(GRADCAM, map(float, values), strict=True))
 
 
 @dataclass(frozen=True)
@@ -99,64 +139,34 @@ class Attended:
 
 @dataclass(frozen=True)
 class Effects:
-    """What the P patches of the relations do to the classes, by the classifier."""
+    """Where the P patches of the relations speak for the classes, by the classifier."""
 
-    explanation: Explanation
     relations: Relations
     patches: Patches
     attended: Attended
 
     def of_class(self, label: int) -> dict[str, float]:
         main = self.relations.main_measured[:, label]
-        middle, support = self._middle(main), np.maximum(main, 0)
-        squares = ((self.patches.centroids - middle) ** 2).sum(1)
+        middle = self._middle(main)
         return {
-            "support": support.sum(),
-            "strongest support": support.max(),
-            "strongest objection": min(main.min(), 0.0),
-            "left without patches": self.left[label],
-            "pair interactions": np.abs(self.relations.pairs_measured[..., label]).sum() / 2,
-            "area of support": self._where(main).mean(),
-            "spread of support": np.sqrt((support * squares).sum() / support.sum()) if support.any() else np.nan,
-            "support off the middle": np.linalg.norm(middle - 0.5),
-            "support off the attended": np.linalg.norm(middle - self.attended.middle),
-            "support in the largest piece": self._inside(support),
-            "error of the graph network": (self.relations.main[:, label] - main).sum(),
+            "support off the middle": float(np.linalg.norm(middle - 0.5)),
+            "support off the attended": float(np.linalg.norm(middle - self.attended.middle)),
+            "support in the largest piece": self._inside(np.maximum(main, 0)),
         }
 
     def of_both(self, true: int, predicted: int) -> dict[str, float]:
-        explanation, main, areas = self.explanation, self.relations.main_measured, self.patches.areas
+        main, places = self.relations.main_measured, self.patches.centroids
         lead = main[:, predicted] - main[:, true]  # of the prediction over the true class, by each patch
-        pushes, pulls = np.maximum(lead, 0), np.maximum(-lead, 0)
         own, other = (self._where(main[:, label]) for label in (true, predicted))
-        places = self.patches.centroids
         return {
-            "patches": len(lead) + self.relations.left_out,
-            "area of patches": areas.sum(),
-            "spread of patches": np.linalg.norm(places - places.mean(0), axis=1).mean(),
-            "probability of the prediction": explanation.probabilities[predicted],
-            "lead of the prediction": explanation.logits[predicted] - explanation.logits[true],
-            "lead without patches": self.left[predicted] - self.left[true],
-            "for the prediction": pushes.sum(),
-            "strongest for the prediction": pushes.max(),
-            "area for the prediction": self._where(lead).mean(),
-            "for the prediction, in the largest piece": self._inside(pushes),
-            "for the true class": pulls.sum(),
-            "strongest for the true class": pulls.max(),
-            "for the true class, in the largest piece": self._inside(pulls),
+            "for the prediction, in the largest piece": self._inside(np.maximum(lead, 0)),
+            "for the true class, in the largest piece": self._inside(np.maximum(-lead, 0)),
             "distance of the strongest": np.linalg.norm(places[lead.argmax()] - places[lead.argmin()]),
             "distance of for and against": np.linalg.norm(self._middle(lead) - self._middle(-lead)),
             "distance of supports": np.linalg.norm(self._middle(main[:, true]) - self._middle(main[:, predicted])),
             "gap between supports": _gap(own, other),
             "overlap of supports": (own & other).sum() / max((own | other).sum(), 1),
         }
-
-    @property
-    def left(self) -> NDArray[np.float64]:
-        """What the classifier says without any of the patches, centred logits ``[n]``."""
-        whole = self.explanation.logits - self.explanation.logits.mean()
-        relations = self.relations
-        return np.asarray(whole - relations.main_measured.sum(0) - relations.pairs_measured.sum((0, 1)) / 2)
 
     def _middle(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Middle (x, y) of the patches, those with a weight below 0 left out; NaN where none is left."""

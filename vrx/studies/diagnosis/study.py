@@ -22,7 +22,7 @@ from vrx.studies.core.records import Records, write_results
 from vrx.studies.diagnosis.cause_model import CauseModel, rule
 from vrx.studies.diagnosis.causes import ERROR_CAUSES, FALSE_ALARM, SHARED
 from vrx.studies.diagnosis.diagnoser import Diagnoser
-from vrx.studies.diagnosis.evidence import EVIDENCE
+from vrx.studies.diagnosis.evidence import EVIDENCE, GRADCAM
 from vrx.studies.diagnosis.page import Found, accuracies, write_diagnosis
 from vrx.studies.diagnosis.planting import Planter, Row
 from vrx.studies.diagnosis.planting_pasted import PastedPlanter
@@ -105,8 +105,9 @@ class Diagnosis:
 
         learn = planted(("val", "discovery"), self.calibration_errors)
         model = diagnoser.calibrate(learn)
-        log.info("The cause model is the %s one, fitted on %d planted errors.", model.chosen, len(learn))
-        gradcam, classes = (CauseModel(kind, self.seed).fit(learn) for kind in ("gradcam", "classes"))
+        log.info("The cause model is fitted on %d planted errors.", len(learn))
+        gradcam = CauseModel("evidence", GRADCAM, self.seed).fit(learn)
+        classes = CauseModel("classes", seed=self.seed).fit(learn)
         return [
             {
                 **row,
