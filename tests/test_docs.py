@@ -136,10 +136,11 @@ def test_every_setting_named_exists(page: Path, known: set[str]) -> None:
 def test_the_deviations_give_the_defaults() -> None:
     text = " ".join((ROOT / "docs" / "deviations.md").read_text().split())
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        toys, plain, paper = compose("train"), compose("train", ["~experiment"]), compose("train", ["concepts=paper"])
+        toys = compose("train", ["experiment=toy_arrangements"])
+        plain, paper = compose("train"), compose("train", ["concepts=paper"])
     optimizer = plain.model.optimizer
     assert f"AdamW {optimizer.lr} with weight decay {optimizer.weight_decay}, one cycle" in text
-    assert f"{plain.trainer.max_epochs} epochs (toy vehicles: {toys.trainer.max_epochs})" in text
+    assert f"{plain.trainer.max_epochs} epochs (toy arrangements: {toys.trainer.max_epochs})" in text
     assert f"dropout {plain.model.grn.dropout} in the hidden layers" in text
     assert f"up to N = {plain.concepts.num_concepts}" in text
     assert f"{100 * paper.concepts.radius_quantile:.0f} % quantile" in text

@@ -16,6 +16,7 @@ from vrx.errors import check_shapes, require
 
 EPSILON = 1e-3  # every value of a dummy node (3.2.1: "a small constant")
 UNMATCHED = -1  # in place of the patch of a concept that was not found
+SCG_OPTIONAL = ("classes", "patch", "pairs")  # tensors of an SCG that may be None
 PERHAPS = 0.25  # least probability of a concept that may be there
 NEUTRAL = 0.5  # both coordinates of a dummy node: the middle of the photo
 

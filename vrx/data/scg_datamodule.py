@@ -20,11 +20,10 @@ from vrx.data.prepared import PreparedPhoto, prepared
 from vrx.data.scg_cache import SCGCache, check_first
 from vrx.data.sources import PhotoSource, photos_key
 from vrx.edits import Editor
-from vrx.graphs.geometric import OPTIONAL
 from vrx.graphs.scg import PhotoGraphs, SCGBuilder
 from vrx.graphs.variants import Variants, ask_edited, concept_coalitions, concept_variants
 from vrx.storage import content_key
-from vrx.structures import SCG, Patches
+from vrx.structures import SCG, SCG_OPTIONAL, Patches
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +232,7 @@ def predicted_classes(table: Mapping[str, Tensor]) -> Tensor:
 
 def _tensors(graphs: PhotoGraphs, variants: Variants) -> dict[str, Tensor]:
     return {
-        **{name: value for name in OPTIONAL if (value := getattr(graphs.scg, name)) is not None},
+        **{name: value for name in SCG_OPTIONAL if (value := getattr(graphs.scg, name)) is not None},
         "nodes": graphs.scg.nodes,
         "centroids": graphs.scg.centroids,
         "detected": graphs.scg.detected,

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
 from vrx.errors import VRXError
-from vrx.structures import SCG, edges
+from vrx.structures import SCG, SCG_OPTIONAL, edges
 
-OPTIONAL = ("classes", "patch", "pairs")
 FIELDS = ("nodes", "centroids", "detected", "links", "logits", "label", "index")
 
 
@@ -73,7 +72,7 @@ class SCGDataset(Dataset):
 
     def __init__(self, table: Mapping[str, Tensor], transform: Callable[[Data], Data] | None = None) -> None:
         super().__init__(transform=transform)
-        self.table = {name: table[name] for name in (*FIELDS, *OPTIONAL) if name in table}
+        self.table = {name: table[name] for name in (*FIELDS, *SCG_OPTIONAL) if name in table}
 
     @classmethod
     def from_cache(cls, folder: str | Path, transform: Callable[[Data], Data] | None = None) -> SCGDataset:

@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import binary_dilation, binary_erosion
 from torch.utils.data import DataLoader
 
@@ -103,6 +104,20 @@ def test_frames_can_be_read_in_worker_processes(source):
         [p.path for p in photos], num_workers=1, collate_fn=lambda rows: [copy.read(photos[0]).size for _ in rows]
     )
     assert list(loader) == [[(48, 48)]] * 6
+
+
+def test_frames_that_several_processes_render_are_the_same(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(rendered, "MANY", 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        again = ToyVehicles(tmp_path, **SMALL)
+        for split in ("train", "val"):
+            for one, other in zip(source.photos(split), again.photos(split), strict=True):
+                np.testing.assert_array_equal(pixels(source, one), pixels(again, other))
+                assert source.truth(one) == again.truth(other)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("class_name", BUILDERS)

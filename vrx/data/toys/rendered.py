@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.random import SeedSequence, default_rng
 from numpy.typing import NDArray
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from vrx.data.images import SPLITS, Photo, read_image
@@ -39,6 +41,7 @@ from vrx.errors import VRXError
 from vrx.storage import content_key, locked, write_atomically, write_text
 
 RENDERED_BY = tuple(f"vrx.data.toys.{name}" for name in ("rendered", "renderer", "scene", "stage", "shapes", "models"))
+MANY = 64  # frames that are worth a process for each thread
 
 
 @dataclass(frozen=True)
@@ -214,10 +217,16 @@ class RenderedToys(ABC):
     def _render_missing(self, frames: Sequence[Frame], split: str) -> None:
         if not frames:  # another process was faster
             return
-        for frame in tqdm(frames, desc=f"rendering {split}", unit="image"):
-            scene = self.compose(frame.class_name, frame.seed, frame.pose, Edits(omit=frame.removed))
-            image, labels = draw(scene, self._size)
-            write_frame(frame, image, labels, self.masks(labels))
+        workers = torch.get_num_threads() if len(frames) >= MANY else 0
+        made = DataLoader(_Rendering(self, frames), batch_size=None, num_workers=workers if workers > 1 else 0)
+        for _ in tqdm(made, desc=f"rendering {split}", unit="image"):
+            pass
+
+    def write(self, frame: Frame) -> None:
+        """Render a frame and store it."""
+        scene = self.compose(frame.class_name, frame.seed, frame.pose, Edits(omit=frame.removed))
+        image, labels = draw(scene, self._size)
+        write_frame(frame, image, labels, self.masks(labels))
 
     def masks(self, labels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
         """Part labels ``[H, W]`` -> a mask for each part that is seen."""
@@ -287,6 +296,20 @@ class RenderedToys(ABC):
         edits = Edits(omit_parts, move_part, replace_part, add_parts)
         scene = self.compose(class_name, entropy, None if pose is None else Pose(*pose), edits)
         return draw(scene, self._size)
+
+
+class _Rendering(Dataset[int]):
+    """Frames that are written by asking for them, in whatever process asks."""
+
+    def __init__(self, source: RenderedToys, frames: Sequence[Frame]) -> None:
+        self.source, self.frames = source, frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> int:
+        self.source.write(self.frames[index])
+        return index
 
 
 def truth_path(image: Path, suffix: str) -> Path:
