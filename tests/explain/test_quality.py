@@ -21,6 +21,7 @@ from tests.explain.test_explainer import make_explainer
 from tests.report.synthetic import make_explanation
 from vrx.concepts.assembly import logits_after
 from vrx.data.images import Photo, PhotoFolder
+from vrx.edits import Editor
 from vrx.errors import VRXError
 from vrx.explain import deletion, stability
 from vrx.explain.deletion import area_under, attended, concept_falls, deletion_steps, random_blocks
@@ -243,16 +244,23 @@ def test_two_concepts_have_no_order_and_every_order_ends_before_the_last() -> No
     assert deletion_steps(replace(explanation, matched=matched), rng) == []
 
 
-@pytest.mark.parametrize("count", [0, 1, 37, 500, 10_000])
-def test_random_pixels_are_as_many_in_whole_blocks_of_what_is_allowed(count: int) -> None:
-    allowed = np.zeros((64, 48), bool)
-    allowed[5:60, 3:40] = True
-    chosen = random_blocks(allowed, count, np.random.default_rng(0))
-    assert chosen.sum() == min(count, allowed.sum()) and not (chosen & ~allowed).any()
+@pytest.mark.parametrize("margin", [0.0, 0.05])
+@pytest.mark.parametrize("side", [0, 1, 6, 22, 64])
+def test_random_pixels_change_as_much_in_whole_blocks_of_what_is_allowed(side: int, margin: float) -> None:
+    allowed, like = np.zeros((64, 48), bool), np.zeros((64, 48), bool)
+    start = 10 if side < 30 else 0
+    allowed[5:60, 3:40], like[start : start + side, start : start + side] = True, True
+    chosen = random_blocks(allowed, like, margin, np.random.default_rng(0))
+    assert not (chosen & ~allowed).any()
     blocks, full = (m.reshape(16, 4, 12, 4).sum((1, 3)) for m in (chosen, allowed))
     assert ((blocks > 0) & (blocks < full)).sum() <= 1, "one block in part at most"
-    other = random_blocks(allowed, count, np.random.default_rng(1))
-    assert (chosen == other).all() == (count in (0, 10_000))
+    photo = torch.ones(1, 3, 64, 48)
+    changed = [float((1 - Editor("grey", margin).delete(photo, torch.from_numpy(m[None]))).sum() / 3)
+               for m in (chosen, like, allowed)]  # fmt: skip
+    assert changed[0] == pytest.approx(min(changed[1:]), abs=50 if margin else 1), "one pixel more takes its edge along"
+    assert (chosen.sum() < like.sum()) == (margin > 0 and side > 1) or side == 64
+    other = random_blocks(allowed, like, margin, np.random.default_rng(1))
+    assert (chosen == other).all() == (side in (0, 64))
 
 
 def test_attended_pixels_are_those_of_all_attended_regions(explainer: Explainer, more: PhotoFolder) -> None:

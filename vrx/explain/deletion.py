@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from vrx.concepts.assembly import Edit, logits_after
 from vrx.concepts.word_discovery import elsewhere
+from vrx.edits import soften
 from vrx.explain.explainer import Explainer
 from vrx.explanation import Explanation
 from vrx.graphs.scg import SCGBuilder
@@ -127,7 +129,8 @@ def completeness(explainer: Explainer, explanations: Sequence[Explanation], seed
 
     Every ratio is one of sums over the photos, not a mean of ratios, so that photos with a tiny denominator do not
     dominate. Held-out photos whose margin of the predicted class falls less than 0.5 logits when everything is blurred
-    are left out. Random pixels come in blocks of a sixteenth of the photo's longer side.
+    are left out. Random pixels come in blocks of a sixteenth of the photo's longer side, and change as much of the
+    photo as the concepts do, the edges of both deletions included.
     """
     rng = np.random.default_rng(seed)
     falls: list[tuple[float, float, float, float]] = []  # all blurred, concepts, random pixels; area
@@ -136,7 +139,7 @@ def completeness(explainer: Explainer, explanations: Sequence[Explanation], seed
         own = explanation.predicted
         steps = deletion_steps(explanation, rng)
         every = _union(explanation, np.flatnonzero(explanation.detected[own]))
-        random = random_blocks(attended(explanation), int(every.sum()), rng)
+        random = random_blocks(attended(explanation), every, explainer.editor.margin, rng)
         masks = [np.ones_like(every), every, random, *(mask for order in steps for mask in order)]
         classifier = explainer.of(explanation.class_names).classifier
         logits = logits_after(classifier, explainer.editor, [(explanation.x, mask) for mask in masks])
@@ -169,17 +172,31 @@ def attended(explanation: Explanation) -> NDArray[np.bool_]:
     return np.asarray(np.isin(explanation.superpixels.labels, explanation.attended).any(0))
 
 
-def random_blocks(allowed: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """``count`` of the allowed pixels ``[H, W]`` in random blocks, the last one in part; all if there are no more."""
+def random_blocks(
+    allowed: NDArray[np.bool_], like: NDArray[np.bool_], margin: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Random blocks of the allowed pixels ``[H, W]`` whose deletion changes as much of the photo as that of ``like``.
+
+    Deleted pixels take an edge of ``margin`` along, and blocks have more edge than regions: as many pixels would change
+    up to a third more. The last block is there in part; all allowed pixels if they change no more.
+    """
     height, width = allowed.shape
     side = max(1, round(max(height, width) / BLOCKS))
     rows, columns = (np.arange(size) // side for size in (height, width))
     block = rows[:, None] * (columns[-1] + 1) + columns
     rank = rng.permutation(block.max() + 1)[block]
     places = np.argsort(np.where(allowed, rank, rank.max() + 1).ravel(), kind="stable")
-    chosen = np.zeros(height * width, bool)
-    chosen[places[: min(count, int(allowed.sum()))]] = True
-    return chosen.reshape(height, width)
+
+    def first(count: int) -> NDArray[np.bool_]:
+        chosen = np.zeros(height * width, bool)
+        chosen[places[:count]] = True
+        return chosen.reshape(height, width)
+
+    def changed(mask: NDArray[np.bool_]) -> float:
+        return float(soften(torch.from_numpy(mask[None]), margin)[1].sum())
+
+    counts = range(int(allowed.sum()) + 1)
+    return first(min(bisect_left(counts, changed(like), key=lambda count: changed(first(count))), counts[-1]))
 
 
 def deletion_steps(explanation: Explanation, rng: np.random.Generator) -> list[list[NDArray[np.bool_]]]:

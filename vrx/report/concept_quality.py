@@ -114,12 +114,12 @@ def _completeness(metrics: Mapping[str, float]) -> dict[str, Any] | None:
         return None
     rows = {
         "all found concepts": [("ours", deletion, "")],
-        "as many random pixels": [("other", random, "not measured")],
+        "as much at random": [("other", random, "not measured")],
     }
     note = f"share of the margin that goes; the concepts cover {area:.0%} of the photo"
     caption = (
-        "Good is close to 1 for the concepts and far less for as many random pixels of what the classifier looks at: "
-        "then the concepts hold what it sees."
+        "Good is close to 1 for the concepts and far less where as much of the photo goes at random places that the "
+        "classifier looks at: then the concepts hold what it sees."
     )
     if math.isfinite(order):
         caption += (
