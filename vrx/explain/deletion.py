@@ -86,23 +86,26 @@ def _add_falls(
     builder's classes.
     """
     classes = [explainer.bank.class_names.index(name) for name in builder.bank.class_names]
-    graphs = builder(torch.stack([x for x, _, _ in batch]), [regions for _, regions, _ in batch])
-    before = margins(graphs.logits.double()).numpy()
+    with torch.no_grad():
+        shown = torch.stack([x for x, _, _ in batch])
+        found = builder.finder(builder.classifier, shown, [regions for _, regions, _ in batch])
+    logits = found.activations.logits.double().cpu()
+    before = margins(logits).numpy()
     edits: list[Edit] = []
     tested: list[tuple[int, int, int]] = []  # photo, place of its class, concept
     for photo, (x, _, label) in enumerate(batch):
-        own = int(graphs.logits[photo].argmax())
+        own = int(logits[photo].argmax())
         if classes[own] != label:
             continue
-        patches = graphs.patches[photo]
+        patches = found.patches[photo]
         for concept in np.flatnonzero(builder.bank.present[own]).tolist():
-            patch = graphs.matched[photo, own, concept]
+            patch = found.matched[photo, own, concept]
             if patch != UNMATCHED and len(pairs[label, concept]) < MOST_PHOTOS:
                 mask = patches.select(np.array([patch])).masks[0]
                 edits += [(x, mask), (x, elsewhere(mask, rng))]
                 tested.append((photo, own, concept))
-    logits = logits_after(builder.classifier, explainer.editor, edits)
-    after = margins(torch.from_numpy(logits)).numpy().reshape(len(tested), 2, len(classes))
+    edited = logits_after(builder.classifier, explainer.editor, edits)
+    after = margins(torch.from_numpy(edited)).numpy().reshape(len(tested), 2, len(classes))
     for (photo, own, concept), pair in zip(tested, after, strict=True):
         fall, random = before[photo, own] - pair[:, own]
         pairs[classes[own], concept].append((float(fall), float(random)))
