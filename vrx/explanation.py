@@ -274,9 +274,9 @@ class Explanation:
         """The pixels of a concept, bool ``[H, W]``; none where it was not detected."""
         return self.label_mask(int(self.matched[graph, concept]))
 
-    def label_mask(self, label: int) -> NDArray[np.bool_]:
-        """The pixels of a superpixel, bool ``[H, W]``."""
-        return np.asarray((self.superpixels.labels == label).any(0))
+    def label_mask(self, labels: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The pixels of a superpixel, or of several, bool ``[H, W]``."""
+        return np.asarray(np.isin(self.superpixels.labels, labels).any(0))
 
     def margin(self, index: int) -> float:
         """F's log-odds of a class against the other classes of interest."""

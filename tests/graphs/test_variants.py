@@ -144,4 +144,5 @@ def graphs_of(graphs: PhotoGraphs, photo: int) -> PhotoGraphs:
         graphs.regions[one],
         graphs.presence[one],
         graphs.logits[one],
+        graphs.gradcam[one],
     )

@@ -172,7 +172,7 @@ def _ratio(part: float, whole: float) -> float:
 
 def attended(explanation: Explanation) -> NDArray[np.bool_]:
     """The pixels of all regions that F attends to, bool ``[H, W]``."""
-    return np.asarray(np.isin(explanation.superpixels.labels, explanation.attended).any(0))
+    return explanation.label_mask(explanation.attended)
 
 
 def random_blocks(
@@ -198,8 +198,7 @@ def random_blocks(
     def changed(mask: NDArray[np.bool_]) -> float:
         return float(soften(torch.from_numpy(mask[None]), margin)[1].sum())
 
-    counts = range(int(allowed.sum()) + 1)
-    return first(min(bisect_left(counts, changed(like), key=lambda count: changed(first(count))), counts[-1]))
+    return first(bisect_left(range(int(allowed.sum())), changed(like), key=lambda count: changed(first(count))))
 
 
 def deletion_steps(explanation: Explanation, rng: np.random.Generator) -> list[list[NDArray[np.bool_]]]:
@@ -226,4 +225,4 @@ def area_under(values: Sequence[float]) -> float:
 def _union(explanation: Explanation, concepts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """The pixels of some concepts of the predicted class, bool ``[H, W]``."""
     labels = explanation.matched[explanation.predicted, concepts]
-    return np.asarray(np.isin(explanation.superpixels.labels, labels).any(0))
+    return explanation.label_mask(labels)

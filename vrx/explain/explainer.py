@@ -305,7 +305,7 @@ class Explainer:
             measured=measured_effects(graphs.logits, variants)[0, :, :num].numpy(),
             presence=graphs.presence[0],
             names=self.bank.all_names,
-            gradcam=self.classifier.gradcam(x[None])[0].cpu().numpy() if measure else np.zeros((0, 1, 1), np.float32),
+            gradcam=graphs.gradcam[0].numpy() if measure else np.zeros((0, 1, 1), np.float32),
             fallback=self.bank.fallback,
             exists=self.bank.present,
             provenance={

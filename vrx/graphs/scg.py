@@ -40,6 +40,7 @@ class PhotoGraphs:
         regions: all regions of each photo, attended or not.
         presence: probability that the photo shows each concept, ``[B, n, N]``; 1 where the matches were given.
         logits: of F, for the classes of interest, ``[B, n]``.
+        gradcam: Grad-CAM of each of them, ``[B, n, h, w]``.
         baselines: plain attributions of each node to the class of its graph (order of ``BASELINES``),
             float32 ``[B, n, N, S]``: what a node's contribution must beat; None where they were not asked for.
     """
@@ -50,6 +51,7 @@ class PhotoGraphs:
     regions: list[Patches]
     presence: NDArray[np.float32]
     logits: Tensor
+    gradcam: Tensor
     baselines: Tensor | None = None
 
 
@@ -223,6 +225,7 @@ class SCGBuilder:
             found.regions,
             found.presence,
             activations.logits.float().cpu(),
+            activations.gradcam.float().cpu(),
             torch.stack(plain) if plain else None,
         )
 

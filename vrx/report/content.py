@@ -49,7 +49,7 @@ def heat(explanation: Explanation, index: int) -> Markup:
     """Grad-CAM of a class as a translucent picture to lay over the photo, as a data URI; "" where there is none."""
     if not len(explanation.gradcam) or not explanation.gradcam[index].any():
         return Markup()
-    cam = explanation.gradcam[index].astype(np.float32)
+    cam = explanation.gradcam[index]
     height, width = explanation.image.shape[:2]
     size = (round(HEAT * width / max(height, width)), round(HEAT * height / max(height, width)))
     cam = np.asarray(Image.fromarray(cam / cam.max()).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)

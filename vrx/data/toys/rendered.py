@@ -19,7 +19,7 @@ import torch
 from numpy.random import SeedSequence, default_rng
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vrx.data.images import SPLITS, Photo, read_image
@@ -217,12 +217,14 @@ class RenderedToys(ABC):
     def _render_missing(self, frames: Sequence[Frame], split: str) -> None:
         if not frames:  # another process was faster
             return
-        workers = torch.get_num_threads() if len(frames) >= MANY else 0
-        made = DataLoader(_Rendering(self, frames), batch_size=None, num_workers=workers if workers > 1 else 0)
+        threads = torch.get_num_threads()
+        workers = threads if threads > 1 and len(frames) >= MANY else 0
+        how: dict[str, Any] = {"batch_size": None, "collate_fn": self._write}  # of each frame, in whatever process
+        made: DataLoader[None] = DataLoader(frames, num_workers=workers, **how)  # type: ignore[arg-type]  # a list
         for _ in tqdm(made, desc=f"rendering {split}", unit="image"):
             pass
 
-    def write(self, frame: Frame) -> None:
+    def _write(self, frame: Frame) -> None:
         """Render a frame and store it."""
         scene = self.compose(frame.class_name, frame.seed, frame.pose, Edits(omit=frame.removed))
         image, labels = draw(scene, self._size)
@@ -296,20 +298,6 @@ class RenderedToys(ABC):
         edits = Edits(omit_parts, move_part, replace_part, add_parts)
         scene = self.compose(class_name, entropy, None if pose is None else Pose(*pose), edits)
         return draw(scene, self._size)
-
-
-class _Rendering(Dataset[int]):
-    """Frames that are written by asking for them, in whatever process asks."""
-
-    def __init__(self, source: RenderedToys, frames: Sequence[Frame]) -> None:
-        self.source, self.frames = source, frames
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, index: int) -> int:
-        self.source.write(self.frames[index])
-        return index
 
 
 def truth_path(image: Path, suffix: str) -> Path:

@@ -65,7 +65,7 @@ def evidence(explanation: Explanation, true: int) -> dict[str, float]:
 def _explained(explanation: Explanation, attended: Attended) -> dict[str, float]:
     """How far concepts explain what the classifier looks at, and how sure the networks are."""
     labels = np.unique(explanation.matched[explanation.detected])
-    shown = np.isin(explanation.superpixels.labels, labels).any(0)
+    shown = explanation.label_mask(labels)
     rest = attended.looks & ~shown
     presence, logits = explanation.presence[explanation.detected], np.sort(explanation.logits)
     return {
@@ -114,7 +114,7 @@ class Attended:
 
     @classmethod
     def of(cls, explanation: Explanation) -> Attended:
-        looks = np.asarray(np.isin(explanation.superpixels.labels, explanation.attended).any(0))
+        looks = explanation.label_mask(explanation.attended)
         near = binary_dilation(looks, iterations=max(1, max(looks.shape) // 64))  # gaps of a pixel or two are none
         pieces, _ = label_pieces(near, np.ones((3, 3)))
         sizes = np.bincount(pieces[looks], minlength=2)
